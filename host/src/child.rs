@@ -1,0 +1,201 @@
+//! The protocol between a process and its children: configuration by the first line on stdin, one ready line on
+//! stdout, logs on stderr, and the end of stdin as the order to end. A parent that is killed closes the pipe with
+//! it, so nothing outlives its parent.
+
+use std::fs::OpenOptions;
+use std::io::{self, BufRead, Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use model::role::{PROTOCOL_VERSION, Ready};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{ChildStdin, Command};
+use tokio_util::sync::CancellationToken;
+
+/// Reads this process's configuration from the first line on stdin.
+///
+/// # Errors
+/// The line is missing or not what is expected.
+pub fn read_config<T: DeserializeOwned>() -> io::Result<T> {
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    serde_json::from_str(&line).map_err(|error| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("configuration on stdin: {error}"),
+        )
+    })
+}
+
+/// A token that is cancelled when stdin ends. Call it once, after [`read_config`].
+#[must_use]
+pub fn until_stdin_ends() -> CancellationToken {
+    let token = CancellationToken::new();
+    let ended = token.clone();
+    // A thread and not a task: tokio reads stdin on its blocking pool, which would keep the runtime from ending.
+    std::thread::spawn(move || {
+        let mut sink = [0_u8; 512];
+        let mut stdin = io::stdin().lock();
+        while matches!(stdin.read(&mut sink), Ok(1..)) {}
+        ended.cancel();
+    });
+    token
+}
+
+/// Says on stdout that this process is ready.
+///
+/// # Errors
+/// stdout is closed.
+pub fn announce(what: &str, control: SocketAddr, listen: &[(&str, SocketAddr)]) -> io::Result<()> {
+    let ready = Ready {
+        ready: what.to_owned(),
+        protocol: PROTOCOL_VERSION,
+        pid: std::process::id(),
+        control,
+        listen: listen
+            .iter()
+            .map(|(name, addr)| ((*name).to_owned(), *addr))
+            .collect(),
+    };
+    let mut line = serde_json::to_vec(&ready)?;
+    line.push(b'\n');
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&line)?;
+    stdout.flush()
+}
+
+/// A child that has said that it is ready. Dropping it closes its stdin, which ends it.
+#[derive(Debug)]
+pub struct Child {
+    /// What it said.
+    pub ready: Ready,
+    /// The process: wait for it, or take its id.
+    pub process: tokio::process::Child,
+    stdin: Option<ChildStdin>,
+}
+
+/// Why a child could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// It could not be started, or its pipes broke.
+    #[error("start `{command}`: {source}")]
+    Start {
+        /// Program and arguments.
+        command: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It said something else than that it is ready, or nothing in time.
+    #[error("`{command}` did not become ready: {reason}; its log is {}", log.display())]
+    NotReady {
+        /// Program and arguments.
+        command: String,
+        /// What happened instead.
+        reason: String,
+        /// Where its stderr went.
+        log: PathBuf,
+    },
+}
+
+/// Starts a child of our own: `program args… --config-stdin`, with `config` as the first line on its stdin and its
+/// stderr appended to `log`; waits for its ready line.
+///
+/// # Errors
+/// See [`SpawnError`]. A child that did not become ready has been killed.
+pub async fn spawn(
+    program: &Path,
+    args: &[&str],
+    config: &impl Serialize,
+    log: &Path,
+    timeout: Duration,
+) -> Result<Child, SpawnError> {
+    let command = format!("{} {}", program.display(), args.join(" "));
+    let start = |source: io::Error| SpawnError::Start {
+        command: command.clone(),
+        source,
+    };
+    let mut line = serde_json::to_vec(config).map_err(|error| start(error.into()))?;
+    line.push(b'\n');
+    let stderr = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .map_err(|error| {
+            start(io::Error::new(
+                error.kind(),
+                format!("{}: {error}", log.display()),
+            ))
+        })?;
+    let mut process = Command::new(program)
+        .args(args)
+        .arg("--config-stdin")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        // Ctrl-C on a terminal goes to the whole foreground group: only the conductor shall hear it.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(start)?;
+    let (stdin, stdout) = (process.stdin.take(), process.stdout.take());
+    let (mut stdin, stdout) = stdin
+        .zip(stdout)
+        .ok_or_else(|| start(io::Error::other("no pipes")))?;
+    let talk = async {
+        stdin.write_all(&line).await?;
+        let mut answer = String::new();
+        BufReader::new(stdout).read_line(&mut answer).await?;
+        Ok::<_, io::Error>(answer)
+    };
+    let reason = match tokio::time::timeout(timeout, talk).await {
+        Err(_) => format!("no ready line within {timeout:?}"),
+        Ok(Err(error)) => error.to_string(),
+        Ok(Ok(answer)) if answer.is_empty() => "it ended".to_owned(),
+        Ok(Ok(answer)) => match serde_json::from_str::<Ready>(&answer) {
+            Ok(ready) if ready.protocol == PROTOCOL_VERSION => {
+                return Ok(Child {
+                    ready,
+                    process,
+                    stdin: Some(stdin),
+                });
+            }
+            Ok(ready) => format!(
+                "it speaks protocol {}, this is {PROTOCOL_VERSION}",
+                ready.protocol
+            ),
+            Err(error) => format!("its ready line is not one ({error}): {}", answer.trim_end()),
+        },
+    };
+    let _ = process.kill().await;
+    Err(SpawnError::NotReady {
+        command,
+        reason,
+        log: log.to_owned(),
+    })
+}
+
+impl Child {
+    /// Asks the child to end by closing its stdin; kills it when it has not ended in time. `true` when it ended by
+    /// itself.
+    pub async fn end(mut self, grace: Duration) -> bool {
+        drop(self.stdin.take());
+        if tokio::time::timeout(grace, self.process.wait())
+            .await
+            .is_ok()
+        {
+            return true;
+        }
+        tracing::warn!(
+            pid = self.ready.pid,
+            what = self.ready.ready,
+            ?grace,
+            "did not end with its stdin; killed"
+        );
+        let _ = self.process.kill().await;
+        false
+    }
+}

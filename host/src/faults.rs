@@ -1,0 +1,193 @@
+//! The routes by which every holder of faults is driven, and the loop that enforces its leases.
+//!
+//! | call | body | answer |
+//! |---|---|---|
+//! | `POST /faults` | `FaultOrder` | `FaultView`, once injected; 409 for an id that is known |
+//! | `GET /faults` | - | all `FaultView`s, undone ones too |
+//! | `GET /faults/{id}` | - | `FaultView`, observed anew |
+//! | `POST /faults/{id}/renew` | `Renewal` | `{}`; 410 when the lease had lapsed |
+//! | `DELETE /faults/{id}` | - | `FaultView`, once undone; idempotent |
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use model::fault::{FaultOrder, FaultView, Renewal};
+use model::ids::FaultId;
+use model::lease::LeaseTable;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::http::{Failure, Reply, Request, Response, StatusCode};
+
+/// Something that can inject faults, look at them and undo them. It keeps the views of undone faults.
+pub trait Holder: Send + Sync + 'static {
+    /// Injects a fault that has no like-named one yet.
+    fn inject(&self, order: FaultOrder) -> impl Future<Output = Result<FaultView, Failure>> + Send;
+
+    /// Looks at a fault; `None` when there never was one of that name.
+    fn look(&self, id: &str) -> impl Future<Output = Option<FaultView>> + Send;
+
+    /// Undoes a fault, from whatever state it is in; undoing twice does nothing the second time. `lapsed` says that
+    /// nobody asked: the lease ran out.
+    fn undo(
+        &self,
+        id: &str,
+        lapsed: bool,
+    ) -> impl Future<Output = Result<FaultView, Failure>> + Send;
+
+    /// The lease of a fault was renewed: a holder that has others hold it for them passes it on.
+    fn renewed(&self, id: &str, renewal: &Renewal) -> impl Future<Output = ()> + Send {
+        let _ = (id, renewal);
+        async {}
+    }
+
+    /// All ids, oldest first.
+    fn ids(&self) -> Vec<FaultId>;
+}
+
+/// A holder with its leases.
+#[derive(Debug)]
+pub struct Leased<H> {
+    holder: H,
+    leases: Mutex<LeaseTable>,
+    /// What each id is doing, so that calls about one fault do not overlap.
+    turns: Mutex<BTreeMap<FaultId, Arc<tokio::sync::Mutex<()>>>>,
+    changed: Notify,
+}
+
+impl<H: Holder> Leased<H> {
+    /// Leases for a holder. [`Self::enforce`] must run.
+    pub fn new(holder: H) -> Arc<Self> {
+        Arc::new(Self {
+            holder,
+            leases: Mutex::default(),
+            turns: Mutex::default(),
+            changed: Notify::new(),
+        })
+    }
+
+    /// The holder.
+    pub const fn holder(&self) -> &H {
+        &self.holder
+    }
+
+    /// Undoes faults as their leases lapse, until `shutdown`; then undoes all that is left.
+    pub async fn enforce(self: Arc<Self>, shutdown: CancellationToken) {
+        while !shutdown.is_cancelled() {
+            let lapsed = self.leases().lapsed(clock::now());
+            for id in lapsed {
+                tracing::warn!(fault = id, "the lease lapsed: undoing");
+                self.undo_or_retry(&id, true).await;
+            }
+            let next = self.leases().next();
+            let wait = async {
+                match next {
+                    Some(at) => tokio::time::sleep(at.since(clock::now()).duration()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = wait => {}
+                () = self.changed.notified() => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+        self.undo_all().await;
+    }
+
+    /// Undoes every fault still in force.
+    pub async fn undo_all(&self) {
+        for id in self.holder.ids() {
+            self.leases().release(&id);
+            self.undo_or_retry(&id, false).await;
+        }
+    }
+
+    async fn undo_or_retry(&self, id: &str, lapsed: bool) {
+        let turn = self.turn(id);
+        let _turn = turn.lock().await;
+        if let Err(error) = self.holder.undo(id, lapsed).await {
+            tracing::error!(fault = id, %error, "the undo failed; it is tried again in 100 ms");
+            self.leases()
+                .grant(id, clock::now(), model::quantity::Span::from_millis(100));
+        }
+    }
+
+    /// Answers a request whose path begins with `/faults`.
+    ///
+    /// # Errors
+    /// The holder's refusals; 404 for another route or an unknown fault.
+    pub async fn route(&self, request: &Request) -> Reply {
+        let segments = request.segments();
+        match (request.method.as_str(), segments.as_slice()) {
+            ("GET", ["faults"]) => {
+                let mut views = Vec::new();
+                for id in self.holder.ids() {
+                    views.extend(self.holder.look(&id).await);
+                }
+                Response::json(&views)
+            }
+            ("POST", ["faults"]) => self.inject(request.json()?).await,
+            ("GET", ["faults", id]) => {
+                Response::json(&self.holder.look(id).await.ok_or_else(|| unknown(id))?)
+            }
+            ("POST", ["faults", id, "renew"]) => {
+                let renewal: Renewal = request.json()?;
+                if !self.leases().renew(id, clock::now(), renewal.lease) {
+                    let message =
+                        format!("fault `{id}` has no lease: it lapsed, was undone or never was");
+                    return Err(Failure::new(StatusCode::GONE, message));
+                }
+                self.changed.notify_one();
+                self.holder.renewed(id, &renewal).await;
+                Response::empty()
+            }
+            ("DELETE", ["faults", id]) => {
+                let turn = self.turn(id);
+                let _turn = turn.lock().await;
+                if self.holder.look(id).await.is_none() {
+                    return Err(unknown(id));
+                }
+                let view = self.holder.undo(id, false).await?;
+                self.leases().release(id);
+                Response::json(&view)
+            }
+            _ => Err(Failure::no_route(request)),
+        }
+    }
+
+    async fn inject(&self, order: FaultOrder) -> Reply {
+        let turn = self.turn(&order.id);
+        let _turn = turn.lock().await;
+        if self.holder.look(&order.id).await.is_some() {
+            let message = format!("fault `{}` exists; ids are not used twice", order.id);
+            return Err(Failure::new(StatusCode::CONFLICT, message));
+        }
+        // The lease runs from before the injection: a holder that dies in between leaves nothing unleased.
+        let (id, lease) = (order.id.clone(), order.lease);
+        self.leases().grant(&id, clock::now(), lease);
+        self.changed.notify_one();
+        let injected = self.holder.inject(order).await;
+        match &injected {
+            Err(_) => drop(self.leases().release(&id)),
+            Ok(view) if !view.active => drop(self.leases().release(&id)),
+            Ok(_) => {}
+        }
+        Response::json(&injected?)
+    }
+
+    fn leases(&self) -> std::sync::MutexGuard<'_, LeaseTable> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn(&self, id: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(id.to_owned()).or_default())
+    }
+}
+
+fn unknown(id: &str) -> Failure {
+    Failure::new(StatusCode::NOT_FOUND, format!("no fault `{id}`"))
+}

@@ -1,0 +1,544 @@
+//! JSON over HTTP/1.1: the protocol between conductor, agents and children.
+//!
+//! Errors travel as `{"error": "…", "status": N}` with that status.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use hyper::{Method, StatusCode, header};
+
+/// The longest body that is read. Reports of a large shard are some megabytes.
+const BODY_LIMIT: usize = 256 << 20;
+
+/// A request as a handler sees it.
+#[derive(Debug)]
+pub struct Request {
+    /// `GET`, `POST` and so on.
+    pub method: Method,
+    /// The path, percent-encoded as it came.
+    pub path: String,
+    /// The query, without the `?`.
+    pub query: String,
+    /// The headers.
+    pub headers: header::HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Request {
+    /// The path's segments: `/faults/f1` is `["faults", "f1"]`, so that handlers can match on
+    /// `(method.as_str(), segments.as_slice())`.
+    #[must_use]
+    pub fn segments(&self) -> Vec<&str> {
+        self.path
+            .split('/')
+            .filter(|segment| !segment.is_empty())
+            .collect()
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// 400 with what is wrong and where.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            Failure::new(
+                StatusCode::BAD_REQUEST,
+                format!("bad request body: {error}"),
+            )
+        })
+    }
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: header::HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Response {
+    /// 200 with a JSON body.
+    ///
+    /// # Errors
+    /// 500 when the value has no JSON form.
+    pub fn json(value: &impl Serialize) -> Reply {
+        let body = serde_json::to_vec(value)
+            .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+        let mut headers = header::HeaderMap::new();
+        headers.insert(
+            CONTENT_TYPE,
+            header::HeaderValue::from_static("application/json"),
+        );
+        Ok(Self {
+            status: StatusCode::OK,
+            headers,
+            body: body.into(),
+        })
+    }
+
+    /// 200 with `{}`.
+    ///
+    /// # Errors
+    /// None; the type is that of every handler.
+    pub fn empty() -> Reply {
+        Self::json(&serde_json::json!({}))
+    }
+
+    /// With another status.
+    #[must_use]
+    pub const fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// With one more header. A value that is not valid in a header is left out.
+    #[must_use]
+    pub fn with_header(mut self, name: header::HeaderName, value: &str) -> Self {
+        if let Ok(value) = value.parse() {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+}
+
+/// A refusal.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// The status.
+    pub status: StatusCode,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl Failure {
+    /// A refusal with a status and a text.
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+        }
+    }
+
+    /// 404 for a route that does not exist.
+    #[must_use]
+    pub fn no_route(request: &Request) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            format!("no route {} {}", request.method, request.path),
+        )
+    }
+}
+
+/// What a handler answers.
+pub type Reply = Result<Response, Failure>;
+
+/// Serves until `shutdown`, then lets the requests under way finish for up to a second. The listener is bound by the
+/// caller. A panic in a handler closes that connection only.
+pub async fn serve<H, F>(listener: TcpListener, shutdown: CancellationToken, handler: H)
+where
+    H: Fn(Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
+{
+    let handler = Arc::new(handler);
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, mostly: to wait is all that can be done.
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let _ = stream.set_nodelay(true);
+        let (handler, shutdown) = (Arc::clone(&handler), shutdown.clone());
+        connections.spawn(async move {
+            let service = service_fn(move |request| {
+                let handler = Arc::clone(&handler);
+                async move { Ok::<_, Infallible>(answer(request, &*handler).await) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service);
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                ended = connection.as_mut() => if let Err(error) = ended { tracing::debug!(%error, "connection ended"); },
+                () = shutdown.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    if tokio::time::timeout(Duration::from_secs(1), connection).await.is_err() {
+                        tracing::warn!("a request outlived the shutdown by a second and was cut off");
+                    }
+                }
+            }
+        });
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+async fn answer<H, F>(
+    request: hyper::Request<Incoming>,
+    handler: &H,
+) -> hyper::Response<Full<Bytes>>
+where
+    H: Fn(Request) -> F,
+    F: Future<Output = Reply>,
+{
+    let (parts, body) = request.into_parts();
+    let reply = match Limited::new(body, BODY_LIMIT).collect().await {
+        Ok(body) => {
+            handler(Request {
+                method: parts.method,
+                path: parts.uri.path().to_owned(),
+                query: parts.uri.query().unwrap_or_default().to_owned(),
+                headers: parts.headers,
+                body: body.to_bytes(),
+            })
+            .await
+        }
+        Err(error) => Err(Failure::new(
+            StatusCode::BAD_REQUEST,
+            format!("the body could not be read: {error}"),
+        )),
+    };
+    let reply = reply.unwrap_or_else(|failure| {
+        let body = serde_json::json!({"error": failure.message, "status": failure.status.as_u16()});
+        let mut headers = header::HeaderMap::new();
+        headers.insert(
+            CONTENT_TYPE,
+            header::HeaderValue::from_static("application/json"),
+        );
+        Response {
+            status: failure.status,
+            headers,
+            body: body.to_string().into(),
+        }
+    });
+    let mut response = hyper::Response::new(Full::new(reply.body));
+    *response.status_mut() = reply.status;
+    *response.headers_mut() = reply.headers;
+    response
+}
+
+/// A call that had no usable answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// No connection, or it broke: whether the call had an effect is unknown unless `connected` is false.
+    #[error("{call}: {reason}")]
+    Broken {
+        /// Method, address and path.
+        call: String,
+        /// Why.
+        reason: String,
+        /// Whether the request may have reached the other side.
+        connected: bool,
+    },
+    /// No answer in time.
+    #[error("{call}: no answer within {after:?}")]
+    TimedOut {
+        /// Method, address and path.
+        call: String,
+        /// How long it waited.
+        after: Duration,
+    },
+    /// An answer with an error status.
+    #[error("{call}: {status} {message}")]
+    Refused {
+        /// Method, address and path.
+        call: String,
+        /// The status.
+        status: StatusCode,
+        /// The `error` of the body, or the body.
+        message: String,
+    },
+    /// A body that is not what was expected.
+    #[error("{call}: the answer is not what was expected: {reason}")]
+    Garbled {
+        /// Method, address and path.
+        call: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A client of one server: keeps its idle connections; calls may overlap. Clones share the connections.
+#[derive(Clone)]
+pub struct Client {
+    addr: SocketAddr,
+    idle: Arc<Mutex<Vec<SendRequest<Full<Bytes>>>>>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("addr", &self.addr)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client of the server at `addr`; connects when it is first used.
+    #[must_use]
+    pub fn new(addr: SocketAddr) -> Self {
+        Self {
+            addr,
+            idle: Arc::default(),
+        }
+    }
+
+    /// The server's address.
+    #[must_use]
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// `GET path`, and its JSON answer.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        timeout: Duration,
+    ) -> Result<T, CallError> {
+        self.call(Method::GET, path, &(), timeout).await
+    }
+
+    /// `POST path` with a JSON body (`&()` for none), and its JSON answer.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<T, CallError> {
+        self.call(Method::POST, path, body, timeout).await
+    }
+
+    /// Any method with a JSON body (`&()` for none), and its JSON answer. A status other than 2xx is an error.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<T, CallError> {
+        let call = format!("{method} {}{path}", self.addr);
+        let body = serde_json::to_vec(body).map_err(|error| CallError::Garbled {
+            call: call.clone(),
+            reason: error.to_string(),
+        })?;
+        let body = if body == b"null" {
+            Bytes::new()
+        } else {
+            body.into()
+        };
+        let response = self
+            .send(
+                method,
+                path,
+                &[("content-type", "application/json")],
+                body,
+                timeout,
+            )
+            .await?;
+        if !response.status.is_success() {
+            let message = serde_json::from_slice::<serde_json::Value>(&response.body)
+                .ok()
+                .and_then(|body| body["error"].as_str().map(str::to_owned))
+                .unwrap_or_else(|| String::from_utf8_lossy(&response.body).into_owned());
+            return Err(CallError::Refused {
+                call,
+                status: response.status,
+                message,
+            });
+        }
+        serde_json::from_slice(&response.body).map_err(|error| CallError::Garbled {
+            call,
+            reason: error.to_string(),
+        })
+    }
+
+    /// One request with headers of the caller's and whatever answer it has, of any status.
+    ///
+    /// # Errors
+    /// [`CallError::Broken`] and [`CallError::TimedOut`].
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Response, CallError> {
+        let call = || format!("{method} {}{path}", self.addr);
+        let broken = |reason: &dyn fmt::Display, connected| CallError::Broken {
+            call: call(),
+            reason: reason.to_string(),
+            connected,
+        };
+        let mut builder = hyper::Request::builder()
+            .method(&method)
+            .uri(path)
+            .header(HOST, self.addr.to_string());
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        let request = builder
+            .body(Full::new(body))
+            .map_err(|error| broken(&error, false))?;
+        let exchange = async {
+            let mut sender = self
+                .connection()
+                .await
+                .map_err(|error| broken(&error, false))?;
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|error| broken(&error, !error.is_canceled()))?;
+            let (parts, body) = response.into_parts();
+            let body = Limited::new(body, BODY_LIMIT)
+                .collect()
+                .await
+                .map_err(|error| broken(&error, true))?;
+            self.idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(sender);
+            Ok(Response {
+                status: parts.status,
+                headers: parts.headers,
+                body: body.to_bytes(),
+            })
+        };
+        tokio::time::timeout(timeout, exchange)
+            .await
+            .unwrap_or_else(|_| {
+                Err(CallError::TimedOut {
+                    call: call(),
+                    after: timeout,
+                })
+            })
+    }
+
+    async fn connection(
+        &self,
+    ) -> Result<SendRequest<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
+        loop {
+            let Some(mut sender) = self
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop()
+            else {
+                break;
+            };
+            // A connection that the server has closed meanwhile says so here, before anything is sent on it.
+            if !sender.is_closed() && sender.ready().await.is_ok() {
+                return Ok(sender);
+            }
+        }
+        let stream = TcpStream::connect(self.addr).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::listen;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    async fn echo(request: Request) -> Reply {
+        match (request.method.as_str(), request.segments().as_slice()) {
+            ("POST", ["echo"]) => Response::json(&request.json::<Vec<u32>>()?),
+            _ => Err(Failure::no_route(&request)),
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_are_answered_and_refusals_carry_their_text() {
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let client = Client::new(listener.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        let server = tokio::spawn(serve(listener, shutdown.clone(), echo));
+
+        let answer: Vec<u32> = client.post("/echo", &[1, 2], SECOND).await.unwrap();
+        assert_eq!(answer, [1, 2]);
+        let refused = client
+            .post::<Vec<u32>>("/echo", &"text", SECOND)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                CallError::Refused {
+                    status: StatusCode::BAD_REQUEST,
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+        let missing = client
+            .get::<()>("/nowhere", SECOND)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            missing.contains("404") && missing.contains("/nowhere"),
+            "{missing}"
+        );
+
+        shutdown.cancel();
+        server.await.unwrap();
+        let gone = client.get::<()>("/echo", SECOND).await.unwrap_err();
+        assert!(
+            matches!(
+                gone,
+                CallError::Broken {
+                    connected: false,
+                    ..
+                }
+            ),
+            "{gone}"
+        );
+    }
+}

@@ -1,0 +1,145 @@
+//! Files of JSON lines, append-only. A line is whole or it is not there: a process that dies while it writes leaves a
+//! torn last line, which readers leave out and the next writer cuts off.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A file that grows by whole lines.
+#[derive(Debug)]
+pub struct Appender {
+    file: File,
+    path: PathBuf,
+}
+
+impl Appender {
+    /// Opens the file or makes it, and cuts off a torn last line.
+    ///
+    /// # Errors
+    /// The file cannot be opened, read or cut; the error names it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let named = |error| named(path, &error);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(named)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(named)?;
+        let whole = bytes
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1);
+        if whole < bytes.len() {
+            file.set_len(whole as u64).map_err(named)?;
+        }
+        file.seek(SeekFrom::End(0)).map_err(named)?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Appends one line and waits until it is on disk. When the write fails half-way (a full disk) the half line is
+    /// cut off again.
+    ///
+    /// # Errors
+    /// The line could not be written or synced; the error names the file.
+    pub fn append(&mut self, value: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_vec(value).map_err(io::Error::other)?;
+        line.push(b'\n');
+        let before = self
+            .file
+            .stream_position()
+            .map_err(|error| named(&self.path, &error))?;
+        self.file
+            .write_all(&line)
+            .and_then(|()| self.file.sync_data())
+            .map_err(|error| {
+                let _ = self.file.set_len(before);
+                let _ = self.file.seek(SeekFrom::Start(before));
+                named(&self.path, &error)
+            })
+    }
+}
+
+/// The lines of a file.
+#[derive(Debug)]
+pub struct Lines<T> {
+    /// The whole lines.
+    pub values: Vec<T>,
+    /// Whether a torn last line was left out.
+    pub torn: bool,
+}
+
+/// Reads a file of JSON lines.
+///
+/// # Errors
+/// The file cannot be read, or a line other than a torn last one is not what is expected; the error names the file
+/// and the line.
+pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Lines<T>> {
+    let text = std::fs::read(path).map_err(|error| named(path, &error))?;
+    let mut lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+    let torn = lines.pop().is_some_and(|last| !last.is_empty());
+    let values = lines
+        .into_iter()
+        .enumerate()
+        .map(|(at, line)| {
+            serde_json::from_slice(line).map_err(|error| {
+                let place = format!("{}:{}: {error}", path.display(), at + 1);
+                io::Error::new(io::ErrorKind::InvalidData, place)
+            })
+        })
+        .collect::<io::Result<_>>()?;
+    Ok(Lines { values, torn })
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_torn_at_any_byte_is_left_out_and_healed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let whole = "{\"n\":1}\n{\"n\":22}\n";
+        for cut in 0..whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let expected = whole[..cut].matches('\n').count();
+            let lines = read::<serde_json::Value>(&path).unwrap();
+            assert_eq!(lines.values.len(), expected, "cut at {cut}");
+            assert_eq!(
+                lines.torn,
+                !whole[..cut].is_empty() && !whole[..cut].ends_with('\n')
+            );
+            Appender::open(&path)
+                .unwrap()
+                .append(&serde_json::json!({"n": 3}))
+                .unwrap();
+            let healed = read::<serde_json::Value>(&path).unwrap();
+            assert_eq!(
+                (healed.values.len(), healed.torn),
+                (expected + 1, false),
+                "cut at {cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_line_is_named_with_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results.jsonl");
+        std::fs::write(&path, "{}\nnonsense\n{}\n").unwrap();
+        let error = read::<serde_json::Value>(&path).unwrap_err().to_string();
+        assert!(error.contains("results.jsonl:2:"), "{error}");
+    }
+}

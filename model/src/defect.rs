@@ -1,0 +1,128 @@
+//! Defects that can be planted, each with the anomaly that it must be called: a checker that cannot fail is a bug.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::anomaly::Anomaly;
+use crate::ids::Lane;
+
+/// What goes wrong on purpose, in the embedded lane, its token service or the fleet's clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Defect {
+    /// Lane: acknowledged events are not on disk yet, and a kill loses them.
+    LoseAcknowledged,
+    /// Lane: the log is in memory only; after a restart an empty stream answers "replay complete".
+    ForgetLog,
+    /// Lane: a seq is never delivered, neither live nor on replay.
+    SkipSeq,
+    /// Lane: one (stream, seq) is delivered with other content to some clients.
+    AlterContent,
+    /// Client: a replayed event that had been applied is applied again.
+    ApplyTwice,
+    /// Lane and client: a delivery is dropped, and on the gap the client moves its watermark to incoming − 1 instead
+    /// of resuming.
+    GapLivelock,
+    /// Lane: a connection is served on after its token has expired.
+    DeliverAfterExpiry,
+    /// Lane: subscriptions outside the token's grant are accepted.
+    AcceptWrongScope,
+    /// Client: Retry-After is ignored.
+    IgnoreRetryAfter,
+    /// Client: some clients never reconnect.
+    NeverRecover,
+    /// Lane (khala) or client (spacetime, where detection is the client's): a stale cursor goes unnoticed.
+    IgnoreStaleCursor,
+    /// Lane: an expired token is refused as invalid, so that the client has no cause to refresh it.
+    ExpiredCalledInvalid,
+}
+
+impl Defect {
+    /// Every defect, in the order in which `--defect list` shows them.
+    pub const ALL: [Self; 12] = [
+        Self::LoseAcknowledged,
+        Self::ForgetLog,
+        Self::SkipSeq,
+        Self::AlterContent,
+        Self::ApplyTwice,
+        Self::GapLivelock,
+        Self::DeliverAfterExpiry,
+        Self::AcceptWrongScope,
+        Self::IgnoreRetryAfter,
+        Self::NeverRecover,
+        Self::IgnoreStaleCursor,
+        Self::ExpiredCalledInvalid,
+    ];
+
+    /// The name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LoseAcknowledged => "lose-acknowledged",
+            Self::ForgetLog => "forget-log",
+            Self::SkipSeq => "skip-seq",
+            Self::AlterContent => "alter-content",
+            Self::ApplyTwice => "apply-twice",
+            Self::GapLivelock => "gap-livelock",
+            Self::DeliverAfterExpiry => "deliver-after-expiry",
+            Self::AcceptWrongScope => "accept-wrong-scope",
+            Self::IgnoreRetryAfter => "ignore-retry-after",
+            Self::NeverRecover => "never-recover",
+            Self::IgnoreStaleCursor => "ignore-stale-cursor",
+            Self::ExpiredCalledInvalid => "expired-called-invalid",
+        }
+    }
+
+    /// The anomaly that a drill must name.
+    #[must_use]
+    pub const fn anomaly(self) -> Anomaly {
+        match self {
+            Self::LoseAcknowledged | Self::GapLivelock => Anomaly::Lost,
+            Self::ForgetLog => Anomaly::Vanished,
+            Self::SkipSeq => Anomaly::Gap,
+            Self::AlterContent => Anomaly::Divergence,
+            Self::ApplyTwice => Anomaly::DuplicateApply,
+            Self::DeliverAfterExpiry => Anomaly::Leak,
+            Self::AcceptWrongScope => Anomaly::UnauthorizedSuccess,
+            Self::IgnoreRetryAfter => Anomaly::RetryAfterIgnored,
+            Self::NeverRecover => Anomaly::NotRecovered,
+            Self::IgnoreStaleCursor => Anomaly::StaleCursor,
+            Self::ExpiredCalledInvalid => Anomaly::WrongReason,
+        }
+    }
+
+    /// The library scenario that shows it.
+    #[must_use]
+    pub const fn scenario(self) -> &'static str {
+        match self {
+            Self::DeliverAfterExpiry | Self::ExpiredCalledInvalid => "token-expiry-storm",
+            Self::IgnoreRetryAfter => "reconnect-storm",
+            _ => "restart",
+        }
+    }
+
+    /// The lanes on which it can be planted.
+    #[must_use]
+    pub const fn lanes(self) -> &'static [Lane] {
+        &Lane::ALL
+    }
+}
+
+impl fmt::Display for Defect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Defect {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|defect| defect.name() == text)
+            .ok_or_else(|| format!("unknown defect `{text}`; `--defect list` names them all"))
+    }
+}

@@ -1,0 +1,295 @@
+//! What can be injected. A fault is leased, reversible, and held by exactly one process, which undoes it alone when
+//! its lease lapses: link and WebSocket faults by a proxy, node faults by an agent, token faults by a shard.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::FaultId;
+use crate::instant::{Bracket, Mono};
+use crate::quantity::{ByteSize, Share, Span};
+
+/// A fault with its settings, as scenarios write it: `{ latency: { delay: 50ms } }`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Fault {
+    /// Link: every chunk is passed on after a delay; order is kept.
+    Latency(Latency),
+    /// Link: throughput is paced.
+    Bandwidth(Bandwidth),
+    /// Link: a partition as a user-space proxy can make it. Bytes wait in both directions, new connections are
+    /// accepted and hang; nothing is dropped, and on undo everything that waited is passed on.
+    Hold(Hold),
+    /// Link: every open connection is closed with RST on both sides. Momentary.
+    Reset(Reset),
+    /// Link: new connections are closed with RST.
+    Refuse(Refuse),
+    /// WebSocket: a Close frame to the client, then the connection is closed. Momentary.
+    WsClose(WsClose),
+    /// WebSocket: upgrades are answered with an HTTP error.
+    RefuseUpgrade(RefuseUpgrade),
+    /// Node: SIGKILL; the undo starts the node again.
+    Kill(Kill),
+    /// Node: SIGTERM, and SIGKILL where that does not end it in time; the undo starts the node again.
+    Terminate(Terminate),
+    /// Node: SIGSTOP; the undo is SIGCONT.
+    Pause(Pause),
+    /// Token: clients take on tokens that all expire in the same second. It ends with that second.
+    TokenExpiry(TokenExpiry),
+}
+
+/// Settings of [`Fault::Latency`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Latency {
+    /// Added to each chunk.
+    pub delay: Span,
+    /// The delay varies uniformly by so much either way.
+    #[serde(default)]
+    pub jitter: Span,
+    /// Which way.
+    #[serde(default)]
+    pub direction: Direction,
+}
+
+/// Settings of [`Fault::Bandwidth`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Bandwidth {
+    /// Bytes per second, per connection and direction.
+    pub per_second: ByteSize,
+    /// Which way.
+    #[serde(default)]
+    pub direction: Direction,
+}
+
+/// Settings of [`Fault::Hold`]: none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {}
+
+/// Settings of [`Fault::Reset`]: none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reset {}
+
+/// Settings of [`Fault::Refuse`]: none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Refuse {}
+
+/// Settings of [`Fault::WsClose`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WsClose {
+    /// The close code, 1000 to 4999 (RFC 6455, section 7.4).
+    pub code: u16,
+    /// At most 123 bytes.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// Settings of [`Fault::RefuseUpgrade`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RefuseUpgrade {
+    /// The HTTP status, 400 to 599.
+    pub status: u16,
+    /// Sent as `Retry-After`, in whole seconds, rounded up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<Span>,
+}
+
+/// Settings of [`Fault::Kill`]: none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Kill {}
+
+/// Settings of [`Fault::Terminate`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Terminate {
+    /// How long the process may take before it is killed.
+    #[serde(default = "default_grace")]
+    pub grace: Span,
+}
+
+const fn default_grace() -> Span {
+    Span::from_secs(2)
+}
+
+/// Settings of [`Fault::Pause`]: none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pause {}
+
+/// Settings of [`Fault::TokenExpiry`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenExpiry {
+    /// From the injection to the common expiry (which falls on a whole second).
+    pub after: Span,
+    /// The clients take on the new tokens within this time of the injection, each at a seeded instant.
+    pub spread: Span,
+}
+
+/// Which way through a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// From the client to the lane.
+    Upstream,
+    /// From the lane to the client.
+    Downstream,
+    /// Both ways.
+    #[default]
+    Both,
+}
+
+/// Who holds a fault and enforces its lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Holder {
+    /// The proxies between the clients and the lane.
+    Proxy,
+    /// The agent of a node.
+    Agent,
+    /// The fleet's shards.
+    Shard,
+}
+
+impl Fault {
+    /// The name that scenarios use.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Latency(_) => "latency",
+            Self::Bandwidth(_) => "bandwidth",
+            Self::Hold(_) => "hold",
+            Self::Reset(_) => "reset",
+            Self::Refuse(_) => "refuse",
+            Self::WsClose(_) => "ws_close",
+            Self::RefuseUpgrade(_) => "refuse_upgrade",
+            Self::Kill(_) => "kill",
+            Self::Terminate(_) => "terminate",
+            Self::Pause(_) => "pause",
+            Self::TokenExpiry(_) => "token_expiry",
+        }
+    }
+
+    /// Which kind of process holds it.
+    #[must_use]
+    pub const fn holder(&self) -> Holder {
+        match self {
+            Self::Kill(_) | Self::Terminate(_) | Self::Pause(_) => Holder::Agent,
+            Self::TokenExpiry(_) => Holder::Shard,
+            _ => Holder::Proxy,
+        }
+    }
+
+    /// For a fault that ends by itself, how long it lasts: a scenario gives it no `for`. `None` for all others, which
+    /// last until they are undone.
+    #[must_use]
+    pub const fn ends_after(&self) -> Option<Span> {
+        match self {
+            Self::Reset(_) | Self::WsClose(_) => Some(Span::ZERO),
+            Self::TokenExpiry(settings) => Some(settings.after),
+            _ => None,
+        }
+    }
+
+    /// What undoing it does, for `faultlane plan`.
+    #[must_use]
+    pub const fn undo(&self) -> &'static str {
+        match self {
+            Self::Latency(_) | Self::Bandwidth(_) => "pass bytes on at once again",
+            Self::Hold(_) => "pass on what waited, and let connections through",
+            Self::Reset(_) | Self::WsClose(_) => {
+                "nothing: closed connections stay closed, new ones are let through"
+            }
+            Self::Refuse(_) => "let connections through",
+            Self::RefuseUpgrade(_) => "let upgrades through",
+            Self::Kill(_) | Self::Terminate(_) => "start the node again",
+            Self::Pause(_) => "SIGCONT",
+            Self::TokenExpiry(_) => "ask for tokens of the usual lifetime again",
+        }
+    }
+}
+
+/// What a holder is asked to inject: `POST /faults` of every child and of the agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FaultOrder {
+    /// Unique within the holder's lifetime; a second order with the same id is refused with 409.
+    pub id: FaultId,
+    /// What to do.
+    pub fault: Fault,
+    /// The name of the node or child it is done to, where the holder has more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Which share of the clients it takes: [`crate::decide::selected`] with `seed` and `id`.
+    #[serde(default)]
+    pub share: Share,
+    /// The trial's seed.
+    pub seed: u64,
+    /// How long it may live unrenewed.
+    pub lease: Span,
+}
+
+/// What a fault was seen to do. Each holder looks at the thing itself, not at its own bookkeeping, wherever it can
+/// (law 2).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Observation {
+    /// How many things (connections, upgrades, processes, tokens) the fault was seen to bite. 0: it did not bite.
+    pub bitten: u64,
+    /// When it was first seen to bite.
+    #[serde(
+        rename = "observed_us",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub observed: Option<Mono>,
+    /// Figures by name, such as `connections_held`, `bytes_forwarded_while_held`, `pid_before`, `pid_after`.
+    #[serde(default)]
+    pub figures: BTreeMap<String, u64>,
+}
+
+impl Observation {
+    /// Adds what another holder saw of the same fault; figures of the same name add up.
+    pub fn merge(&mut self, other: &Self) {
+        self.bitten += other.bitten;
+        self.observed = match (self.observed, other.observed) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        for (name, value) in &other.figures {
+            *self.figures.entry(name.clone()).or_default() += value;
+        }
+    }
+}
+
+/// The state of a fault at its holder: `GET /faults/{id}`, and the answer to `POST` and `DELETE`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FaultView {
+    /// The order's id.
+    pub id: FaultId,
+    /// Whether it is still in force.
+    pub active: bool,
+    /// The injection.
+    pub injected: Bracket,
+    /// The heal, once undone. For a fault without a heal of its own this is the injection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healed: Option<Bracket>,
+    /// Whether its lease lapsed and the holder undid it alone.
+    #[serde(default)]
+    pub lapsed: bool,
+    /// What it was seen to do.
+    pub observation: Observation,
+}
+
+/// `POST /faults/{id}/renew`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewal {
+    /// The lease, counted from now.
+    pub lease: Span,
+}

@@ -1,0 +1,30 @@
+//! What every room of faultlane shares, and nothing that does I/O.
+//!
+//! ```text
+//! ids         lanes, clients, streams, faults            instant     monotonic instants, brackets
+//! quantity    250ms, 200/s, 64KiB, 25%                   decide      seeded decisions, free of arrival order
+//! fault       what can be injected, and who holds it     lease       when a holder must undo it alone
+//! event       payloads as a function of (seed, stream, index), canonical JSON, hashes
+//! intervals   sets of seqs                               histogram   micro-seconds, mergeable
+//! anomaly     what a check can find                      defect      what is planted to prove that it does
+//! profile     the protocol's clocks and budgets          criteria    bounds and limits of a trial
+//! role        configuration of every child process       shard       what a fleet shard is told and reports
+//! trial       all that was seen in one execution of a plan
+//! ```
+
+pub mod anomaly;
+pub mod criteria;
+pub mod decide;
+pub mod defect;
+pub mod event;
+pub mod fault;
+pub mod histogram;
+pub mod ids;
+pub mod instant;
+pub mod intervals;
+pub mod lease;
+pub mod profile;
+pub mod quantity;
+pub mod role;
+pub mod shard;
+pub mod trial;

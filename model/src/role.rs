@@ -1,0 +1,179 @@
+//! The configuration of each child process. An agent starts children only in these roles, so that no command ever
+//! crosses a wire. A child gets its configuration as the first line on its stdin (`--config-stdin`) and ends when
+//! stdin does; it says that it is ready by one [`Ready`] line on stdout.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::defect::Defect;
+use crate::ids::{Lane, StreamId};
+use crate::profile::Profile;
+use crate::quantity::{Rate, Span};
+use crate::shard::ShardConfig;
+
+/// The version of the protocol between conductor, agents and children.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// What a child is to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// `faultlane lane`: an embedded lane server.
+    Lane(LaneConfig),
+    /// `faultlane tokens`: the embedded token service.
+    Tokens(TokensConfig),
+    /// `faultlane proxy`.
+    Proxy(ProxyConfig),
+    /// `faultlane shard`.
+    Shard(Box<ShardConfig>),
+}
+
+/// An agent. Its control API is `agent::api`'s.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentConfig {
+    /// The node's name.
+    pub name: String,
+    /// Where its journal and its children's data live; the agent makes it (mode 0700) and, when it ends with nothing
+    /// left to undo, removes it.
+    pub state_dir: PathBuf,
+    /// Where its children's logs go.
+    pub log_dir: PathBuf,
+}
+
+/// The one line on a child's stdout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// `lane`, `tokens`, `proxy`, `shard` or `agent`.
+    pub ready: String,
+    /// [`PROTOCOL_VERSION`].
+    pub protocol: u32,
+    /// Its process id.
+    pub pid: u32,
+    /// Where its control API listens (HTTP/JSON on loopback).
+    pub control: SocketAddr,
+    /// Where its services listen, by name: `data` for a lane, a proxy and the token service.
+    #[serde(default)]
+    pub listen: BTreeMap<String, SocketAddr>,
+}
+
+/// An embedded lane server. Control: `GET /status` (counters, see [`LaneStatus`]).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaneConfig {
+    /// Which protocol.
+    pub lane: Lane,
+    /// Where to listen for clients; port 0 takes a free one. A restarted node gets the address it had.
+    pub listen: SocketAddr,
+    /// Where the log lives.
+    pub data_dir: PathBuf,
+    /// Clocks and budgets.
+    pub profile: Profile,
+    /// Stricter than a real server: scope and grant checks, expiry enforced on live connections, durable
+    /// acknowledgements. `false` is `--profile real`.
+    pub strict: bool,
+    /// Upgrades per second beyond which 503 with Retry-After is answered; `None` for no limit.
+    pub accept_rate: Option<Rate>,
+    /// The database name in spacetime URLs.
+    pub database: String,
+    /// Whose tokens it trusts: the base URL of the token service, such as `http://127.0.0.1:4000`. khala takes its
+    /// HS256 keys from `key_file`, spacetime its ES256 keys from the issuer's JWKS.
+    pub issuer: String,
+    /// The token service's shared HS256 keys (mode 0600), written by [`TokensConfig::key_file`].
+    pub key_file: PathBuf,
+    /// The secret that publishers present as `Authorization: Bearer`.
+    pub publish_secret: String,
+    /// Streams whose retention and budget differ from the profile's: `(retention, replay budget)`.
+    #[serde(default)]
+    pub stream_budgets: BTreeMap<StreamId, (u64, u64)>,
+    /// A planted defect. The server ignores those that are not its own.
+    #[serde(default)]
+    pub defect: Option<Defect>,
+}
+
+/// Counters of a lane server: `GET /status`. All since it started.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LaneStatus {
+    /// Its process id.
+    pub pid: u32,
+    /// Open client connections.
+    pub connections: u64,
+    /// Upgrades accepted.
+    pub upgrades: u64,
+    /// Upgrades refused with 503.
+    pub refused_rate: u64,
+    /// Refusals by reason, such as `token_expired`.
+    pub refused: BTreeMap<String, u64>,
+    /// Live connections closed because their token expired.
+    pub expired_live: u64,
+    /// Events appended and acknowledged.
+    pub appended: u64,
+    /// Update rows sent.
+    pub delivered: u64,
+    /// Bytes received from clients (WebSocket payloads).
+    pub received_bytes: u64,
+    /// Head seq by stream.
+    pub heads: BTreeMap<StreamId, u64>,
+}
+
+/// The embedded token service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokensConfig {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where to write the shared HS256 keys (mode 0600, atomically).
+    pub key_file: PathBuf,
+    /// Secret from which session credentials are derived: see `lanes::token::session_credential`.
+    pub session_secret: String,
+    /// Lifetime where a request names none.
+    pub ttl: Span,
+    /// The shortest and the longest lifetime that can be asked for.
+    pub ttl_limits: (Span, Span),
+    /// `refresh_after_in` is the lifetime less this.
+    pub refresh_lead: Span,
+    /// Tokens per second beyond which 429 with Retry-After is answered; `None` for no limit.
+    pub rate: Option<Rate>,
+    /// How many may be issued at once before the rate bites.
+    pub burst: u32,
+    /// Which organisation owns which streams; a grant outside is refused with 403.
+    pub tenants: BTreeMap<String, Vec<StreamId>>,
+    /// A planted defect.
+    #[serde(default)]
+    pub defect: Option<Defect>,
+}
+
+/// A proxy. Control: the fault API (`POST /faults` and so on) and `GET /status` (see [`ProxyStatus`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyConfig {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where the lane is.
+    pub upstream: SocketAddr,
+}
+
+/// Counters of a proxy: `GET /status`. All since it started; bytes are counted as they are passed on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ProxyStatus {
+    /// Open connections.
+    pub open: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Accepted connections by 100 ms of the monotonic clock: (instant in units of 100 ms, count), in order. The
+    /// last 10 minutes.
+    pub arrivals: Vec<(u64, u32)>,
+    /// Upgrades answered by the lane with 101.
+    pub upgraded: u64,
+    /// Upgrades answered with anything else, by status.
+    pub refused: BTreeMap<u16, u64>,
+    /// How many of the refusals carried Retry-After.
+    pub refused_with_retry_after: u64,
+    /// Bytes passed from clients to the lane.
+    pub upstream_bytes: u64,
+    /// Bytes passed from the lane to clients.
+    pub downstream_bytes: u64,
+    /// WebSocket frames seen, upstream and downstream.
+    pub frames: (u64, u64),
+    /// Faults in force.
+    pub faults: Vec<String>,
+}
