@@ -1,1 +1,3 @@
-//! placeholder
+//! The scenario language.
+
+pub mod plan;

@@ -1,0 +1,124 @@
+//! A plan: a scenario resolved with a seed, a lane and settings. Every action, instant and random choice is fixed; what
+//! the conductor walks and what results judges by.
+
+use std::collections::BTreeMap;
+
+use model::criteria::Criteria;
+use model::defect::Defect;
+use model::fault::Fault;
+use model::ids::{FaultId, Lane, StreamId};
+use model::profile::Profile;
+use model::quantity::{Rate, Share, Span};
+use model::shard::Policy;
+use serde::{Deserialize, Serialize};
+
+/// One scenario on one lane with one seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The scenario's name.
+    pub scenario: String,
+    /// What the scenario says about itself.
+    pub about: String,
+    /// Which lane.
+    pub lane: Lane,
+    /// The seed of every random choice.
+    pub seed: u64,
+    /// The load.
+    pub workload: Workload,
+    /// The target's settings.
+    pub target: TargetSettings,
+    /// When the system counts as steady.
+    pub steady: Steady,
+    /// The faults, by instant.
+    pub steps: Vec<Step>,
+    /// What ends the trial early.
+    pub abort: Option<AbortRule>,
+    /// What it is judged by.
+    pub criteria: Criteria,
+    /// `sha256:<hex>` over the canonical JSON of all fields above. A planted defect and the trial's number are not in
+    /// it: the plan is the same.
+    pub digest: String,
+    /// The planted defect, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub defect: Option<Defect>,
+}
+
+/// The load.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Workload {
+    /// Clients.
+    pub clients: u32,
+    /// Shard processes among which they are divided.
+    pub shards: u32,
+    /// The streams by name, published to and subscribed to.
+    pub streams: Vec<StreamId>,
+    /// Streams that each client subscribes to.
+    pub streams_per_client: u32,
+    /// Events per second and stream.
+    pub publish: Rate,
+    /// Padding per event, in bytes.
+    pub padding: u32,
+    /// Reconnect policy.
+    pub policy: Policy,
+    /// First connections are spread over this time.
+    pub ramp: Span,
+    /// Probes run so often.
+    pub probe_every: Span,
+}
+
+/// Settings of the embedded target.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TargetSettings {
+    /// Clocks and budgets.
+    pub profile: Profile,
+    /// Upgrades per second beyond which the lane answers 503.
+    pub accept_rate: Option<Rate>,
+    /// Tokens per second beyond which the token service answers 429.
+    pub token_rate: Option<Rate>,
+    /// Tokens that may be issued at once before the rate bites.
+    pub token_burst: u32,
+    /// Streams whose (retention, replay budget) differ from the profile's.
+    pub stream_budgets: BTreeMap<StreamId, (u64, u64)>,
+}
+
+/// When the system counts as steady.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Steady {
+    /// The window that has to be clean from end to end.
+    pub window: Span,
+    /// Live clients, of those intended, throughout the window.
+    pub connected: Share,
+    /// Delivery latency from the intended instant: p99 within the window.
+    pub delivery_p99: Span,
+    /// Steady state has to be reached within this time, before the timeline begins.
+    pub within: Span,
+}
+
+/// One fault of the timeline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// `f1-hold`: its place and its name.
+    pub id: FaultId,
+    /// From the timeline's zero (steady state reached).
+    pub at: Span,
+    /// How long it lasts; for a fault that ends by itself, how long that takes.
+    pub lasts: Span,
+    /// What it does.
+    pub fault: Fault,
+    /// The node it is done to, for node faults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The share of the clients it takes.
+    pub share: Share,
+    /// How long it may live unrenewed.
+    pub lease: Span,
+}
+
+/// What ends a trial early: too few clients live for too long.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AbortRule {
+    /// Live clients, of those intended, below this share …
+    pub connected_below: Share,
+    /// … for so long, after the last heal.
+    pub lasting: Span,
+}
