@@ -1,0 +1,50 @@
+//! Divergence: one (stream, seq), two contents, between any two of the ledger, the shards and the final read. What one
+//! client sees is checked by its shard.
+
+use model::anomaly::{Anomaly, Example, Findings};
+use model::shard::SeqRuns;
+
+use super::{Evidence, Stream};
+use crate::runs;
+
+pub(super) fn check(evidence: &Evidence<'_>) -> Findings {
+    let mut findings = Findings::default();
+    for (name, stream) in &evidence.streams {
+        for_stream(evidence, name, stream, &mut findings);
+    }
+    findings
+}
+
+fn for_stream(evidence: &Evidence<'_>, name: &str, stream: &Stream<'_>, findings: &mut Findings) {
+    let mut sources: Vec<(String, &SeqRuns)> = Vec::new();
+    if let Some(ledger) = stream.ledger {
+        sources.push(("the ledger".to_owned(), &ledger.acknowledged));
+    }
+    if let Some(read) = stream.read {
+        sources.push(("the final read".to_owned(), &read.events));
+    }
+    for shard in evidence.shards {
+        if let Some(runs) = shard.seen.get(name) {
+            sources.push((format!("shard {}", shard.shard), runs));
+        }
+    }
+    let runs: Vec<&SeqRuns> = sources.iter().map(|(_, runs)| *runs).collect();
+    for conflict in runs::conflicts(&runs) {
+        let claims: Vec<String> = conflict
+            .claims
+            .iter()
+            .map(|(index, holders)| {
+                let names: Vec<&str> = holders.iter().map(|at| sources[*at].0.as_str()).collect();
+                format!("index {index} according to {}", names.join(" and "))
+            })
+            .collect();
+        let example = Example {
+            client: None,
+            stream: Some(name.to_owned()),
+            seq: Some(conflict.seq),
+            detail: claims.join(", "),
+            at: None,
+        };
+        findings.note_many(Anomaly::Divergence, conflict.length, [example]);
+    }
+}

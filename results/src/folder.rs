@@ -1,0 +1,258 @@
+//! The run folder: evidence that only grows, and that is readable whenever its writer dies.
+//!
+//! ```text
+//! run.json              the planned rows; on disk before anything else happens
+//! plans/NAME.json       the plans
+//! results.jsonl         a line per trial
+//! histograms/NAME.hlog  the trial's histograms, for HdrHistogram's own tools
+//! logs/NAME/            logs
+//! SUMMARY.md            written last
+//! ```
+//!
+//! NAME is `scenario-lane-trial`.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use host::jsonl::Appender;
+use model::ids::Lane;
+use scenarios::plan::Plan;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::decision::Decision;
+use crate::gate::{self, GateError};
+use crate::record::{Row, trial_name};
+use crate::{hlog, redact, summary};
+
+/// The file of planned rows.
+pub(crate) const RUN_FILE: &str = "run.json";
+/// The file of rows.
+pub(crate) const ROWS_FILE: &str = "results.jsonl";
+const SUMMARY_FILE: &str = "SUMMARY.md";
+
+/// What a run set out to do: `run.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// [`crate::SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The run's id.
+    pub run: String,
+    /// When it began: RFC 3339, UTC.
+    pub started: String,
+    /// The version of faultlane.
+    pub version: String,
+    /// The seed.
+    pub seed: u64,
+    /// The command's settings, as they were meant.
+    pub settings: serde_json::Value,
+    /// The rows that have to be there in the end.
+    pub rows: Vec<PlannedRow>,
+}
+
+/// A row that has to be there in the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedRow {
+    /// The scenario's name.
+    pub scenario: String,
+    /// Which lane.
+    pub lane: Lane,
+    /// The trial's number, from 1.
+    pub trial: u32,
+    /// The plan's digest.
+    pub plan_digest: String,
+}
+
+/// The folder cannot be made or written to.
+#[derive(Debug, Error)]
+pub enum FolderError {
+    /// It holds another run.
+    #[error(
+        "{} already holds a run ({RUN_FILE} is there); evidence is never overwritten: name another folder",
+        .0.display()
+    )]
+    Taken(PathBuf),
+    /// A scenario's name would leave the folder.
+    #[error(
+        "`{0}` cannot name a file; a scenario's name has only letters, digits, `-`, `_` and `.`"
+    )]
+    Name(String),
+    /// The file system refuses.
+    #[error("cannot write {}: {source}", .path.display())]
+    Io {
+        /// What was to be written.
+        path: PathBuf,
+        /// Why it was not.
+        source: io::Error,
+    },
+    /// What was written cannot be read back.
+    #[error(transparent)]
+    Gate(#[from] GateError),
+}
+
+/// A run folder being filled.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    run: String,
+    rows: Vec<Row>,
+    appender: Appender,
+}
+
+impl RunFolder {
+    /// Makes the folder and writes `run.json`: when this returns, the planned rows are on disk. Secrets in the
+    /// settings are masked.
+    ///
+    /// # Errors
+    /// The folder already holds a run, or cannot be written to.
+    pub fn create(path: &Path, record: &RunRecord) -> Result<Self, FolderError> {
+        let run_file = path.join(RUN_FILE);
+        if run_file.exists() {
+            return Err(FolderError::Taken(path.to_owned()));
+        }
+        for row in &record.rows {
+            if !is_file_name(&row.scenario) {
+                return Err(FolderError::Name(row.scenario.clone()));
+            }
+        }
+        for folder in ["logs", "plans", "histograms"] {
+            let folder = path.join(folder);
+            fs::create_dir_all(&folder).map_err(|source| at(&folder, source))?;
+        }
+        let rows_file = path.join(ROWS_FILE);
+        if rows_file.exists() {
+            return Err(FolderError::Taken(path.to_owned()));
+        }
+        let mut record = record.clone();
+        record.settings = redact::mask_json(record.settings);
+        write_whole(&run_file, &pretty(&record))?;
+        let appender = Appender::open(&rows_file).map_err(|source| at(&rows_file, source))?;
+        sync_folder(path)?;
+        // The folder's own name is in its parent.
+        if let Some(parent) = path.parent().filter(|parent| parent.is_dir()) {
+            sync_folder(parent)?;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            run: record.run,
+            rows: Vec::new(),
+            appender,
+        })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The rows so far, with the run's id.
+    #[must_use]
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// Keeps a copy of a trial's plan, against which `gate` compares the row's criteria.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep_plan(&self, plan: &Plan, trial: u32) -> Result<(), FolderError> {
+        let path = plan_file(&self.path, &plan.scenario, plan.lane, trial);
+        write_whole(&path, &pretty(plan))
+    }
+
+    /// Makes and names the folder for a trial's logs.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn log_dir(&self, scenario: &str, lane: Lane, trial: u32) -> Result<PathBuf, FolderError> {
+        if !is_file_name(scenario) {
+            return Err(FolderError::Name(scenario.to_owned()));
+        }
+        let path = self.path.join(Self::log_path(scenario, lane, trial));
+        fs::create_dir_all(&path).map_err(|source| at(&path, source))?;
+        Ok(path)
+    }
+
+    /// The folder of a trial's logs, relative to the run folder: where `Row::log_file` lies.
+    #[must_use]
+    pub fn log_path(scenario: &str, lane: Lane, trial: u32) -> String {
+        format!("logs/{}", trial_name(scenario, lane, trial))
+    }
+
+    /// Appends a row, under the run's id and with secrets masked, and its histograms. When this returns the row is
+    /// on disk.
+    ///
+    /// # Errors
+    /// The row or its histograms cannot be written.
+    pub fn append(&mut self, row: &Row) -> Result<(), FolderError> {
+        let rows_file = self.path.join(ROWS_FILE);
+        let mut row = redact::clean(row).map_err(|error| at(&rows_file, error.into()))?;
+        row.run.clone_from(&self.run);
+        self.appender
+            .append(&row)
+            .map_err(|source| at(&rows_file, source))?;
+        let sidecar = self.path.join(format!("histograms/{}.hlog", row.name()));
+        write_whole(&sidecar, hlog::render(&row).as_bytes())?;
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// Judges the folder as `gate` would, writes `SUMMARY.md`, and says what was decided.
+    ///
+    /// # Errors
+    /// The evidence cannot be read back, or the summary cannot be written.
+    pub fn finish(self) -> Result<Decision, FolderError> {
+        let evidence = gate::read(&self.path)?;
+        let decision = gate::decide(&evidence);
+        let text = summary::render(&evidence, &decision);
+        write_whole(&self.path.join(SUMMARY_FILE), text.as_bytes())?;
+        Ok(decision)
+    }
+}
+
+/// Where a trial's plan is kept.
+pub(crate) fn plan_file(folder: &Path, scenario: &str, lane: Lane, trial: u32) -> PathBuf {
+    folder.join(format!("plans/{}.json", trial_name(scenario, lane, trial)))
+}
+
+fn is_file_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && name.chars().all(plain) && !name.starts_with('.')
+}
+
+fn pretty(value: &impl Serialize) -> Vec<u8> {
+    let value = serde_json::to_value(value).map(redact::mask_json);
+    let mut text = value
+        .and_then(|value| serde_json::to_vec_pretty(&value))
+        .expect("records and plans have string keys, so they are JSON");
+    text.push(b'\n');
+    text
+}
+
+/// Writes a file so that it is there whole or not at all, and is on disk.
+fn write_whole(path: &Path, content: &[u8]) -> Result<(), FolderError> {
+    let partial = path.with_extension("partial");
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&partial)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)
+    };
+    write().map_err(|source| at(path, source))?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+fn sync_folder(path: &Path) -> Result<(), FolderError> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|source| at(path, source))
+}
+
+fn at(path: &Path, source: io::Error) -> FolderError {
+    FolderError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}

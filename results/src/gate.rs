@@ -1,0 +1,301 @@
+//! The decision, recomputed from a run folder alone.
+//!
+//! Every row is derived anew from its own evidence: histograms are decoded, quantiles and limits recomputed, the
+//! verdict drawn again. A row that says something else than its evidence fails the run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use host::jsonl;
+use model::ids::Lane;
+use scenarios::plan::Plan;
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::decision::{Decision, Outcome, RowDecision};
+use crate::folder::{PlannedRow, ROWS_FILE, RUN_FILE, RunRecord, plan_file};
+use crate::judge::settle;
+use crate::record::{Row, SCHEMA_VERSION, Status};
+
+/// The folder cannot be judged.
+#[derive(Debug, Error)]
+pub enum GateError {
+    /// There is no run in it.
+    #[error("{} is not a run folder: it has no {RUN_FILE}", .0.display())]
+    NoRun(PathBuf),
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A later version wrote it.
+    #[error(
+        "{} is of schema version {found}; this build reads up to {SCHEMA_VERSION}: use a later build",
+        .path.display()
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version it names.
+        found: u32,
+    },
+}
+
+/// What a run folder holds.
+pub(crate) struct Evidence {
+    pub(crate) record: RunRecord,
+    /// The rows that could be read, as they are written.
+    pub(crate) rows: Vec<Row>,
+    /// What differs between a row and its evidence, by the row's place in `rows`.
+    tampered: BTreeMap<usize, String>,
+    /// What keeps the run from a go although no row says so.
+    doubts: Vec<String>,
+}
+
+/// Recomputes the decision about a run from its folder.
+///
+/// # Errors
+/// There is no `run.json`, or a file cannot be read. Rows that are missing, torn or altered are no errors: they are
+/// part of the decision.
+pub fn gate(folder: &Path) -> Result<Decision, GateError> {
+    Ok(decide(&read(folder)?))
+}
+
+pub(crate) fn read(folder: &Path) -> Result<Evidence, GateError> {
+    let record = read_record(folder)?;
+    let rows_file = folder.join(ROWS_FILE);
+    let lines = match jsonl::read::<Value>(&rows_file) {
+        Ok(lines) => lines,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => jsonl::Lines {
+            values: Vec::new(),
+            torn: false,
+        },
+        Err(source) => {
+            return Err(GateError::Unreadable {
+                path: rows_file,
+                source,
+            });
+        }
+    };
+    let mut doubts = Vec::new();
+    if lines.torn {
+        doubts.push(format!(
+            "the last line of {ROWS_FILE} is torn: its writer died; it is left out"
+        ));
+    }
+    let (mut rows, mut tampered) = (Vec::new(), BTreeMap::new());
+    for (at, line) in lines.values.into_iter().enumerate() {
+        let version = line["schema_version"].as_u64().unwrap_or(0);
+        if version > u64::from(SCHEMA_VERSION) {
+            return Err(GateError::Version {
+                path: rows_file,
+                found: u32::try_from(version).unwrap_or(u32::MAX),
+            });
+        }
+        match serde_json::from_value::<Row>(line.clone()) {
+            Ok(row) => {
+                if let Some(what) = altered(folder, &record, &line, &row) {
+                    tampered.insert(rows.len(), what);
+                }
+                rows.push(row);
+            }
+            Err(error) => doubts.push(format!("{ROWS_FILE}:{} is not a row: {error}", at + 1)),
+        }
+    }
+    Ok(Evidence {
+        record,
+        rows,
+        tampered,
+        doubts,
+    })
+}
+
+fn read_record(folder: &Path) -> Result<RunRecord, GateError> {
+    let path = folder.join(RUN_FILE);
+    let unreadable = |source| GateError::Unreadable {
+        path: path.clone(),
+        source,
+    };
+    let text = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(GateError::NoRun(folder.to_owned()));
+        }
+        read => read.map_err(unreadable)?,
+    };
+    let record: RunRecord =
+        serde_json::from_slice(&text).map_err(|error| unreadable(error.into()))?;
+    if record.schema_version > SCHEMA_VERSION {
+        return Err(GateError::Version {
+            path,
+            found: record.schema_version,
+        });
+    }
+    Ok(record)
+}
+
+/// How a row differs from what its evidence, or its plan, says.
+fn altered(folder: &Path, record: &RunRecord, line: &Value, row: &Row) -> Option<String> {
+    if row.run != record.run {
+        return Some(format!("it is of run `{}`, not `{}`", row.run, record.run));
+    }
+    let mut recomputed = row.clone();
+    settle(&mut recomputed);
+    let recomputed = match serde_json::to_value(&recomputed) {
+        Ok(value) => value,
+        Err(error) => return Some(format!("it cannot be derived anew: {error}")),
+    };
+    if let Some(difference) = difference(line, &recomputed, "") {
+        return Some(difference);
+    }
+    let plan = fs::read(plan_file(folder, &row.scenario, row.lane, row.trial)).ok()?;
+    let plan: Plan = serde_json::from_slice(&plan).ok()?;
+    let same = plan.digest == row.plan_digest
+        && plan.criteria == row.criteria
+        && u64::from(plan.workload.clients) == row.clients.intended;
+    (!same).then(|| "its criteria, digest or clients are not those of its plan".to_owned())
+}
+
+/// The first place where a written row differs from the recomputed one.
+fn difference(written: &Value, recomputed: &Value, place: &str) -> Option<String> {
+    match (written, recomputed) {
+        (Value::Object(a), Value::Object(b)) => b.iter().find_map(|(name, b)| {
+            let place = format!("{place}.{name}");
+            difference(a.get(name).unwrap_or(&Value::Null), b, &place)
+        }),
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => a
+            .iter()
+            .zip(b)
+            .enumerate()
+            .find_map(|(at, (a, b))| difference(a, b, &format!("{place}[{at}]"))),
+        (Value::Number(a), Value::Number(b)) if same_number(a, b) => None,
+        (a, b) if a == b => None,
+        (a, b) => Some(format!(
+            "{} is {}, recomputed {}",
+            place.trim_start_matches('.'),
+            brief(a),
+            brief(b)
+        )),
+    }
+}
+
+fn same_number(a: &serde_json::Number, b: &serde_json::Number) -> bool {
+    // A fraction may change in its last bit on its way through text.
+    match (a.as_f64(), b.as_f64()) {
+        (Some(x), Some(y)) if a.is_f64() || b.is_f64() => (x - y).abs() <= 1e-9 * x.abs().max(1.0),
+        _ => a == b,
+    }
+}
+
+fn brief(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= 80 {
+        text
+    } else {
+        text.chars().take(77).chain("...".chars()).collect()
+    }
+}
+
+pub(crate) fn decide(evidence: &Evidence) -> Decision {
+    let mut notes = evidence.doubts.clone();
+    let mut by_key: BTreeMap<(&str, Lane, u32), Vec<usize>> = BTreeMap::new();
+    for (at, row) in evidence.rows.iter().enumerate() {
+        by_key
+            .entry((&row.scenario, row.lane, row.trial))
+            .or_default()
+            .push(at);
+    }
+    let mut rows = Vec::new();
+    for planned in &evidence.record.rows {
+        let found = by_key.remove(&(planned.scenario.as_str(), planned.lane, planned.trial));
+        rows.push(planned_row(evidence, planned, &found.unwrap_or_default()));
+    }
+    let failures = rows
+        .iter()
+        .filter(|row| row.status != Status::Passed)
+        .count();
+    for at in by_key.into_values().flatten() {
+        let row = &evidence.rows[at];
+        notes.push(format!("{} was not planned", row.name()));
+        let (status, reason) = judged(evidence, at);
+        let status = status.max(Status::Inconclusive);
+        rows.push(decided(&row.scenario, row.lane, row.trial, status, reason));
+    }
+    if evidence.record.rows.is_empty() {
+        notes.push("no row was planned".to_owned());
+    }
+    let passed = rows.iter().all(|row| row.status == Status::Passed);
+    let decision = if rows.iter().any(|row| row.status == Status::Failed) {
+        Outcome::NoGo
+    } else if passed && evidence.doubts.is_empty() && !evidence.record.rows.is_empty() {
+        Outcome::Go
+    } else {
+        Outcome::Inconclusive
+    };
+    Decision {
+        decision,
+        failures,
+        rows,
+        notes,
+    }
+}
+
+fn planned_row(evidence: &Evidence, planned: &PlannedRow, found: &[usize]) -> RowDecision {
+    let (status, reason) = match found {
+        [] => (
+            Status::Inconclusive,
+            "absent: the run ended before this row was written".to_owned(),
+        ),
+        [at] => judged(evidence, *at),
+        several => {
+            let (status, reason) = several
+                .iter()
+                .map(|at| judged(evidence, *at))
+                .max_by_key(|(status, _)| *status)
+                .unwrap_or((Status::Inconclusive, String::new()));
+            let reason = format!("written {} times; the worst: {reason}", several.len());
+            (status.max(Status::Inconclusive), reason)
+        }
+    };
+    let other_plan = found
+        .iter()
+        .map(|at| &evidence.rows[*at].plan_digest)
+        .find(|digest| **digest != planned.plan_digest);
+    let (status, reason) = match other_plan {
+        Some(digest) if status < Status::Failed => (
+            Status::Inconclusive,
+            format!("ran plan {digest}, planned was {}", planned.plan_digest),
+        ),
+        _ => (status, reason),
+    };
+    decided(
+        &planned.scenario,
+        planned.lane,
+        planned.trial,
+        status,
+        reason,
+    )
+}
+
+fn judged(evidence: &Evidence, at: usize) -> (Status, String) {
+    if let Some(what) = evidence.tampered.get(&at) {
+        let reason = format!("tampered: the row is not what its evidence says: {what}");
+        return (Status::Failed, reason);
+    }
+    let verdict = &evidence.rows[at].verdict;
+    (verdict.status, verdict.reason.clone())
+}
+
+fn decided(scenario: &str, lane: Lane, trial: u32, status: Status, reason: String) -> RowDecision {
+    RowDecision {
+        scenario: scenario.to_owned(),
+        lane,
+        trial,
+        status,
+        reason,
+    }
+}

@@ -1,0 +1,99 @@
+//! What was found: by the shards, by the checks that need the ledger, and who was not whole in the end.
+
+use std::collections::BTreeSet;
+
+use model::anomaly::{Anomaly, Example, Findings};
+use model::shard::ShardReport;
+use model::trial::Trial;
+
+use crate::checker::{self, Evidence, Unfinished};
+use crate::record::{AnomalyCount, Row};
+
+pub(super) fn all(row: &mut Row, trial: &Trial) {
+    let mut findings = Findings::default();
+    for shard in &trial.shards {
+        findings.merge(&shard.findings);
+    }
+    let censored = not_recovered(&mut findings, row, &trial.shards);
+    let mut unjudged: BTreeSet<Anomaly> = BTreeSet::new();
+    if let Some(ledger) = &trial.ledger {
+        let evidence = Evidence::new(
+            ledger,
+            trial.final_read.as_ref(),
+            &trial.shards,
+            unfinished(trial, censored),
+        );
+        let (found, broken) = checker::run(&checker::CHECKS, &evidence);
+        findings.merge(&found);
+        row.broken_checks.extend(broken);
+        match checker::guarded(|| checker::deliveries(&evidence)) {
+            Ok((expected, delivered)) => {
+                row.expected_deliveries = Some(expected);
+                row.delivered = Some(delivered);
+            }
+            Err(message) => row.broken_checks.push(format!("deliveries: {message}")),
+        }
+    } else {
+        unjudged.extend([Anomaly::Lost, Anomaly::Phantom]);
+    }
+    if trial.ledger.is_none() || trial.final_read.is_none() {
+        unjudged.insert(Anomaly::Vanished);
+    }
+    row.anomalies = Anomaly::ALL
+        .into_iter()
+        .map(|anomaly| {
+            let tally = findings.iter().find(|(found, _)| *found == anomaly);
+            let known = tally.is_some() || !unjudged.contains(&anomaly);
+            let count = AnomalyCount {
+                count: known.then(|| tally.map_or(0, |(_, tally)| tally.count)),
+                ratio: None,
+                limit: 0.0,
+                within: None,
+                examples: tally
+                    .map(|(_, tally)| tally.examples.clone())
+                    .unwrap_or_default(),
+            };
+            (anomaly, count)
+        })
+        .collect();
+}
+
+/// Counts the clients that were not whole at the deadline; how many there are.
+fn not_recovered(findings: &mut Findings, row: &Row, shards: &[ShardReport]) -> u64 {
+    let named: Vec<_> = shards.iter().flat_map(|shard| &shard.censored).collect();
+    let censored = row
+        .phases
+        .values()
+        .map(|figures| figures.censored)
+        .max()
+        .unwrap_or(0)
+        .max(named.len() as u64);
+    let known = findings.count(Anomaly::NotRecovered);
+    let examples = named.iter().map(|client| Example {
+        client: Some(client.client),
+        stream: None,
+        seq: None,
+        detail: client.detail.clone(),
+        at: None,
+    });
+    findings.note_many(
+        Anomaly::NotRecovered,
+        censored.saturating_sub(known),
+        examples,
+    );
+    censored
+}
+
+fn unfinished(trial: &Trial, censored: u64) -> Unfinished {
+    let named: BTreeSet<_> = trial
+        .shards
+        .iter()
+        .flat_map(|shard| &shard.censored)
+        .map(|client| client.client)
+        .collect();
+    if trial.abort.is_some() || (named.len() as u64) < censored {
+        Unfinished::Any
+    } else {
+        Unfinished::Known(named)
+    }
+}

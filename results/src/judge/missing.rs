@@ -1,0 +1,105 @@
+//! Evidence that a trial should have left and did not.
+
+use model::trial::{Abort, Trial};
+use scenarios::plan::Plan;
+
+/// What is missing, a phrase each.
+pub(super) fn all(plan: &Plan, trial: &Trial) -> Vec<String> {
+    let mut missing = Vec::new();
+    if trial.faults.len() < plan.steps.len() && trial.abort.is_none() {
+        missing.push(format!(
+            "what came of {} of {} faults",
+            plan.steps.len() - trial.faults.len(),
+            plan.steps.len()
+        ));
+    }
+    for ordinal in 0..trial.shards_planned {
+        let reports = trial.shards.iter().filter(|shard| shard.shard == ordinal);
+        match reports.count() {
+            0 => missing.push(format!("the report of shard {ordinal}")),
+            1 => {}
+            reports => missing.push(format!("one report of shard {ordinal}: it left {reports}")),
+        }
+    }
+    if trial.residue.is_none() {
+        missing.push("the look for residue".to_owned());
+    }
+    if trial.ledger.is_none() {
+        missing.push("the publisher's ledger".to_owned());
+    }
+    // A target that breached a limit may be too far gone to be read; that is its failure, not the evidence's.
+    if !matches!(trial.abort, Some(Abort::Limit(_))) {
+        missing.extend(missing_of_streams(trial));
+    }
+    if trial.abort.is_none() {
+        missing.extend(missing_of_shards(plan, trial));
+    }
+    missing
+}
+
+fn missing_of_streams(trial: &Trial) -> Vec<String> {
+    let Some(read) = &trial.final_read else {
+        return vec!["the final read".to_owned()];
+    };
+    let mut missing: Vec<String> = read
+        .failed
+        .iter()
+        .map(|(stream, error)| format!("the final read of {stream}: {error}"))
+        .collect();
+    let published = trial.ledger.iter().flat_map(|ledger| &ledger.streams);
+    let unread = published
+        .filter(|(_, ledger)| !ledger.acknowledged.is_empty())
+        .filter(|(stream, _)| {
+            !read.streams.contains_key(*stream) && !read.failed.contains_key(*stream)
+        });
+    missing.extend(unread.map(|(stream, _)| format!("the final read of {stream}")));
+    missing
+}
+
+/// What a trial that went to its end must have, or its checks could not have found anything.
+fn missing_of_shards(plan: &Plan, trial: &Trial) -> Vec<String> {
+    let mut missing = Vec::new();
+    let per_client =
+        (plan.workload.streams.len() as u64).min(u64::from(plan.workload.streams_per_client));
+    for shard in &trial.shards {
+        let subscriptions: usize = shard.applied.iter().map(|part| part.clients.len()).sum();
+        let expected = u64::from(shard.clients) * per_client;
+        if (subscriptions as u64) < expected {
+            missing.push(format!(
+                "what shard {} applied of {} of {expected} subscriptions",
+                shard.shard,
+                expected - subscriptions as u64
+            ));
+        }
+    }
+    let clients: u64 = trial
+        .shards
+        .iter()
+        .map(|shard| u64::from(shard.clients))
+        .sum();
+    let reported = trial.shards.len() as u64 >= u64::from(trial.shards_planned);
+    if reported && clients != u64::from(plan.workload.clients) {
+        missing.push(format!(
+            "a fleet of {} clients: the shards had {clients}",
+            plan.workload.clients
+        ));
+    }
+    let acknowledged = trial
+        .ledger
+        .iter()
+        .flat_map(|ledger| ledger.streams.values())
+        .any(|stream| !stream.acknowledged.is_empty());
+    if trial.ledger.is_some() && !acknowledged {
+        missing.push("acknowledged events: the ledger has none".to_owned());
+    }
+    let answers: u64 = trial
+        .shards
+        .iter()
+        .flat_map(|shard| &shard.probes)
+        .flat_map(|probe| probe.answers.values())
+        .sum();
+    if answers == 0 {
+        missing.push("answers to the probes: there was none".to_owned());
+    }
+    missing
+}

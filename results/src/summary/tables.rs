@@ -1,0 +1,447 @@
+//! The tables of a summary: a row of results, or a part of one, per line.
+
+use std::fmt::Write as _;
+
+use model::anomaly::Anomaly;
+use model::criteria::Phase;
+use model::instant::Mono;
+use model::quantity::Span;
+
+use crate::figures::Figures;
+use crate::record::{FaultEvidence, Interval, Row};
+use crate::terminal::maximum;
+use crate::text;
+
+/// Every table.
+pub(super) fn all(out: &mut String, rows: &[&Row]) {
+    recovery(out, rows);
+    phases(out, rows);
+    delivery(out, rows);
+    anomalies(out, rows);
+    faults(out, rows);
+    storms(out, rows);
+    probes(out, rows);
+    harness(out, rows);
+}
+
+/// A table in Markdown.
+pub(super) fn table(out: &mut String, head: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+    let _ = writeln!(out, "| {} |", head.join(" | "));
+    let _ = writeln!(out, "|{}", "---|".repeat(head.len()));
+    for row in rows {
+        let cells: Vec<String> = row
+            .iter()
+            .map(|cell| cell.replace('|', "\\|").replace('\n', " "))
+            .collect();
+        let _ = writeln!(out, "| {} |", cells.join(" | "));
+    }
+}
+
+fn section(out: &mut String, title: &str, about: &str) {
+    let _ = writeln!(out, "\n## {title}\n\n{about}\n");
+}
+
+fn start(row: &Row) -> Vec<String> {
+    vec![
+        row.scenario.clone(),
+        row.lane.to_string(),
+        row.trial.to_string(),
+    ]
+}
+
+fn with(row: &Row, cells: impl IntoIterator<Item = String>) -> Vec<String> {
+    start(row).into_iter().chain(cells).collect()
+}
+
+fn against(figure: String, bound: Option<Span>) -> String {
+    match bound {
+        Some(bound) => format!("{figure} / {bound}"),
+        None => figure,
+    }
+}
+
+fn recovery(out: &mut String, rows: &[&Row]) {
+    section(
+        out,
+        "Recovery against bounds",
+        "Figure / bound. Recovery counts from the heal, outage from the fault; affected clients only.",
+    );
+    let head = [
+        "scenario",
+        "lane",
+        "trial",
+        "affected",
+        "detect p99",
+        "recovery p50",
+        "recovery p99",
+        "recovery max",
+        "outage p99",
+        "steady after",
+        "verdict",
+    ];
+    let lines = rows.iter().map(|row| {
+        let figure = |phase: Phase, show: fn(&Figures) -> (String, Option<Span>)| {
+            row.phases.get(&phase).map_or_else(text::dash, |figures| {
+                let (figure, bound) = show(figures);
+                let figure = if figures.samples() == 0 {
+                    text::dash()
+                } else {
+                    figure
+                };
+                against(figure, bound)
+            })
+        };
+        let p99: fn(&Figures) -> (String, Option<Span>) =
+            |figures| (text::quantile(figures.p99_us), figures.bound.p99);
+        with(
+            row,
+            [
+                format!("{}/{}", row.clients.affected, row.clients.intended),
+                figure(Phase::Detect, p99),
+                figure(Phase::Recovery, |figures| {
+                    (text::quantile(figures.p50_us), figures.bound.p50)
+                }),
+                figure(Phase::Recovery, p99),
+                figure(Phase::Recovery, |figures| {
+                    (maximum(figures), figures.bound.max)
+                }),
+                figure(Phase::Outage, p99),
+                against(text::micros(row.time_to_steady_us), row.criteria.steady),
+                row.status.to_string(),
+            ],
+        )
+    });
+    table(out, &head, lines);
+}
+
+fn phases(out: &mut String, rows: &[&Row]) {
+    section(
+        out,
+        "Phases",
+        "Per affected client. Censored: not finished when the deadline passed.",
+    );
+    let head = [
+        "scenario", "lane", "trial", "phase", "count", "censored", "min", "p50", "p90", "p95",
+        "p99", "p99.9", "max", "bounds", "within",
+    ];
+    let lines = rows.iter().flat_map(|row| {
+        row.phases
+            .iter()
+            .filter(|(_, figures)| figures.samples() > 0 || figures.within_bound.is_some())
+            .map(|(phase, figures)| {
+                let bounds: Vec<String> = figures
+                    .bound
+                    .each()
+                    .map(|(name, _, bound)| format!("{name} {bound}"))
+                    .collect();
+                with(
+                    row,
+                    [
+                        phase.to_string(),
+                        figures.count.to_string(),
+                        figures.censored.to_string(),
+                        text::micros(figures.min_us),
+                        text::quantile(figures.p50_us),
+                        text::quantile(figures.p90_us),
+                        text::quantile(figures.p95_us),
+                        text::quantile(figures.p99_us),
+                        text::quantile(figures.p999_us),
+                        maximum(figures),
+                        if bounds.is_empty() {
+                            text::dash()
+                        } else {
+                            bounds.join(", ")
+                        },
+                        match figures.within_bound {
+                            Some(true) => "yes".to_owned(),
+                            Some(false) => "NO".to_owned(),
+                            None => text::dash(),
+                        },
+                    ],
+                )
+            })
+    });
+    table(out, &head, lines);
+}
+
+fn delivery(out: &mut String, rows: &[&Row]) {
+    section(
+        out,
+        "Delivery",
+        "Latency counts from the instant an event was meant to be sent, time spent disconnected and replaying included. \
+         The uncorrected figure stands beside it.",
+    );
+    let head = [
+        "scenario",
+        "lane",
+        "trial",
+        "part",
+        "count",
+        "p50",
+        "p95",
+        "p99",
+        "max",
+        "p99 uncorrected",
+        "delivered",
+    ];
+    let lines = rows.iter().flat_map(|row| {
+        let delivered = match (row.delivered, row.expected_deliveries) {
+            (Some(delivered), Some(expected)) => format!("{delivered}/{expected}"),
+            _ => "unknown".to_owned(),
+        };
+        row.delivery.iter().map(move |(part, figures)| {
+            let corrected = &figures.corrected;
+            with(
+                row,
+                [
+                    text::part(*part).to_owned(),
+                    corrected.count.to_string(),
+                    text::quantile(corrected.p50_us),
+                    text::quantile(corrected.p95_us),
+                    text::quantile(corrected.p99_us),
+                    text::micros(corrected.max_us),
+                    text::quantile(figures.uncorrected.p99_us),
+                    delivered.clone(),
+                ],
+            )
+        })
+    });
+    table(out, &head, lines);
+}
+
+fn anomalies(out: &mut String, rows: &[&Row]) {
+    section(
+        out,
+        "Anomalies",
+        &format!("{} kinds are looked for in every row.", Anomaly::ALL.len()),
+    );
+    let found: Vec<Vec<String>> = rows
+        .iter()
+        .flat_map(|row| {
+            row.anomalies.iter().filter_map(|(anomaly, tally)| {
+                let count = match tally.count {
+                    Some(0) => return None,
+                    Some(count) => count.to_string(),
+                    None => "not judged".to_owned(),
+                };
+                let examples: Vec<String> = tally.examples.iter().map(text::example).collect();
+                Some(with(
+                    row,
+                    [
+                        anomaly.to_string(),
+                        count,
+                        match tally.ratio {
+                            Some(_) => format!("{} %", tally.limit * 100.0),
+                            None => tally.limit.to_string(),
+                        },
+                        match tally.within {
+                            Some(true) => "yes".to_owned(),
+                            Some(false) => "NO".to_owned(),
+                            None => text::dash(),
+                        },
+                        examples.join("; "),
+                    ],
+                ))
+            })
+        })
+        .collect();
+    if found.is_empty() {
+        out.push_str("None was found.\n");
+    } else {
+        let head = [
+            "scenario", "lane", "trial", "anomaly", "count", "limit", "within", "examples",
+        ];
+        table(out, &head, found.into_iter());
+    }
+}
+
+fn faults(out: &mut String, rows: &[&Row]) {
+    section(
+        out,
+        "Faults",
+        "Instants are seconds since the trial began, as asked; in brackets how much later the change was seen to be in force.",
+    );
+    let head = [
+        "scenario", "lane", "trial", "fault", "share", "fidelity", "injected", "healed", "bitten",
+        "seen", "remarks",
+    ];
+    let lines = rows.iter().flat_map(|row| {
+        row.faults.iter().map(|fault| {
+            let figures: Vec<String> = fault
+                .observation
+                .figures
+                .iter()
+                .map(|(name, value)| format!("{name} {value}"))
+                .collect();
+            with(
+                row,
+                [
+                    fault.id.clone(),
+                    fault.share.to_string(),
+                    fault.fidelity.name().to_owned(),
+                    bracket(row.started_mono, fault.injected),
+                    bracket(row.started_mono, fault.healed),
+                    fault.observation.bitten.to_string(),
+                    figures.join(", "),
+                    remarks(fault),
+                ],
+            )
+        })
+    });
+    table(out, &head, lines);
+}
+
+fn bracket(started: Mono, bracket: Option<Interval>) -> String {
+    bracket.map_or_else(text::dash, |bracket| {
+        format!(
+            "{:.3} s (+{})",
+            bracket.asked.since(started).as_secs_f64(),
+            text::span(Span::from_micros(bracket.width_us))
+        )
+    })
+}
+
+fn remarks(fault: &FaultEvidence) -> String {
+    let mut remarks = Vec::new();
+    if fault.lapsed {
+        remarks.push("its lease lapsed".to_owned());
+    }
+    if fault.active {
+        remarks.push("still in force".to_owned());
+    }
+    remarks.extend(fault.error.clone());
+    if remarks.is_empty() {
+        text::dash()
+    } else {
+        remarks.join("; ")
+    }
+}
+
+fn storms(out: &mut String, rows: &[&Row]) {
+    section(
+        out,
+        "Storms",
+        "Arrivals since the fault, at the proxy. T50, T99, T100: so much of the affected fleet was reconnected, counted \
+         from the heal or from detection, whichever is later.",
+    );
+    let head = [
+        "scenario",
+        "lane",
+        "trial",
+        "peak 1 s",
+        "÷ capacity",
+        "peak 100 ms",
+        "÷ capacity",
+        "2nd wave",
+        "attempts mean/max",
+        "wasted",
+        "T50",
+        "T99",
+        "T100",
+        "Retry-After obeyed",
+        "replayed/missed",
+        "planned reconnects",
+        "rebootstraps",
+    ];
+    let lines = rows.iter().map(|row| {
+        let storm = &row.storm;
+        let times =
+            |ratio: Option<f64>| ratio.map_or_else(text::dash, |ratio| format!("{ratio:.2}"));
+        with(
+            row,
+            [
+                storm.peak_1s.to_string(),
+                times(storm.peak_1s_over_capacity),
+                storm.peak_100ms.to_string(),
+                times(storm.peak_100ms_over_capacity),
+                storm.second_peak_1s.to_string(),
+                match (storm.attempts_mean, storm.attempts_max) {
+                    (Some(mean), Some(max)) => format!("{mean:.2}/{max}"),
+                    _ => text::dash(),
+                },
+                storm.wasted.to_string(),
+                text::quantile(storm.t50_us),
+                text::quantile(storm.t99_us),
+                text::quantile(storm.t100_us),
+                format!("{}/{}", storm.retry_after_obeyed, storm.retry_after_given),
+                format!("{}/{}", storm.replayed, storm.missed),
+                row.planned_reconnects.to_string(),
+                row.rebootstraps.to_string(),
+            ],
+        )
+    });
+    table(out, &head, lines);
+}
+
+fn probes(out: &mut String, rows: &[&Row]) {
+    section(
+        out,
+        "Probes",
+        "Clients that must be refused, and clients with stale cursors, throughout the trial. What found the lane away \
+         proves nothing either way.",
+    );
+    let head = [
+        "scenario",
+        "lane",
+        "trial",
+        "probe",
+        "expected",
+        "met",
+        "unreachable",
+        "answers",
+    ];
+    let lines = rows.iter().flat_map(|row| {
+        row.probes.iter().map(|probe| {
+            let answers: Vec<String> = probe
+                .answers
+                .iter()
+                .map(|(answer, count)| format!("{answer} {count}"))
+                .collect();
+            with(
+                row,
+                [
+                    probe.probe.clone(),
+                    probe.expected.clone(),
+                    probe.met.to_string(),
+                    probe.unreachable.to_string(),
+                    answers.join(", "),
+                ],
+            )
+        })
+    });
+    table(out, &head, lines);
+}
+
+fn harness(out: &mut String, rows: &[&Row]) {
+    section(
+        out,
+        "The harness itself",
+        "Above the limit a trial is inconclusive. Receive: a canary timer in every shard. Send: the publisher.",
+    );
+    let head = [
+        "scenario",
+        "lane",
+        "trial",
+        "receive p99",
+        "send p99",
+        "limit",
+        "busiest shard",
+        "limit",
+        "duration",
+    ];
+    let lines = rows.iter().map(|row| {
+        let harness = &row.harness;
+        with(
+            row,
+            [
+                text::quantile(harness.receive_lag.p99_us),
+                text::quantile(harness.send_lag.p99_us),
+                text::micros(Some(harness.limit_us)),
+                format!("{:.0} % of a core", harness.busiest * 100.0),
+                format!("{:.0} %", harness.busiest_limit * 100.0),
+                format!("{:.1} s", row.duration_seconds),
+            ],
+        )
+    });
+    table(out, &head, lines);
+}

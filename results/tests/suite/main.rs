@@ -1,0 +1,8 @@
+//! The crate from outside: trials in, rows, folders and decisions out.
+
+mod anomalies;
+mod builder;
+mod folders;
+mod merging;
+mod summaries;
+mod verdicts;

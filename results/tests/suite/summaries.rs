@@ -1,0 +1,119 @@
+//! What a person reads.
+
+use std::fs;
+
+use model::anomaly::Anomaly;
+use model::defect::Defect;
+use results::{RunFolder, explain, judge, table};
+
+use crate::builder::{clean_row, example, plan, record, row, trial};
+
+fn summary(planned: u32, rows: &[results::Row]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = RunFolder::create(folder.path(), &record(planned)).unwrap();
+    for row in rows {
+        run.append(row).unwrap();
+    }
+    run.finish().unwrap();
+    fs::read_to_string(folder.path().join("SUMMARY.md")).unwrap()
+}
+
+#[test]
+fn the_summary_of_a_go_says_so_first_and_what_it_rests_on() {
+    let text = summary(1, &[clean_row()]);
+    assert!(
+        text.starts_with("# Decision: GO\n\nFailures: 0\n"),
+        "{text}"
+    );
+    for expected in [
+        "| partition | khala | 1 | 120/120 | 3.59 s / 5s | 1.29 s | 1.59 s / 8s | 1.59 s / 10s |",
+        "1 of 1 passed: with 95 % confidence at least 5 % of such trials",
+        "Profile `embedded`, scaled down",
+        "heartbeat 20s",
+        "Fidelity `proxy`",
+        "None was found.",
+        "| f1-hold | 100% | proxy | 5.000 s (+700 µs) | 10.000 s (+700 µs) | 120 | connections_held 120 |",
+        "| expired-token | token_expired | 9 | 3 | token_expired 9 |",
+        "24000/24000",
+        "`faultlane gate DIR`",
+    ] {
+        assert!(text.contains(expected), "{expected} is not in\n{text}");
+    }
+    assert!(!text.contains("## Not passed"));
+}
+
+#[test]
+fn every_table_line_has_as_many_cells_as_its_head() {
+    let spoilt = row(|_, trial| {
+        trial.shards[1]
+            .findings
+            .note(Anomaly::Leak, example("a | b\nc"));
+        trial.faults[0].error = Some("one|two".to_owned());
+    });
+    let text = summary(2, &[spoilt]);
+    let mut width = None;
+    for line in text.lines() {
+        if !line.starts_with('|') {
+            width = None;
+            continue;
+        }
+        let cells = line.replace("\\|", "").matches('|').count();
+        assert_eq!(*width.get_or_insert(cells), cells, "{line}");
+    }
+}
+
+#[test]
+fn the_summary_of_a_failure_names_it_with_examples() {
+    let mut planted = plan();
+    planted.defect = Some(Defect::DeliverAfterExpiry);
+    let mut trial = trial();
+    let findings = &mut trial.shards[1].findings;
+    findings.note(Anomaly::Leak, example("published 2 s after exp"));
+    findings.note(Anomaly::Leak, example("published 3 s after exp"));
+    let row = judge(
+        &planted,
+        &trial,
+        1,
+        "logs/x/conductor.log",
+        Some("harness lag".to_owned()),
+    );
+    let text = summary(2, &[row]);
+    assert!(
+        text.starts_with("# Decision: NO-GO\n\nFailures: 2\n"),
+        "{text}"
+    );
+    for expected in [
+        "leak: 2, such as c0007 runtime.run.1.events seq 41: published 2 s after exp",
+        "published 3 s after exp",
+        "absent: the run ended before this row was written",
+        "0 of 2 passed: not all within bounds",
+        "the defect `deliver-after-expiry` was planted; it must be called `leak`",
+        "repeated once; the first execution was discarded: harness lag",
+        "see logs/x/conductor.log",
+    ] {
+        assert!(text.contains(expected), "{expected} is not in\n{text}");
+    }
+}
+
+#[test]
+fn the_terminal_s_table_is_aligned() {
+    let failed = row(|_, trial| trial.shards[1].findings.note(Anomaly::Leak, example("x")));
+    let text = table(&[clean_row(), failed.clone()]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3);
+    let column = lines[0].find("status").unwrap();
+    assert!(
+        lines[1][column..].starts_with("passed") && lines[2][column..].starts_with("failed"),
+        "{text}"
+    );
+    assert!(
+        lines[2].ends_with("leak 1") && lines[1].ends_with("none"),
+        "{text}"
+    );
+    assert_eq!(explain(&clean_row()), "partition-khala-1: passed\n");
+    let why = explain(&failed);
+    assert!(
+        why.contains("leak: 1, such as c0007") && why.ends_with("conductor.log\n"),
+        "{why}"
+    );
+}
