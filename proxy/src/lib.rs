@@ -1,1 +1,97 @@
-//! placeholder
+//! The fault-injecting TCP/WebSocket data plane between clients and their lane.
+//!
+//! ```text
+//! listener     accepts, counts arrivals, starts a connection
+//! connection   one task: asks what the faults mean for it, dials, pumps both directions, ends
+//! link         one direction: read, sniff, queue, write; `passthrough` is its fast path
+//! queue        bytes that wait, and until when; `pacing` how fast they may go
+//! faults/      the rules in force and what they mean for one connection; one file per fault
+//! websocket/   frame scanner, heads of requests and responses, Close frames: sans-IO
+//! plane        what all connections share: rules, registry, counters
+//! api          the leased fault API and the status
+//! tap          where a lane's decoder can listen
+//! ```
+//!
+//! Bytes pass unchanged, illegal ones too: the scanner only looks. A fault changes rules; every connection is woken,
+//! looks at the rules, and says which generation of them it obeys. No change waits for data to flow.
+
+mod api;
+mod connection;
+mod faults;
+mod link;
+mod listener;
+mod pacing;
+mod passthrough;
+mod plane;
+mod queue;
+mod status;
+pub mod tap;
+pub mod websocket;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use model::role::ProxyConfig;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::plane::Plane;
+use crate::tap::FrameTap;
+
+/// A proxy as a process: binds its listeners, announces itself as `proxy` with a `data` listener, and serves until
+/// `shutdown`.
+///
+/// # Errors
+/// A listener cannot be bound, stdout is closed, or no descriptor is left for the timer.
+pub async fn main(config: ProxyConfig, shutdown: CancellationToken) -> io::Result<()> {
+    let data = host::net::listen(config.listen)?;
+    let control = host::net::listen((Ipv4Addr::LOCALHOST, 0).into())?;
+    host::child::announce(
+        "proxy",
+        control.local_addr()?,
+        &[("data", data.local_addr()?)],
+    )?;
+    serve(data, control, config.upstream, shutdown).await
+}
+
+/// Passes connections accepted by `data` on to `upstream` and answers the fault API and `GET /status` on `control`,
+/// until `shutdown`. Then every fault is undone and every connection is closed.
+///
+/// # Errors
+/// No descriptor is left for the timer.
+pub async fn serve(
+    data: TcpListener,
+    control: TcpListener,
+    upstream: SocketAddr,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    run(data, control, Plane::new(upstream, None)?, shutdown).await
+}
+
+/// As [`serve`], with a listener for the WebSocket frames that pass.
+///
+/// # Errors
+/// No descriptor is left for the timer.
+pub async fn serve_tapped(
+    data: TcpListener,
+    control: TcpListener,
+    upstream: SocketAddr,
+    tap: Arc<dyn FrameTap>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    run(data, control, Plane::new(upstream, Some(tap))?, shutdown).await
+}
+
+async fn run(
+    data: TcpListener,
+    control: TcpListener,
+    plane: Arc<Plane>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    tokio::join!(
+        listener::accept(data, Arc::clone(&plane), shutdown.clone()),
+        api::serve(control, plane, shutdown),
+    );
+    Ok(())
+}

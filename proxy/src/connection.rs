@@ -1,0 +1,431 @@
+//! One connection: a task that owns both sockets.
+
+mod ending;
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use host::clock;
+use model::instant::Mono;
+use model::quantity::Span;
+use tokio::net::TcpStream;
+
+use self::ending::{End, Entry};
+use crate::faults::{Effects, Rule, farewell};
+use crate::link::{Link, Turn, Wants};
+use crate::plane::{Identity, NOT_HELD, Plane};
+use crate::tap::Way;
+use crate::websocket::{Head, Request};
+
+/// How long the lane may take to accept a connection.
+const DIAL: Duration = Duration::from_secs(5);
+/// How long the head of a request is waited for where a fault depends on it. Later the connection is anonymous, and
+/// its frames are not looked for.
+const HEAD: Span = Span::from_secs(1);
+/// How long a frame may take to end before a connection that is to be closed is closed in its middle.
+const BOUNDARY: Span = Span::from_secs(1);
+
+type Dial = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+
+/// A connection from its accept to its end. The sockets come before the entry, so that they are closed when the
+/// connection is struck out.
+pub(crate) struct Connection {
+    client: TcpStream,
+    upstream: Option<TcpStream>,
+    dial: Option<Dial>,
+    up: Link,
+    down: Link,
+    effects: Effects,
+    /// The generation of rules that it was accepted in, and the last one that it looked at.
+    born: u64,
+    seen: u64,
+    /// The rules, by generation, that have bitten it.
+    bitten: Vec<u64>,
+    /// When its head has to be there.
+    head_due: Mono,
+    request: Request,
+    /// The request may go on.
+    admitted: bool,
+    upgraded: bool,
+    closing: Option<Closing>,
+    alarm: Option<Alarm>,
+    entry: Entry,
+}
+
+/// The order to close it with a Close frame.
+struct Closing {
+    rule: Arc<Rule>,
+    /// From then on in the middle of a frame too.
+    deadline: Option<Mono>,
+}
+
+/// A sleep that outlives one wait.
+struct Alarm {
+    at: Mono,
+    sleep: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Connection {
+    pub(crate) fn new(client: TcpStream, plane: Arc<Plane>, ordinal: u64) -> Self {
+        let handle = plane.enter(ordinal);
+        // Read after it was entered: of a change it either is woken or knows.
+        let born = plane.rules().generation;
+        if let Err(error) = client.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY");
+        }
+        Self {
+            client,
+            upstream: None,
+            dial: None,
+            up: Link::new(Arc::clone(&plane), Arc::clone(&handle), Way::Upstream),
+            down: Link::new(Arc::clone(&plane), Arc::clone(&handle), Way::Downstream),
+            effects: Effects::default(),
+            born,
+            seen: born,
+            bitten: Vec::new(),
+            head_due: clock::now() + HEAD,
+            request: Request::default(),
+            admitted: false,
+            upgraded: false,
+            closing: None,
+            alarm: None,
+            entry: Entry { plane, handle },
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        let end = self.drive().await;
+        self.finish(end).await;
+    }
+
+    async fn drive(&mut self) -> End {
+        if let Some(end) = self.refresh() {
+            return end;
+        }
+        loop {
+            if self.entry.plane.generation() != self.seen
+                && let Some(end) = self.refresh()
+            {
+                return end;
+            }
+            if self.effects.is_held() {
+                self.up.wants = Wants::default();
+                self.down.wants = Wants::default();
+            } else {
+                match self.turn() {
+                    Ok(Step::Wait) => {}
+                    Ok(Step::Again) => {
+                        tokio::task::yield_now().await;
+                        continue;
+                    }
+                    Ok(Step::Decide) => continue,
+                    Ok(Step::End(end)) => return end,
+                    Err(error) => return self.broken(&error),
+                }
+            }
+            if let Err(error) = self.wait().await {
+                return self.broken(&error);
+            }
+        }
+    }
+
+    /// Looks at the rules and obeys them from now on.
+    fn refresh(&mut self) -> Option<End> {
+        let Entry { plane, handle } = &self.entry;
+        if plane.is_ending() {
+            return Some(End::Close);
+        }
+        let rules = plane.rules();
+        let mut effects = Effects::of(&rules, handle, self.born, self.seen);
+        self.seen = rules.generation;
+        if let Some(rule) = effects.reset.take() {
+            return Some(End::Reset(Some(rule)));
+        }
+        if let Some(rule) = effects.close.take()
+            && self.upgraded
+            && self.closing.is_none()
+        {
+            rule.bites.pending.fetch_add(1, Ordering::AcqRel);
+            self.down.stepwise = true;
+            self.closing = Some(Closing {
+                rule,
+                deadline: None,
+            });
+        }
+        self.up.set_shape(std::mem::take(&mut effects.upstream));
+        self.down.set_shape(std::mem::take(&mut effects.downstream));
+        let before = std::mem::replace(&mut self.effects, effects);
+        self.hold(&before);
+        self.entry.handle.obeys.store(self.seen, Ordering::Release);
+        None
+    }
+
+    /// Begins or ends a hold, as observed by the bytes that pass.
+    fn hold(&mut self, before: &Effects) {
+        let handle = &self.entry.handle;
+        if self.effects.is_held() && !before.is_held() {
+            let passed = handle.passed.load(Ordering::Acquire);
+            handle.held_from.store(passed, Ordering::Release);
+        }
+        if before.is_held() && !self.effects.is_held() {
+            let leaked = handle.passed_while_held().unwrap_or(0);
+            for rule in &before.hold {
+                rule.bites.leaked.fetch_add(leaked, Ordering::Relaxed);
+            }
+            handle.held_from.store(NOT_HELD, Ordering::Release);
+        }
+        for rule in &self.effects.hold {
+            if bite_once(&mut self.bitten, rule) && rule.generation <= self.born {
+                rule.bites.connects.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Does what can be done without waiting.
+    fn turn(&mut self) -> io::Result<Step> {
+        if let Some(step) = self.admit() {
+            return Ok(step);
+        }
+        let decided = self.admitted || !self.effects.undecided;
+        if self.upstream.is_none() && self.dial.is_none() && decided {
+            let addr = self.entry.plane.upstream;
+            self.dial = Some(Box::pin(dial(addr)));
+        }
+        let mut again = false;
+        match self.up.pump(Some(&self.client), self.upstream.as_ref())? {
+            Turn::Waits => {}
+            Turn::Again => again = true,
+            Turn::Head(head) => {
+                if let Head::Request(request, end) = head {
+                    self.request = request;
+                    self.up.meter.frames_from = request.upgrade.then_some(end);
+                }
+                return Ok(self.identified());
+            }
+        }
+        if let Some(step) = self.close_at_boundary() {
+            return Ok(step);
+        }
+        match self.down.pump(self.upstream.as_ref(), Some(&self.client))? {
+            Turn::Waits => {}
+            Turn::Again => again = true,
+            Turn::Head(head) => {
+                self.answered(head);
+                again = true;
+            }
+        }
+        self.tally();
+        Ok(if self.up.is_finished() && self.down.is_finished() {
+            Step::End(End::Close)
+        } else if again {
+            Step::Again
+        } else {
+            Step::Wait
+        })
+    }
+
+    /// Lets the request go on, refuses it, or has it wait for more of itself.
+    fn admit(&mut self) -> Option<Step> {
+        if self.admitted {
+            return None;
+        }
+        if let Some(rule) = self.effects.refuse.take() {
+            return Some(Step::End(End::Reset(Some(rule))));
+        }
+        if self.entry.handle.identity() == Identity::Unread {
+            if self.effects.undecided && clock::now() >= self.head_due {
+                self.up.stop_sniffing();
+                return Some(self.identified());
+            }
+            self.up.withheld = self.effects.undecided;
+            return None;
+        }
+        if self.request.upgrade
+            && let Some(refusal) = self.effects.refuse_upgrade.take()
+        {
+            return Some(Step::End(End::Refusal(refusal)));
+        }
+        self.admitted = true;
+        self.up.withheld = false;
+        None
+    }
+
+    /// The client is known, or known not to be: the rules are asked again.
+    fn identified(&mut self) -> Step {
+        self.entry.handle.identify(self.request.client);
+        self.refresh().map_or(Step::Decide, Step::End)
+    }
+
+    /// The lane's first answer.
+    fn answered(&mut self, head: Head) {
+        let Head::Response {
+            status,
+            retry_after,
+            end,
+        } = head
+        else {
+            return;
+        };
+        if !self.request.upgrade {
+            return;
+        }
+        self.entry.plane.counters.answered(status, retry_after);
+        if status == 101 {
+            self.upgraded = true;
+            self.down.meter.frames_from = Some(end);
+        } else {
+            self.up.meter.frames_from = None;
+        }
+    }
+
+    fn close_at_boundary(&mut self) -> Option<Step> {
+        let closing = self.closing.as_mut()?;
+        if self.down.is_cut_off() || self.down.cut_at_boundary() && self.down.is_cut_off() {
+            let frame = farewell(&closing.rule);
+            return Some(Step::End(End::Farewell(Arc::clone(&closing.rule), frame)));
+        }
+        let now = clock::now();
+        let deadline = *closing.deadline.get_or_insert(now + BOUNDARY);
+        (now >= deadline || self.down.is_drained())
+            .then(|| Step::End(End::Farewell(Arc::clone(&closing.rule), Vec::new())))
+    }
+
+    /// Counts what passed and what the slowing faults did to it.
+    fn tally(&mut self) {
+        for link in [&mut self.up, &mut self.down] {
+            if self.upgraded {
+                link.meter.publish_frames();
+            }
+            let delayed = std::mem::take(&mut link.delayed);
+            let waits = std::mem::take(&mut link.waits);
+            let delays = link
+                .shape()
+                .delays
+                .iter()
+                .map(|delay| (&delay.rule, delayed));
+            let paces = link.shape().paces.iter().map(|pace| (&pace.rule, waits));
+            for (rule, count) in delays.chain(paces).filter(|(_, count)| *count > 0) {
+                bite_once(&mut self.bitten, rule);
+                rule.bites.chunks.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Waits for a socket, an instant, the dialled lane, or another generation of rules.
+    async fn wait(&mut self) -> io::Result<()> {
+        let closing = self.closing.as_ref().and_then(|closing| closing.deadline);
+        let head = self.up.withheld.then_some(self.head_due);
+        let until = if self.effects.is_held() {
+            None
+        } else {
+            [self.up.wants.until, self.down.wants.until, closing, head]
+                .into_iter()
+                .flatten()
+                .min()
+        };
+        self.set_alarm(until);
+        let Self {
+            client,
+            upstream,
+            dial,
+            up,
+            down,
+            seen,
+            alarm,
+            entry,
+            ..
+        } = self;
+        let dialled = poll_fn(|cx| {
+            entry.handle.waker.register(cx.waker());
+            if entry.plane.generation() != *seen {
+                return Poll::Ready(Ok(None));
+            }
+            if let Some(dial) = dial
+                && let Poll::Ready(stream) = dial.as_mut().poll(cx)
+            {
+                return Poll::Ready(stream.map(Some));
+            }
+            let mut ready = up.wants.read && client.poll_read_ready(cx).is_ready();
+            ready |= down.wants.write && client.poll_write_ready(cx).is_ready();
+            if let Some(upstream) = upstream {
+                ready |= down.wants.read && upstream.poll_read_ready(cx).is_ready();
+                ready |= up.wants.write && upstream.poll_write_ready(cx).is_ready();
+            }
+            if let Some(alarm) = alarm {
+                ready |= alarm.sleep.as_mut().poll(cx).is_ready();
+            }
+            if ready {
+                Poll::Ready(Ok(None))
+            } else {
+                Poll::Pending
+            }
+        })
+        .await?;
+        if self
+            .alarm
+            .as_ref()
+            .is_some_and(|alarm| alarm.at <= clock::now())
+        {
+            self.alarm = None;
+        }
+        if let Some(stream) = dialled {
+            self.dial = None;
+            self.upstream = Some(stream);
+        }
+        Ok(())
+    }
+
+    fn set_alarm(&mut self, until: Option<Mono>) {
+        if self.alarm.as_ref().map(|alarm| alarm.at) == until {
+            return;
+        }
+        self.alarm = until.map(|at| {
+            let timer = self.entry.plane.timer.clone();
+            let sleep = Box::pin(async move { timer.sleep_until(at).await });
+            Alarm { at, sleep }
+        });
+    }
+
+    fn broken(&self, error: &io::Error) -> End {
+        tracing::debug!(connection = self.entry.handle.ordinal, %error, "broken");
+        End::Reset(None)
+    }
+}
+
+/// What a turn asks for.
+enum Step {
+    /// Nothing more can be done now.
+    Wait,
+    /// There is more to do, after others had their turn.
+    Again,
+    /// What is known of the connection has changed.
+    Decide,
+    End(End),
+}
+
+async fn dial(addr: std::net::SocketAddr) -> io::Result<TcpStream> {
+    let named = |error: io::Error| {
+        io::Error::new(error.kind(), format!("dial the lane at {addr}: {error}"))
+    };
+    let stream = tokio::time::timeout(DIAL, TcpStream::connect(addr))
+        .await
+        .map_err(|_| named(io::ErrorKind::TimedOut.into()))?
+        .map_err(named)?;
+    stream.set_nodelay(true).map_err(named)?;
+    Ok(stream)
+}
+
+/// Counts a connection that a rule bites, the first time that it does.
+fn bite_once(bitten: &mut Vec<u64>, rule: &Rule) -> bool {
+    let first = !bitten.contains(&rule.generation);
+    if first {
+        bitten.push(rule.generation);
+        rule.bite();
+    }
+    first
+}

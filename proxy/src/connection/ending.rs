@@ -1,0 +1,121 @@
+//! The ways in which a connection ends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::Connection;
+use crate::faults::{Refusal, Rule, reset_on_close};
+use crate::plane::{Handle, Plane};
+
+/// How long a peer may take to hear a last message and to close its side.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How a connection ends.
+pub(super) enum End {
+    /// Both sides have ended, or the proxy does.
+    Close,
+    /// RST both ways: because of a rule, or because one side broke, which the other shall see too.
+    Reset(Option<Arc<Rule>>),
+    /// The proxy's answer to an upgrade.
+    Refusal(Refusal),
+    /// A Close frame (none where a frame was cut in its middle), then FIN both ways.
+    Farewell(Arc<Rule>, Vec<u8>),
+}
+
+/// A connection's place in the registry, given up when it is dropped.
+pub(super) struct Entry {
+    pub(super) plane: Arc<Plane>,
+    pub(super) handle: Arc<Handle>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.plane.leave(&self.handle);
+    }
+}
+
+impl Connection {
+    /// Closes both sockets. Bites are counted once they were felt, and before the connection is struck out.
+    pub(super) async fn finish(mut self, end: End) {
+        self.tally();
+        let Self {
+            client,
+            upstream,
+            closing,
+            entry,
+            ..
+        } = self;
+        match end {
+            End::Close => {}
+            End::Reset(rule) => {
+                reset_on_close(&client);
+                drop(client);
+                if let Some(upstream) = upstream {
+                    reset_on_close(&upstream);
+                }
+                if let Some(rule) = rule {
+                    rule.bite();
+                }
+            }
+            End::Refusal(refusal) => {
+                drop(upstream);
+                let with_retry_after = refusal.retry_after.is_some();
+                entry
+                    .plane
+                    .counters
+                    .answered(refusal.status, with_retry_after);
+                let client = say(client, &refusal.response()).await;
+                refusal.rule.bite();
+                if with_retry_after {
+                    refusal.rule.bites.messages.fetch_add(1, Ordering::Relaxed);
+                }
+                drop(entry);
+                linger(client).await;
+                return;
+            }
+            End::Farewell(rule, frame) => {
+                let client = say(client, &frame).await;
+                if client.is_some() && !frame.is_empty() {
+                    rule.bites.messages.fetch_add(1, Ordering::Relaxed);
+                }
+                let upstream = match upstream {
+                    Some(upstream) => say(upstream, &[]).await,
+                    None => None,
+                };
+                rule.bite();
+                rule.bites.pending.fetch_sub(1, Ordering::AcqRel);
+                drop(entry);
+                tokio::join!(linger(client), linger(upstream));
+                return;
+            }
+        }
+        if let Some(closing) = closing {
+            closing.rule.bites.pending.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// Writes a last message and FIN; `None` when the peer did not take it.
+async fn say(mut stream: TcpStream, message: &[u8]) -> Option<TcpStream> {
+    let saying = async {
+        stream.write_all(message).await?;
+        stream.shutdown().await
+    };
+    match tokio::time::timeout(LINGER, saying).await {
+        Ok(Ok(())) => Some(stream),
+        _ => None,
+    }
+}
+
+/// Reads until the peer closes: a socket closed with bytes unread is closed with RST, which could overtake the last
+/// message.
+async fn linger(stream: Option<TcpStream>) {
+    let Some(mut stream) = stream else { return };
+    let mut sink = [0; 2_048];
+    let reading = async { while matches!(stream.read(&mut sink).await, Ok(1..)) {} };
+    let _ = tokio::time::timeout(LINGER, reading).await;
+}

@@ -1,0 +1,357 @@
+//! One direction of a connection: read, sniff, queue, write.
+
+use std::io;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use host::clock;
+use model::instant::Mono;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use crate::faults::Shape;
+use crate::pacing::Pacer;
+use crate::passthrough::{READ, read_once, write_some};
+use crate::plane::{Handle, Plane};
+use crate::queue::ReleaseQueue;
+use crate::tap::Way;
+use crate::websocket::{Event, Head, Scanner, Sniffer};
+
+/// Bytes that may wait in one direction under a delay: about 20 MB/s at 50 ms.
+pub(crate) const IN_FLIGHT: usize = 1 << 20;
+/// Reads in one go, before other connections have their turn.
+const TURNS: usize = 8;
+
+/// What a link waits for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wants {
+    /// Bytes from the reading side.
+    pub(crate) read: bool,
+    /// Room at the writing side.
+    pub(crate) write: bool,
+    /// An instant.
+    pub(crate) until: Option<Mono>,
+}
+
+/// How a turn ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Turn {
+    /// It waits; see [`Link::wants`].
+    Waits,
+    /// There may be more to do at once.
+    Again,
+    /// The stream's head is known. The bytes are queued, so that the caller can decide on them first.
+    Head(Head),
+}
+
+/// One direction.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) wants: Wants,
+    /// Nothing is written.
+    pub(crate) withheld: bool,
+    /// The caller looks for a frame boundary after each read: no byte may go out unseen.
+    pub(crate) stepwise: bool,
+    pub(crate) meter: Meter,
+    /// Chunks that were delayed and waits for the pace since the caller last took them.
+    pub(crate) delayed: u64,
+    pub(crate) waits: u64,
+    sniffer: Option<Sniffer>,
+    queue: ReleaseQueue,
+    shape: Shape,
+    pacer: Pacer,
+    /// Chunks read.
+    chunks: u64,
+    /// The reading side has ended; FIN goes on at this instant at the earliest.
+    fin: Option<Mono>,
+    tail: Tail,
+}
+
+/// How far the end of a link is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tail {
+    /// It goes on.
+    Open,
+    /// What is queued is the last that goes out; FIN is not passed on.
+    Cut,
+    /// FIN was passed on.
+    Finished,
+}
+
+impl Link {
+    pub(crate) fn new(plane: Arc<Plane>, handle: Arc<Handle>, way: Way) -> Self {
+        Self {
+            wants: Wants::default(),
+            withheld: false,
+            stepwise: false,
+            meter: Meter::new(plane, handle, way),
+            delayed: 0,
+            waits: 0,
+            sniffer: Some(Sniffer::new(way)),
+            queue: ReleaseQueue::default(),
+            shape: Shape::default(),
+            pacer: Pacer::default(),
+            chunks: 0,
+            fin: None,
+            tail: Tail::Open,
+        }
+    }
+
+    pub(crate) const fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Slows the link down, or no longer: without a delay everything that waits for one goes at once.
+    pub(crate) fn set_shape(&mut self, shape: Shape) {
+        if shape.delays.is_empty() {
+            self.queue.release_all();
+            self.fin = self.fin.map(|_| Mono(0));
+        }
+        self.shape = shape;
+    }
+
+    /// The end of the stream has been passed on.
+    pub(crate) const fn is_finished(&self) -> bool {
+        matches!(self.tail, Tail::Finished)
+    }
+
+    /// Gives up on the stream's head.
+    pub(crate) fn stop_sniffing(&mut self) {
+        self.sniffer = None;
+    }
+
+    /// Passes on what it can. A side that is not there yet is waited for.
+    pub(crate) fn pump(
+        &mut self,
+        from: Option<&TcpStream>,
+        to: Option<&TcpStream>,
+    ) -> io::Result<Turn> {
+        self.wants = Wants::default();
+        let to = to.filter(|_| !self.withheld);
+        for _ in 0..TURNS {
+            if let Some(to) = to {
+                self.flush(to)?;
+            }
+            let Some(from) = from.filter(|_| self.has_room()) else {
+                return Ok(Turn::Waits);
+            };
+            let fast =
+                to.filter(|_| self.shape.is_plain() && self.queue.is_empty() && !self.stepwise);
+            match read_once(from, |bytes| self.take(bytes, fast))? {
+                None => {
+                    self.wants.read = true;
+                    return Ok(Turn::Waits);
+                }
+                Some(Some(head)) => return Ok(Turn::Head(head)),
+                Some(None) if self.stepwise => return Ok(Turn::Again),
+                Some(None) => {}
+            }
+        }
+        Ok(Turn::Again)
+    }
+
+    fn has_room(&self) -> bool {
+        let bound = if !self.shape.delays.is_empty() {
+            IN_FLIGHT
+        } else if self.shape.is_plain() && !self.withheld && !self.stepwise {
+            1
+        } else {
+            READ
+        };
+        self.fin.is_none() && self.tail == Tail::Open && self.queue.len() < bound
+    }
+
+    /// Takes bytes that were read; none is the end of the stream.
+    fn take(&mut self, bytes: &[u8], fast: Option<&TcpStream>) -> io::Result<Option<Head>> {
+        if bytes.is_empty() {
+            self.fin = Some(self.release());
+            return Ok(self.sniffer.take().map(|_| Head::Unreadable));
+        }
+        let head = self
+            .sniffer
+            .as_mut()
+            .and_then(|sniffer| sniffer.push(bytes));
+        if head.is_some() {
+            self.sniffer = None;
+        }
+        let mut rest = bytes;
+        if let (Some(to), None) = (fast, head) {
+            let written = write_some(to, bytes)?;
+            let (gone, left) = bytes.split_at(written);
+            self.meter.pass(gone);
+            rest = left;
+        }
+        let release = self.release();
+        self.queue.push(release, rest);
+        self.chunks += 1;
+        Ok(head)
+    }
+
+    /// When a chunk that was read just now may go.
+    fn release(&mut self) -> Mono {
+        if self.shape.delays.is_empty() {
+            return Mono(0);
+        }
+        self.delayed += 1;
+        let delays = self.shape.delays.iter().map(|delay| delay.of(self.chunks));
+        delays.fold(clock::now(), |at, delay| at + delay)
+    }
+
+    fn flush(&mut self, to: &TcpStream) -> io::Result<()> {
+        self.wants = Wants::default();
+        while let Some(next) = self.queue.next_release() {
+            let now = clock::now();
+            let due = self.queue.due(now);
+            if due.is_empty() {
+                self.wants.until = Some(next);
+                return Ok(());
+            }
+            let mut some = due.len();
+            let rate = self.shape.rate();
+            if let Some(rate) = rate {
+                match self.pacer.allowance(now, rate) {
+                    Ok(most) => some = some.min(most),
+                    Err(until) => {
+                        self.waits += 1;
+                        self.wants.until = Some(until);
+                        return Ok(());
+                    }
+                }
+            }
+            let written = write_some(to, &due[..some])?;
+            if written == 0 {
+                self.wants.write = true;
+                return Ok(());
+            }
+            self.meter.pass(&due[..written]);
+            self.queue.consume(written);
+            if let Some(rate) = rate {
+                self.pacer.spend(now, rate, written);
+            }
+        }
+        if let Some(fin) = self.fin.filter(|_| self.tail == Tail::Open) {
+            if fin > clock::now() {
+                self.wants.until = Some(fin);
+            } else {
+                // A peer that has gone meanwhile says so when it is read from.
+                let _ = SockRef::from(to).shutdown(Shutdown::Write);
+                self.tail = Tail::Finished;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts the stream off behind the frame that is being passed on, if that frame's end is queued or it ended with
+    /// the last byte that went out; `false` when its end is not here yet.
+    pub(crate) fn cut_at_boundary(&mut self) -> bool {
+        let at = self.meter.boundary(self.queue.pieces());
+        if let Some(at) = at {
+            self.queue.truncate(at);
+            self.tail = Tail::Cut;
+        }
+        at.is_some()
+    }
+
+    /// Everything before the cut has gone out.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.tail == Tail::Cut && self.queue.is_empty()
+    }
+
+    /// The reading side has ended, and everything that it sent has gone out.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.fin.is_some() && self.queue.is_empty()
+    }
+}
+
+/// Counts what passes, and finds the frames in it.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    /// The stream's offset at which frames begin, once it is known.
+    pub(crate) frames_from: Option<u64>,
+    plane: Arc<Plane>,
+    handle: Arc<Handle>,
+    way: Way,
+    passed: u64,
+    scanner: Scanner,
+    /// Whole frames that were not counted in the status yet.
+    frames: u64,
+}
+
+impl Meter {
+    fn new(plane: Arc<Plane>, handle: Arc<Handle>, way: Way) -> Self {
+        Self {
+            frames_from: None,
+            plane,
+            handle,
+            way,
+            passed: 0,
+            scanner: Scanner::default(),
+            frames: 0,
+        }
+    }
+
+    fn pass(&mut self, bytes: &[u8]) {
+        let count = bytes.len() as u64;
+        self.plane
+            .counters
+            .bytes(self.way)
+            .fetch_add(count, Ordering::Relaxed);
+        self.handle.passed.fetch_add(count, Ordering::Release);
+        if let Some(from) = self.frames_from {
+            let skip = offset(from.saturating_sub(self.passed), bytes.len());
+            self.scan(&bytes[skip..]);
+        }
+        self.passed += count;
+    }
+
+    fn scan(&mut self, mut bytes: &[u8]) {
+        while let Some(event) = self.scanner.next(&mut bytes) {
+            if self.scanner.at_boundary() {
+                self.frames += 1;
+            }
+            if let Some(tap) = &self.plane.tap {
+                match event {
+                    Event::Header(header) => tap.header(self.handle.ordinal, self.way, &header),
+                    Event::Payload(piece) => tap.payload(self.handle.ordinal, self.way, piece),
+                }
+            }
+        }
+    }
+
+    /// Counts the frames that passed in the status: to be called once the connection is known to be a WebSocket.
+    pub(crate) fn publish_frames(&mut self) {
+        if self.frames > 0 {
+            let total = self.plane.counters.frames(self.way);
+            total.fetch_add(std::mem::take(&mut self.frames), Ordering::Relaxed);
+        }
+    }
+
+    /// The first boundary between frames among bytes that are to pass next, as an offset in them.
+    fn boundary(&self, pieces: [&[u8]; 2]) -> Option<usize> {
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let from = self.frames_from?.saturating_sub(self.passed);
+        if from > 0 {
+            return usize::try_from(from).ok().filter(|from| *from <= length);
+        }
+        let mut scanner = self.scanner.clone();
+        if scanner.at_boundary() {
+            return Some(0);
+        }
+        let mut before = 0;
+        for piece in pieces {
+            let mut rest = piece;
+            while scanner.next(&mut rest).is_some() {
+                if scanner.at_boundary() {
+                    return Some(before + piece.len() - rest.len());
+                }
+            }
+            before += piece.len();
+        }
+        None
+    }
+}
+
+fn offset(from: u64, length: usize) -> usize {
+    usize::try_from(from).map_or(length, |from| from.min(length))
+}

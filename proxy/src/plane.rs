@@ -1,0 +1,192 @@
+//! What all connections of a proxy share.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::task::AtomicWaker;
+use host::clock;
+use host::timer::Timer;
+use model::ids::ClientId;
+use model::quantity::Span;
+
+use crate::faults::{Rule, Rules};
+use crate::status::Counters;
+use crate::tap::FrameTap;
+
+/// How often a change looks whether the connections have taken it on.
+const LOOK_EVERY: Span = Span::from_micros(300);
+
+/// The rules, the connections and the counters.
+#[derive(Debug)]
+pub(crate) struct Plane {
+    pub(crate) upstream: SocketAddr,
+    pub(crate) timer: Timer,
+    pub(crate) tap: Option<Arc<dyn FrameTap>>,
+    pub(crate) counters: Counters,
+    rules: Mutex<Arc<Rules>>,
+    /// That of `rules`, to be seen without the lock.
+    generation: AtomicU64,
+    handles: Mutex<HashMap<u64, Arc<Handle>>>,
+    ending: AtomicBool,
+}
+
+impl Plane {
+    pub(crate) fn new(
+        upstream: SocketAddr,
+        tap: Option<Arc<dyn FrameTap>>,
+    ) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            upstream,
+            timer: Timer::start()?,
+            tap,
+            counters: Counters::default(),
+            rules: Mutex::default(),
+            generation: AtomicU64::new(0),
+            handles: Mutex::default(),
+            ending: AtomicBool::new(false),
+        }))
+    }
+
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Changes the rules and wakes every connection; returns those that have to take the change on. `change` is told
+    /// the generation that it makes.
+    pub(crate) fn change(
+        &self,
+        change: impl FnOnce(&mut Vec<Arc<Rule>>, u64),
+    ) -> (u64, Vec<Arc<Handle>>) {
+        let generation = {
+            let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+            let generation = rules.generation + 1;
+            let mut list = rules.list.clone();
+            change(&mut list, generation);
+            *rules = Arc::new(Rules { generation, list });
+            self.generation.store(generation, Ordering::Release);
+            generation
+        };
+        let handles: Vec<_> = self.handles().values().cloned().collect();
+        for handle in &handles {
+            handle.waker.wake();
+        }
+        (generation, handles)
+    }
+
+    /// Waits until all of these connections obey `generation` or are gone, for at most `limit`; returns how many do
+    /// not.
+    pub(crate) async fn obeyed(
+        &self,
+        generation: u64,
+        mut handles: Vec<Arc<Handle>>,
+        limit: Span,
+    ) -> usize {
+        let deadline = clock::now() + limit;
+        loop {
+            handles.retain(|handle| handle.obeys.load(Ordering::Acquire) < generation);
+            let now = clock::now();
+            if handles.is_empty() || now >= deadline {
+                return handles.len();
+            }
+            self.timer.sleep_until(now + LOOK_EVERY).await;
+        }
+    }
+
+    /// Enters a connection.
+    pub(crate) fn enter(&self, ordinal: u64) -> Arc<Handle> {
+        let handle = Arc::new(Handle::new(ordinal));
+        self.handles().insert(ordinal, Arc::clone(&handle));
+        handle
+    }
+
+    /// Strikes a connection out: its sockets are closed, or pass nothing any more.
+    pub(crate) fn leave(&self, handle: &Handle) {
+        self.handles().remove(&handle.ordinal);
+        handle.obeys.store(u64::MAX, Ordering::Release);
+    }
+
+    pub(crate) fn handles(&self) -> MutexGuard<'_, HashMap<u64, Arc<Handle>>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells every connection to end, new ones too.
+    pub(crate) fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+        self.change(|_, _| {});
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+}
+
+/// Whom a connection belongs to, which decides whether a fault that takes a share of the clients takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// The request's head has not been read yet.
+    Unread,
+    /// The head names a client.
+    Client(ClientId),
+    /// There is no readable head or it names nobody: the connection stands for itself, by its ordinal.
+    Anonymous,
+}
+
+/// A connection as others see it.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    /// Accepted connections are counted from 0.
+    pub(crate) ordinal: u64,
+    pub(crate) waker: AtomicWaker,
+    /// The generation of rules that it obeys.
+    pub(crate) obeys: AtomicU64,
+    /// Bytes passed on, both ways together.
+    pub(crate) passed: AtomicU64,
+    /// `passed` when the present hold began; [`NOT_HELD`] outside of one.
+    pub(crate) held_from: AtomicU64,
+    identity: AtomicU64,
+}
+
+pub(crate) const NOT_HELD: u64 = u64::MAX;
+const UNREAD: u64 = u64::MAX;
+const ANONYMOUS: u64 = u64::MAX - 1;
+
+impl Handle {
+    pub(crate) const fn new(ordinal: u64) -> Self {
+        Self {
+            ordinal,
+            waker: AtomicWaker::new(),
+            obeys: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
+            held_from: AtomicU64::new(NOT_HELD),
+            identity: AtomicU64::new(UNREAD),
+        }
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        match self.identity.load(Ordering::Relaxed) {
+            UNREAD => Identity::Unread,
+            ANONYMOUS => Identity::Anonymous,
+            client => Identity::Client(ClientId(u32::try_from(client).unwrap_or(u32::MAX))),
+        }
+    }
+
+    pub(crate) fn identify(&self, client: Option<ClientId>) {
+        let identity = client.map_or(ANONYMOUS, |ClientId(client)| u64::from(client));
+        self.identity.store(identity, Ordering::Relaxed);
+    }
+
+    /// Bytes passed on since the present hold began, which is to be 0; `None` when it is not held.
+    pub(crate) fn passed_while_held(&self) -> Option<u64> {
+        match self.held_from.load(Ordering::Acquire) {
+            NOT_HELD => None,
+            from => Some(self.passed.load(Ordering::Acquire).saturating_sub(from)),
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! What the proxy knows of WebSocket: sans-IO, and never in the way of the bytes.
+
+mod close;
+mod head;
+mod scanner;
+
+pub(crate) use close::close_frame;
+pub(crate) use head::{Head, Request, Sniffer};
+pub use scanner::{Event, Header, Scanner};

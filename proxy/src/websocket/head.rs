@@ -1,0 +1,216 @@
+//! Reads the heads of an HTTP request and its response from copies of their bytes while these pass by.
+
+use model::ids::{CLIENT_HEADER, ClientId};
+
+use crate::tap::Way;
+
+/// A head longer than this is not looked at: the connection then passes as bytes that nobody understands.
+pub(crate) const HEAD_LIMIT: usize = 16 << 10;
+const MOST_HEADERS: usize = 100;
+
+/// What a request's head said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Request {
+    /// Whose it is, where it says so.
+    pub(crate) client: Option<ClientId>,
+    /// Whether it asks for a WebSocket.
+    pub(crate) upgrade: bool,
+}
+
+/// What was found at the beginning of one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Head {
+    /// A request whose head ends after so many bytes of the stream.
+    Request(Request, u64),
+    /// A final response, or 101.
+    Response {
+        /// The status.
+        status: u16,
+        /// Whether it carries Retry-After.
+        retry_after: bool,
+        /// Where its head ends in the stream.
+        end: u64,
+    },
+    /// Nothing that this reads: too long, or not HTTP/1.
+    Unreadable,
+}
+
+/// Collects the bytes of one direction until its head is known.
+#[derive(Debug)]
+pub(crate) struct Sniffer {
+    way: Way,
+    bytes: Vec<u8>,
+    /// Bytes of informational responses that came before.
+    skipped: u64,
+    /// An incomplete head is parsed again only when it is this long: byte by byte, it would cost its square.
+    try_at: usize,
+}
+
+impl Sniffer {
+    pub(crate) const fn new(way: Way) -> Self {
+        Self {
+            way,
+            bytes: Vec::new(),
+            skipped: 0,
+            try_at: 1,
+        }
+    }
+
+    /// Takes the next bytes of the stream; `Some` once the head is known, and then the sniffer has done its work.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Option<Head> {
+        let room = HEAD_LIMIT - self.bytes.len();
+        let from = self.bytes.len().saturating_sub(3);
+        self.bytes.extend(&bytes[..bytes.len().min(room)]);
+        let mut complete = has_blank_line(&self.bytes[from..]);
+        loop {
+            if !complete && self.bytes.len() < self.try_at && self.bytes.len() < HEAD_LIMIT {
+                return None;
+            }
+            let parsed = match self.way {
+                Way::Upstream => parse_request(&self.bytes),
+                Way::Downstream => parse_response(&self.bytes),
+            };
+            match parsed {
+                Parsed::Partial if self.bytes.len() < HEAD_LIMIT => {
+                    self.try_at = self.bytes.len() * 2;
+                    return None;
+                }
+                Parsed::Partial | Parsed::Unreadable => return Some(Head::Unreadable),
+                Parsed::Request(request, length) => {
+                    return Some(Head::Request(request, self.skipped + length as u64));
+                }
+                // 100 Continue and its like announce nothing: the response proper is still to come.
+                Parsed::Response(100 | 102..200, _, length) => {
+                    self.bytes.drain(..length);
+                    self.skipped += length as u64;
+                    self.try_at = 1;
+                    if self.bytes.is_empty() {
+                        return None;
+                    }
+                    complete = has_blank_line(&self.bytes);
+                }
+                Parsed::Response(status, retry_after, length) => {
+                    return Some(Head::Response {
+                        status,
+                        retry_after,
+                        end: self.skipped + length as u64,
+                    });
+                }
+            }
+        }
+    }
+}
+
+enum Parsed {
+    Partial,
+    Unreadable,
+    Request(Request, usize),
+    Response(u16, bool, usize),
+}
+
+fn has_blank_line(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|three| three == b"\n\r\n")
+}
+
+fn parse_request(bytes: &[u8]) -> Parsed {
+    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Partial) => Parsed::Partial,
+        Err(_) => Parsed::Unreadable,
+        Ok(httparse::Status::Complete(length)) => {
+            let value = |name: &str| {
+                request
+                    .headers
+                    .iter()
+                    .find(|header| header.name.eq_ignore_ascii_case(name))
+                    .and_then(|header| std::str::from_utf8(header.value).ok())
+            };
+            let upgrade =
+                value("upgrade").is_some_and(|what| what.eq_ignore_ascii_case("websocket"));
+            let client = value(CLIENT_HEADER).and_then(|id| id.parse().ok());
+            Parsed::Request(Request { client, upgrade }, length)
+        }
+    }
+}
+
+fn parse_response(bytes: &[u8]) -> Parsed {
+    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    match response.parse(bytes) {
+        Ok(httparse::Status::Partial) => Parsed::Partial,
+        Err(_) => Parsed::Unreadable,
+        Ok(httparse::Status::Complete(length)) => {
+            let retry_after = response
+                .headers
+                .iter()
+                .any(|header| header.name.eq_ignore_ascii_case("retry-after"));
+            response.code.map_or(Parsed::Unreadable, |status| {
+                Parsed::Response(status, retry_after, length)
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const UPGRADE: &[u8] =
+        b"GET /sync HTTP/1.1\r\nHost: x\r\nUpgrade: WebSocket\r\nX-Faultlane-Client: c0042\r\n\r\n";
+
+    fn sniff(way: Way, bytes: &[u8], chunk: usize) -> Option<Head> {
+        let mut sniffer = Sniffer::new(way);
+        bytes.chunks(chunk).find_map(|chunk| sniffer.push(chunk))
+    }
+
+    proptest! {
+        #[test]
+        fn any_chunking_finds_the_same_head(chunk in 1..90_usize) {
+            let bytes = [UPGRADE, b"\x81\x00"].concat();
+            let request = Request { client: Some(ClientId(42)), upgrade: true };
+            prop_assert_eq!(
+                sniff(Way::Upstream, &bytes, chunk),
+                Some(Head::Request(request, UPGRADE.len() as u64))
+            );
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), chunk in 1..40_usize) {
+            let _ = (sniff(Way::Upstream, &bytes, chunk), sniff(Way::Downstream, &bytes, chunk));
+        }
+    }
+
+    #[test]
+    fn an_informational_response_is_passed_over() {
+        let early = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let last = b"HTTP/1.1 503 Busy\r\nRetry-After: 2\r\n\r\n";
+        let both = [&early[..], last].concat();
+        for chunk in 1..both.len() {
+            assert_eq!(
+                sniff(Way::Downstream, &both, chunk),
+                Some(Head::Response {
+                    status: 503,
+                    retry_after: true,
+                    end: both.len() as u64
+                })
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_head_is_given_up() {
+        assert_eq!(
+            sniff(Way::Upstream, b"\x16\x03\x01 not http", 64),
+            Some(Head::Unreadable)
+        );
+        let endless = [&b"GET / HTTP/1.1\r\nX: "[..], &vec![b'a'; HEAD_LIMIT]].concat();
+        for chunk in [1_000, 100_000] {
+            assert_eq!(
+                sniff(Way::Upstream, &endless, chunk),
+                Some(Head::Unreadable)
+            );
+        }
+    }
+}
