@@ -14,6 +14,7 @@ use scenarios::plan::Plan;
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::checker::guarded;
 use crate::decision::{Decision, Outcome, RowDecision};
 use crate::folder::{PlannedRow, ROWS_FILE, RUN_FILE, RunRecord, plan_file};
 use crate::judge::settle;
@@ -143,9 +144,12 @@ fn altered(folder: &Path, record: &RunRecord, line: &Value, row: &Row) -> Option
     if row.run != record.run {
         return Some(format!("it is of run `{}`, not `{}`", row.run, record.run));
     }
-    let mut recomputed = row.clone();
-    settle(&mut recomputed);
-    let recomputed = match serde_json::to_value(&recomputed) {
+    let anew = guarded(|| {
+        let mut anew = row.clone();
+        settle(&mut anew);
+        serde_json::to_value(&anew).map_err(|error| error.to_string())
+    });
+    let recomputed = match anew.and_then(|anew| anew) {
         Ok(value) => value,
         Err(error) => return Some(format!("it cannot be derived anew: {error}")),
     };

@@ -1,6 +1,6 @@
 //! How the fleet came back: arrivals, attempts, refusals and replays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::quantity::Rate;
 use serde::{Deserialize, Serialize};
@@ -118,13 +118,15 @@ fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| round6(part as f64 / whole as f64))
 }
 
-/// The arrivals in the second that ends with each slot, from the first slot to ten past the last: (slot, sum).
+/// The arrivals in the second that ends with a slot, for every slot at which that number changes: (slot, sum).
 fn windows(arrivals: &[(u64, u32)]) -> Vec<(u64, u64)> {
-    let (Some((first, _)), Some((last, _))) = (arrivals.first(), arrivals.last()) else {
-        return Vec::new();
-    };
+    let slots: BTreeSet<u64> = arrivals
+        .iter()
+        .flat_map(|(slot, _)| [*slot, slot.saturating_add(SLOTS_PER_SECOND)])
+        .collect();
     let (mut sum, mut enters, mut leaves) = (0_u64, 0, 0);
-    (*first..=last + SLOTS_PER_SECOND)
+    slots
+        .into_iter()
         .map(|slot| {
             while let Some((_, count)) = arrivals.get(enters).filter(|(at, _)| *at <= slot) {
                 sum += u64::from(*count);
@@ -132,7 +134,7 @@ fn windows(arrivals: &[(u64, u32)]) -> Vec<(u64, u64)> {
             }
             while let Some((_, count)) = arrivals
                 .get(leaves)
-                .filter(|(at, _)| at + SLOTS_PER_SECOND <= slot)
+                .filter(|(at, _)| at.saturating_add(SLOTS_PER_SECOND) <= slot)
             {
                 sum -= u64::from(*count);
                 leaves += 1;
@@ -179,20 +181,23 @@ mod tests {
         assert_eq!(peaks(&[(0, 50), (1, 50), (3, 8), (14, 2)]), (108, 0));
         assert_eq!(peaks(&[(0, 50), (1, 50), (40, 30), (41, 10)]), (100, 40));
         assert_eq!(peaks(&[]), (0, 0));
+        assert_eq!(peaks(&[(0, 9), (u64::MAX - 1, 4)]), (9, 4), "at once");
     }
 
     proptest! {
         #[test]
         fn a_window_is_the_sum_of_ten_slots(counts in prop::collection::btree_map(0_u64..60, 1_u32..9, 1..40)) {
             let arrivals: Vec<_> = counts.iter().map(|(slot, count)| (*slot, *count)).collect();
-            for (slot, sum) in windows(&arrivals) {
-                let expected: u64 = counts
-                    .iter()
-                    .filter(|(at, _)| **at <= slot && **at + 10 > slot)
-                    .map(|(_, count)| u64::from(*count))
-                    .sum();
-                prop_assert_eq!(sum, expected);
+            let expected = |slot: u64| -> u64 {
+                let within = counts.iter().filter(|(at, _)| **at <= slot && **at + 10 > slot);
+                within.map(|(_, count)| u64::from(*count)).sum()
+            };
+            let windows = windows(&arrivals);
+            for (slot, sum) in &windows {
+                prop_assert_eq!(*sum, expected(*slot));
             }
+            let peak = (0..80).map(expected).max();
+            prop_assert_eq!(windows.into_iter().map(|(_, sum)| sum).max(), peak);
         }
     }
 }

@@ -10,7 +10,7 @@ use results::judge;
 use crate::builder::{plan, trial};
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(ProptestConfig::with_cases(6))]
 
     #[test]
     fn two_shards_count_as_one_would(values in prop::collection::vec((1_u64..9_000_000, any::<bool>()), 1..120)) {
