@@ -1,1 +1,35 @@
-//! placeholder
+//! The agent of a node: a small supervisor that owns the target's processes, holds node faults under leases, and passes
+//! link and token faults on to the children that hold them. And the conductor, which walks a plan by asking agents.
+//!
+//! ```text
+//! service     the agent as a process: start, serve, end
+//! api         its HTTP routes and their bodies            client      the same, typed, for the conductor
+//! supervisor  children by name                            process     one child: its pidfd, its end
+//! faults      the holder: node (kill, terminate, pause), relay (proxies, shards)
+//! journal     what must be undone, on disk before it is done
+//! state       the agent's folder: journal, halt marker, its children's data
+//! residue     what faults can touch, before and after
+//! procfs      what the kernel says about processes
+//! guard       `faultlane guard`: a foreign program that must not outlive its parent
+//! preflight   descriptors
+//! ```
+//!
+//! Whatever the agent starts ends with it: its children read their stdin, and a stopped one, which cannot, is continued
+//! by the agent when it ends or, after a crash, by its successor (the kernel itself hangs up on stopped processes whose
+//! parent dies, where the parent was the group's last tie to the session).
+
+pub mod api;
+pub mod client;
+pub mod conductor;
+pub mod faults;
+pub mod guard;
+pub mod journal;
+pub mod preflight;
+pub mod process;
+pub mod procfs;
+pub mod residue;
+pub mod service;
+pub mod state;
+pub mod supervisor;
+
+pub use service::main;

@@ -179,6 +179,13 @@ pub async fn spawn(
 }
 
 impl Child {
+    /// Takes it apart, for an owner that waits for the process in one place and ends it from another. The pipe is the
+    /// child's stdin: it ends when that is dropped.
+    #[must_use]
+    pub fn into_parts(self) -> (Ready, tokio::process::Child, Option<ChildStdin>) {
+        (self.ready, self.process, self.stdin)
+    }
+
     /// Asks the child to end by closing its stdin; kills it when it has not ended in time. `true` when it ended by
     /// itself.
     pub async fn end(mut self, grace: Duration) -> bool {

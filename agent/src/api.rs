@@ -1,0 +1,268 @@
+//! The agent's HTTP routes, on loopback.
+//!
+//! | call | body | answer |
+//! |---|---|---|
+//! | `GET /status` | - | [`AgentStatus`] |
+//! | `POST /children` | [`StartChild`] | [`Started`], once it is ready; 409 for a name that is taken, 422 for a bad one |
+//! | `GET /children` | - | [`ChildView`]s |
+//! | `DELETE /children/{name}` | - | `{}`, once it has ended |
+//! | `POST /children/{name}/call` | [`Call`] | what the child answers, status and body; 502 when it is gone |
+//! | `/faults…` | as [`host::faults`] | `FaultView`s |
+//! | `POST /residue/mark` | - | `{}`; what there is now is not residue |
+//! | `GET /residue` | - | [`model::trial::Residue`] since the mark; 409 without one |
+//! | `POST /halt` | - | [`AgentStatus`], once everything is undone; new faults and children are refused with 423 |
+//! | `POST /halt/clear` | - | [`AgentStatus`]; work is taken on again |
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use host::faults::Leased;
+use host::http::{CallError, Failure, Method, Reply, Request, Response, StatusCode, header};
+use model::ids::FaultId;
+use model::quantity::Span;
+use model::role::{PROTOCOL_VERSION, Ready, Role};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::faults::AgentHolder;
+use crate::residue::{self, Fingerprint};
+use crate::supervisor::Supervisor;
+
+/// `POST /children`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StartChild {
+    /// A lower-case letter, then letters, digits and `-`; at most 32.
+    pub name: String,
+    /// What it is to be.
+    pub role: Role,
+}
+
+/// The answer to [`StartChild`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Its name.
+    pub name: String,
+    /// What it said.
+    pub ready: Ready,
+}
+
+/// A child in `GET /children`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildView {
+    /// Its name.
+    pub name: String,
+    /// `lane`, `tokens`, `proxy` or `shard`.
+    pub role: String,
+    /// Its process id, the latest where it was restarted.
+    pub pid: u32,
+    /// Whether it runs (or is paused).
+    pub alive: bool,
+    /// How it ended, such as `signal: 9 (SIGKILL)`.
+    pub exit: Option<String>,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Its control API.
+    pub control: SocketAddr,
+    /// Its services.
+    pub listen: BTreeMap<String, SocketAddr>,
+}
+
+/// `POST /children/{name}/call`: a call of the child's control API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    /// `GET`, `POST` and so on.
+    pub method: String,
+    /// Such as `/status`.
+    pub path: String,
+    /// Sent as JSON; null for none.
+    #[serde(default)]
+    pub body: Value,
+    /// How long the child may take to answer.
+    pub timeout: Span,
+}
+
+/// `GET /status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// The node's name.
+    pub name: String,
+    /// [`PROTOCOL_VERSION`].
+    pub protocol: u32,
+    /// The agent's process id.
+    pub pid: u32,
+    /// Faults in force.
+    pub faults: Vec<FaultId>,
+    /// Its children's names.
+    pub children: Vec<String>,
+    /// Whether it refuses new work.
+    pub halted: bool,
+}
+
+/// What answers requests.
+#[derive(Debug)]
+pub struct Api {
+    name: String,
+    supervisor: Arc<Supervisor>,
+    faults: Arc<Leased<AgentHolder>>,
+    mark: Mutex<Option<Fingerprint>>,
+}
+
+impl Api {
+    /// The API of the agent of a node.
+    #[must_use]
+    pub fn new(
+        name: String,
+        supervisor: Arc<Supervisor>,
+        faults: Arc<Leased<AgentHolder>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            supervisor,
+            faults,
+            mark: Mutex::default(),
+        })
+    }
+
+    /// Answers a request. What it begins it brings to its end, even when the caller goes away meanwhile.
+    ///
+    /// # Errors
+    /// As the table above says.
+    pub async fn answer(self: Arc<Self>, request: Request) -> Reply {
+        if let ("POST", ["children", name, "call"]) =
+            (request.method.as_str(), request.segments().as_slice())
+        {
+            return self.forward(name, request.json()?).await;
+        }
+        // The server drops a handler whose caller has gone; a task of its own is not dropped with it.
+        let answered = tokio::spawn(async move { self.route(&request).await }).await;
+        answered.unwrap_or_else(|error| {
+            Err(Failure::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("the request was not brought to its end: {error}"),
+            ))
+        })
+    }
+
+    async fn route(&self, request: &Request) -> Reply {
+        match (request.method.as_str(), request.segments().as_slice()) {
+            (_, ["faults", ..]) => self.faults.route(request).await,
+            ("GET", ["status"]) => self.status(),
+            ("GET", ["children"]) => Response::json(&self.supervisor.views()),
+            ("POST", ["children"]) => {
+                self.faults.holder().refuse_when_halted()?;
+                let StartChild { name, role } = request.json()?;
+                let ready = self.supervisor.start(&name, role).await?;
+                Response::json(&Started { name, ready })
+            }
+            ("DELETE", ["children", name]) => {
+                self.supervisor.end(name).await?;
+                Response::empty()
+            }
+            ("POST", ["residue", "mark"]) => {
+                let now = self.fingerprint().await;
+                *self.mark.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+                Response::empty()
+            }
+            ("GET", ["residue"]) => {
+                let mark = self
+                    .mark
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone()
+                    .ok_or_else(|| {
+                        Failure::new(
+                            StatusCode::CONFLICT,
+                            "there is no mark to compare with; POST /residue/mark first",
+                        )
+                    })?;
+                Response::json(&residue::compare(&mark, &self.fingerprint().await))
+            }
+            ("POST", ["halt"]) => {
+                self.faults.holder().set_halted(true)?;
+                tracing::warn!("halted: everything is undone, new work is refused");
+                self.faults.undo_all().await;
+                self.status()
+            }
+            ("POST", ["halt", "clear"]) => {
+                self.faults.holder().set_halted(false)?;
+                self.status()
+            }
+            _ => Err(Failure::no_route(request)),
+        }
+    }
+
+    fn status(&self) -> Reply {
+        let holder = self.faults.holder();
+        Response::json(&AgentStatus {
+            name: self.name.clone(),
+            protocol: PROTOCOL_VERSION,
+            pid: std::process::id(),
+            faults: holder.in_force(),
+            children: self
+                .supervisor
+                .matching(|_| true)
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect(),
+            halted: holder.is_halted(),
+        })
+    }
+
+    async fn fingerprint(&self) -> Fingerprint {
+        residue::take(&self.supervisor, self.faults.holder()).await
+    }
+
+    async fn forward(&self, name: &str, call: Call) -> Reply {
+        let child = self.supervisor.child(name)?;
+        let gone = |why: &dyn std::fmt::Display| {
+            Failure::new(
+                StatusCode::BAD_GATEWAY,
+                format!(
+                    "child `{name}` did not answer {} {}: {why}",
+                    call.method, call.path
+                ),
+            )
+        };
+        if let Some(exit) = child.process.exit() {
+            return Err(gone(&format_args!("it ended ({exit})")));
+        }
+        let bad = |error: &dyn std::fmt::Display| {
+            Failure::new(
+                StatusCode::BAD_REQUEST,
+                format!("call of child `{name}`: {error}"),
+            )
+        };
+        let method = Method::from_bytes(call.method.as_bytes()).map_err(|error| bad(&error))?;
+        let body = match &call.body {
+            Value::Null => Vec::new(),
+            body => serde_json::to_vec(body).map_err(|error| bad(&error))?,
+        };
+        let json = [("content-type", "application/json")];
+        let answer = child
+            .client
+            .send(
+                method,
+                &call.path,
+                &json,
+                body.into(),
+                call.timeout.duration(),
+            )
+            .await;
+        match answer {
+            Ok(answer) => {
+                // The other headers are about the connection to the child.
+                let mut headers = header::HeaderMap::new();
+                if let Some(kind) = answer.headers.get(header::CONTENT_TYPE) {
+                    headers.insert(header::CONTENT_TYPE, kind.clone());
+                }
+                Ok(Response { headers, ..answer })
+            }
+            Err(error @ CallError::TimedOut { .. }) => Err(Failure::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                gone(&error).message,
+            )),
+            Err(error) => Err(gone(&error)),
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! The agent as a holder of faults: node faults it does itself, link and token faults it has its children hold. Every
+//! step is in the journal before the next is taken.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use host::clock;
+use host::faults::Holder;
+use host::http::{Failure, StatusCode};
+use model::fault::{self, FaultOrder, FaultView, Observation, Renewal};
+use model::ids::FaultId;
+use model::instant::Bracket;
+
+use crate::journal::{Event, Journal, Undo};
+use crate::state::StateDir;
+use crate::supervisor::Supervisor;
+
+pub mod node;
+pub mod relay;
+
+use node::NodeFault;
+use relay::Relay;
+
+/// How long children may take to inject or undo what is relayed to them.
+const RELAY_WITHIN: Duration = Duration::from_secs(5);
+/// The same when everything ends: a child that takes longer is killed, and its faults with it.
+const RELAY_AT_END_WITHIN: Duration = Duration::from_millis(400);
+
+/// All faults that an agent has held since it started.
+#[derive(Debug)]
+pub struct AgentHolder {
+    supervisor: Arc<Supervisor>,
+    state: Arc<StateDir>,
+    journal: Mutex<Journal>,
+    records: Mutex<Vec<Record>>,
+    halted: AtomicBool,
+    ending: AtomicBool,
+}
+
+#[derive(Debug, Clone)]
+struct Record {
+    id: FaultId,
+    target: Target,
+    view: FaultView,
+    /// Its injection failed and was rolled back: for the outside it never was.
+    failed: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Target {
+    Node(NodeFault),
+    Children(Relay),
+}
+
+/// An injection that failed.
+struct NotApplied {
+    failure: Failure,
+    /// Whether something may have been changed, which must be undone.
+    changed: bool,
+}
+
+impl NotApplied {
+    const fn untouched(failure: Failure) -> Self {
+        Self {
+            failure,
+            changed: false,
+        }
+    }
+
+    const fn half_way(failure: Failure) -> Self {
+        Self {
+            failure,
+            changed: true,
+        }
+    }
+}
+
+impl AgentHolder {
+    /// A holder that has no faults yet; the journal has been replayed.
+    #[must_use]
+    pub fn new(supervisor: Arc<Supervisor>, state: Arc<StateDir>, journal: Journal) -> Self {
+        let halted = state.is_halted();
+        Self {
+            supervisor,
+            state,
+            journal: Mutex::new(journal),
+            records: Mutex::default(),
+            halted: AtomicBool::new(halted),
+            ending: AtomicBool::new(false),
+        }
+    }
+
+    /// The faults in force, oldest first.
+    #[must_use]
+    pub fn in_force(&self) -> Vec<FaultId> {
+        self.records()
+            .iter()
+            .filter(|record| record.view.active && !record.failed)
+            .map(|record| record.id.clone())
+            .collect()
+    }
+
+    /// The agent's folder.
+    #[must_use]
+    pub fn state(&self) -> &StateDir {
+        &self.state
+    }
+
+    /// Whether new work is refused.
+    #[must_use]
+    pub fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::SeqCst)
+    }
+
+    /// Refuses new work from now on, also in a later life, or takes it on again.
+    ///
+    /// # Errors
+    /// 500 when the marker cannot be written; when it was to be set, work is refused all the same.
+    pub fn set_halted(&self, halted: bool) -> Result<(), Failure> {
+        if halted {
+            self.halted.store(true, Ordering::SeqCst);
+        }
+        self.state
+            .set_halted(halted)
+            .map_err(|error| internal(&error))?;
+        self.halted.store(halted, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// 423 when the agent is halted.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn refuse_when_halted(&self) -> Result<(), Failure> {
+        if !self.is_halted() {
+            return Ok(());
+        }
+        let text = "the agent is halted and takes on no work; POST /halt/clear ends that";
+        Err(Failure::new(StatusCode::LOCKED, text))
+    }
+
+    /// From now on the nodes are being taken down: to undo a kill no longer starts one again.
+    pub fn begin_end(&self) {
+        self.ending.store(true, Ordering::SeqCst);
+    }
+
+    fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
+    }
+
+    fn relay_within(&self) -> Duration {
+        if self.is_ending() {
+            RELAY_AT_END_WITHIN
+        } else {
+            RELAY_WITHIN
+        }
+    }
+
+    fn aim(&self, order: &FaultOrder) -> Result<Target, Failure> {
+        match order.fault.holder() {
+            fault::Holder::Agent => NodeFault::aim(order, &self.supervisor).map(Target::Node),
+            fault::Holder::Proxy | fault::Holder::Shard => {
+                Relay::aim(order, &self.supervisor).map(Target::Children)
+            }
+        }
+    }
+
+    /// Enters the fault in the table. From then on a halt, a lapse and the end of the agent find it there.
+    fn register(&self, id: &str, target: &Target) -> Result<(), Failure> {
+        let mut records = self.records();
+        // Checked under the lock: a halt sets its flag first and reads the table then.
+        self.refuse_when_halted()?;
+        if self.is_ending() {
+            let text = format!("fault `{id}` is not injected: the agent is ending");
+            return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, text));
+        }
+        if let Target::Node(aimed) = target
+            && let Some(other) = records.iter().find(|record| {
+                matches!(&record.target, Target::Node(fault) if fault.node() == aimed.node())
+                    && record.view.active
+                    && !record.failed
+            })
+        {
+            let text = format!(
+                "node `{}` is under fault `{}`; undo that first",
+                aimed.node(),
+                other.id
+            );
+            return Err(Failure::new(StatusCode::CONFLICT, text));
+        }
+        records.retain(|record| record.id != id);
+        let now = clock::now();
+        records.push(Record {
+            id: id.to_owned(),
+            target: target.clone(),
+            view: FaultView {
+                id: id.to_owned(),
+                active: true,
+                injected: Bracket {
+                    asked: now,
+                    observed: now,
+                },
+                healed: None,
+                lapsed: false,
+                observation: Observation::default(),
+            },
+            failed: false,
+        });
+        Ok(())
+    }
+
+    async fn apply(&self, order: &FaultOrder, target: &Target) -> Result<FaultView, NotApplied> {
+        let id = order.id.as_str();
+        let undo = match target {
+            Target::Node(fault) => fault.undo_record(),
+            Target::Children(relay) => Undo::Relay {
+                children: relay.children().to_vec(),
+            },
+        };
+        let intent = Event::Intent {
+            order: order.clone(),
+            undo,
+        };
+        self.record(id, intent).map_err(NotApplied::untouched)?;
+        match target {
+            Target::Node(fault) => {
+                let asked = clock::now();
+                fault.strike().map_err(NotApplied::untouched)?;
+                self.record(id, Event::Applied)
+                    .map_err(NotApplied::half_way)?;
+                let (observed, observation) = fault
+                    .bite(&self.supervisor)
+                    .await
+                    .map_err(NotApplied::half_way)?;
+                self.record(id, Event::Observed)
+                    .map_err(NotApplied::half_way)?;
+                Ok(FaultView {
+                    id: id.to_owned(),
+                    active: true,
+                    injected: Bracket { asked, observed },
+                    healed: None,
+                    lapsed: false,
+                    observation,
+                })
+            }
+            Target::Children(relay) => {
+                let view = relay
+                    .inject(order, &self.supervisor, self.relay_within())
+                    .await
+                    .map_err(NotApplied::half_way)?;
+                self.record(id, Event::Applied)
+                    .and_then(|()| self.record(id, Event::Observed))
+                    .map_err(NotApplied::half_way)?;
+                Ok(view)
+            }
+        }
+    }
+
+    async fn revert(&self, record: &Record) -> Result<(FaultView, &'static str), Failure> {
+        let mut view = record.view.clone();
+        let reason = match &record.target {
+            Target::Node(fault) => {
+                let (healed, reason) = fault
+                    .undo(&self.supervisor, self.is_ending(), &mut view.observation)
+                    .await?;
+                view.healed = healed;
+                reason
+            }
+            Target::Children(relay) => {
+                let (supervisor, within) = (&self.supervisor, self.relay_within());
+                view = relay.undo(&view, supervisor, within).await?;
+                "undone by the children"
+            }
+        };
+        view.active = false;
+        Ok((view, reason))
+    }
+
+    async fn roll_back(&self, id: &str, not_applied: NotApplied) -> Failure {
+        let NotApplied {
+            mut failure,
+            changed,
+        } = not_applied;
+        tracing::warn!(fault = id, %failure, "not injected");
+        if changed && let Some(record) = self.get(id) {
+            // A fault that is not undone here stays in the table, where DELETE, halt and the end find it.
+            if let Err(error) = self.revert(&record).await {
+                failure.message =
+                    format!("{failure}; and what was done could not be undone: {error}");
+                tracing::error!(fault = id, %error, "the roll-back failed");
+                return failure;
+            }
+        }
+        self.conclude(id, &format!("not injected, rolled back: {failure}"));
+        self.update(id, |record| {
+            record.failed = true;
+            record.view.active = false;
+        });
+        failure
+    }
+
+    /// The last entry. The fault is undone already; that this is not on record costs a needless undo in a later life.
+    fn conclude(&self, id: &str, reason: &str) {
+        let event = Event::Undone {
+            reason: reason.to_owned(),
+        };
+        if let Err(error) = self.record(id, event) {
+            tracing::error!(fault = id, %error, "undone, but not on record");
+        }
+    }
+
+    /// Waits for the disk, some 0.2 ms: shorter than to hand it to another thread is worth.
+    fn record(&self, id: &str, event: Event) -> Result<(), Failure> {
+        self.journal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .record(id, event)
+            .map_err(|error| internal(&error))
+    }
+
+    fn records(&self) -> MutexGuard<'_, Vec<Record>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, id: &str) -> Option<Record> {
+        self.records()
+            .iter()
+            .find(|record| record.id == id)
+            .cloned()
+    }
+
+    fn update(&self, id: &str, change: impl FnOnce(&mut Record)) {
+        if let Some(record) = self.records().iter_mut().find(|record| record.id == id) {
+            change(record);
+        }
+    }
+}
+
+impl Holder for AgentHolder {
+    async fn inject(&self, order: FaultOrder) -> Result<FaultView, Failure> {
+        let id = order.id.clone();
+        let target = self.aim(&order)?;
+        self.register(&id, &target)?;
+        match self.apply(&order, &target).await {
+            Ok(view) => {
+                tracing::info!(fault = id, what = order.fault.name(), "injected");
+                self.update(&id, |record| record.view = view.clone());
+                if !view.active {
+                    self.conclude(&id, "it was momentary");
+                }
+                Ok(view)
+            }
+            Err(not_applied) => Err(self.roll_back(&id, not_applied).await),
+        }
+    }
+
+    async fn look(&self, id: &str) -> Option<FaultView> {
+        let record = self.get(id).filter(|record| !record.failed)?;
+        match &record.target {
+            Target::Node(fault) => {
+                let mut view = record.view;
+                if view.active {
+                    fault.look(&mut view.observation);
+                }
+                Some(view)
+            }
+            Target::Children(relay) => {
+                let (supervisor, within) = (&self.supervisor, self.relay_within());
+                Some(relay.look(&record.view, supervisor, within).await)
+            }
+        }
+    }
+
+    async fn undo(&self, id: &str, lapsed: bool) -> Result<FaultView, Failure> {
+        let record = self.get(id).ok_or_else(|| {
+            Failure::new(StatusCode::NOT_FOUND, format!("there is no fault `{id}`"))
+        })?;
+        if !record.view.active {
+            // What ended by itself may have been seen to do more since. At the end nobody asks any more.
+            let now = if self.is_ending() {
+                None
+            } else {
+                self.look(id).await
+            };
+            return Ok(now.unwrap_or(record.view));
+        }
+        let (mut view, reason) = self.revert(&record).await?;
+        view.lapsed |= lapsed;
+        self.update(id, |record| record.view = view.clone());
+        let who = if lapsed { "the lease lapsed" } else { "asked" };
+        self.conclude(id, &format!("{who}: {reason}"));
+        tracing::info!(fault = id, lapsed, reason, "undone");
+        Ok(view)
+    }
+
+    async fn renewed(&self, id: &str, renewal: &Renewal) {
+        if let Some(Record {
+            target: Target::Children(relay),
+            ..
+        }) = self.get(id)
+        {
+            relay.renew(id, renewal, &self.supervisor).await;
+        }
+    }
+
+    fn ids(&self) -> Vec<FaultId> {
+        self.records()
+            .iter()
+            .filter(|record| !record.failed)
+            .map(|record| record.id.clone())
+            .collect()
+    }
+}
+
+fn internal(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+}

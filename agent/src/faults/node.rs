@@ -1,0 +1,270 @@
+//! Node faults: kill, terminate and pause a child of the agent.
+//!
+//! | fault | done by | seen by | undone by | seen by |
+//! |---|---|---|---|---|
+//! | kill | SIGKILL | the end of the process | start, same role and address | its ready line |
+//! | terminate | SIGTERM; SIGKILL after the grace | the end of the process | as kill | as kill |
+//! | pause | SIGSTOP | every thread stopped, by `/proc` | SIGCONT | none of that kind, by `/proc` |
+//!
+//! Figures: `pid_before`, `pid_after`, `exit_code` or `exit_signal`, `killed_after_grace`, `stopped`, `ended_meanwhile`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::clock;
+use host::http::{Failure, StatusCode};
+use model::fault::{Fault, FaultOrder, Observation};
+use model::instant::{Bracket, Mono};
+use rustix::process::Signal;
+
+use crate::journal::Undo;
+use crate::process::{Exit, Process};
+use crate::procfs;
+use crate::supervisor::Supervisor;
+
+/// The node of an order that names none.
+const DEFAULT_NODE: &str = "lane";
+/// SIGKILL takes effect at once, but for a process that waits for a disk.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
+const STOPPED_WITHIN: Duration = Duration::from_secs(2);
+
+/// A node fault, aimed at the process that the node had when it was ordered.
+#[derive(Debug, Clone)]
+pub struct NodeFault {
+    node: String,
+    process: Arc<Process>,
+    how: How,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum How {
+    Kill,
+    Terminate { grace: Duration },
+    Pause,
+}
+
+impl NodeFault {
+    /// Finds the process that an order means.
+    ///
+    /// # Errors
+    /// 404 when there is no such node, 409 when it does not run, 422 when the fault is none of a node.
+    pub fn aim(order: &FaultOrder, supervisor: &Supervisor) -> Result<Self, Failure> {
+        let how = match &order.fault {
+            Fault::Kill(_) => How::Kill,
+            Fault::Terminate(settings) => How::Terminate {
+                grace: settings.grace.duration(),
+            },
+            Fault::Pause(_) => How::Pause,
+            other => {
+                return Err(Failure::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    format!("`{}` is not a fault of a node", other.name()),
+                ));
+            }
+        };
+        let node = order
+            .node
+            .clone()
+            .unwrap_or_else(|| DEFAULT_NODE.to_owned());
+        let process = supervisor.child(&node)?.process;
+        if let Some(exit) = process.exit() {
+            return Err(Failure::new(
+                StatusCode::CONFLICT,
+                format!("node `{node}` does not run: it ended ({exit})"),
+            ));
+        }
+        Ok(Self { node, process, how })
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// What the journal must know to undo it.
+    #[must_use]
+    pub fn undo_record(&self) -> Undo {
+        let (node, pid) = (self.node.clone(), self.process.pid());
+        match self.how {
+            How::Kill | How::Terminate { .. } => Undo::Restart { node, pid },
+            How::Pause => Undo::Continue {
+                node,
+                pid,
+                started: self.process.started(),
+            },
+        }
+    }
+
+    /// Makes the change.
+    ///
+    /// # Errors
+    /// Nothing was changed: the process ended meanwhile, or may not be signalled.
+    pub fn strike(&self) -> Result<(), Failure> {
+        let signal = match self.how {
+            How::Kill => Signal::KILL,
+            How::Terminate { .. } => Signal::TERM,
+            How::Pause => Signal::STOP,
+        };
+        if !matches!(self.how, How::Pause) {
+            self.process.expect_end();
+        }
+        self.process.signal(signal).map_err(|error| failed(&error))
+    }
+
+    /// Waits until the change is seen: the instant, and what was seen. The address of a node that ended is kept for it.
+    ///
+    /// # Errors
+    /// It was not seen in time.
+    pub async fn bite(&self, supervisor: &Supervisor) -> Result<(Mono, Observation), Failure> {
+        let mut observation = Observation::default();
+        let observed = match self.how {
+            How::Kill => self.ended_within(KILLED_WITHIN).await?.at,
+            How::Terminate { grace } => {
+                let in_time = self.process.exited_within(grace).await;
+                observation.figures.insert(
+                    "killed_after_grace".to_owned(),
+                    u64::from(in_time.is_none()),
+                );
+                if in_time.is_none() {
+                    // An error means that it has ended just now.
+                    let _ = self.process.signal(Signal::KILL);
+                }
+                self.ended_within(KILLED_WITHIN).await?.at
+            }
+            How::Pause => self
+                .process
+                .stopped_within(true, STOPPED_WITHIN)
+                .await
+                .ok_or_else(|| {
+                    failed(&format_args!(
+                        "node `{}` was sent SIGSTOP and was not seen to stop",
+                        self.node
+                    ))
+                })?,
+        };
+        if !matches!(self.how, How::Pause) {
+            supervisor.reserve(&self.node);
+        }
+        observation.bitten = 1;
+        observation.observed = Some(observed);
+        observation
+            .figures
+            .insert("pid_before".to_owned(), u64::from(self.process.pid()));
+        self.look(&mut observation);
+        Ok((observed, observation))
+    }
+
+    /// Looks at the process again.
+    pub fn look(&self, observation: &mut Observation) {
+        let mut figure = |name: &str, value| {
+            observation.figures.insert(name.to_owned(), value);
+        };
+        let exit = self.process.exit();
+        if matches!(self.how, How::Pause) {
+            let stopped = exit.is_none() && procfs::is_stopped(self.process.pid()) == Some(true);
+            figure("stopped", stopped.into());
+            if exit.is_some() {
+                figure("ended_meanwhile", 1);
+            }
+        } else if let Some(Exit {
+            status: Some(status),
+            ..
+        }) = exit
+        {
+            use std::os::unix::process::ExitStatusExt as _;
+            let mut number = |name, value: Option<i32>| {
+                if let Some(value) = value.and_then(|value| u64::try_from(value).ok()) {
+                    figure(name, value);
+                }
+            };
+            number("exit_code", status.code());
+            number("exit_signal", status.signal());
+        }
+    }
+
+    /// Undoes the change, from whatever state it is in: when, and a word on how. `ending`: the node is being taken down
+    /// with the agent, so that it is not started again.
+    ///
+    /// # Errors
+    /// The node could not be started, or was not seen to go on.
+    pub async fn undo(
+        &self,
+        supervisor: &Supervisor,
+        ending: bool,
+        observation: &mut Observation,
+    ) -> Result<(Option<Bracket>, &'static str), Failure> {
+        self.look(observation);
+        match self.how {
+            How::Pause => self.go_on(observation).await,
+            How::Kill | How::Terminate { .. } if ending => {
+                Ok((None, "the node is being taken down with the agent"))
+            }
+            How::Kill | How::Terminate { .. } => self.back(supervisor, observation).await,
+        }
+    }
+
+    async fn go_on(
+        &self,
+        observation: &mut Observation,
+    ) -> Result<(Option<Bracket>, &'static str), Failure> {
+        let asked = clock::now();
+        let sent = self.process.signal(Signal::CONT);
+        let seen = self.process.stopped_within(false, STOPPED_WITHIN).await;
+        if self.process.exit().is_some() {
+            observation.figures.insert("ended_meanwhile".to_owned(), 1);
+            return Ok((None, "the process had ended"));
+        }
+        sent.map_err(|error| failed(&error))?;
+        let observed = seen.ok_or_else(|| {
+            failed(&format_args!(
+                "node `{}` was sent SIGCONT and was not seen to go on",
+                self.node
+            ))
+        })?;
+        observation.figures.insert("stopped".to_owned(), 0);
+        Ok((Some(Bracket { asked, observed }), "continued"))
+    }
+
+    async fn back(
+        &self,
+        supervisor: &Supervisor,
+        observation: &mut Observation,
+    ) -> Result<(Option<Bracket>, &'static str), Failure> {
+        let mut pid_after = |pid: u32| {
+            observation
+                .figures
+                .insert("pid_after".to_owned(), u64::from(pid));
+        };
+        let Ok(child) = supervisor.child(&self.node) else {
+            return Ok((None, "the node was removed meanwhile"));
+        };
+        let asked = clock::now();
+        let here = |observed| Some(Bracket { asked, observed });
+        if child.process.exit().is_none() && child.process.pid() != self.process.pid() {
+            pid_after(child.process.pid());
+            return Ok((here(clock::now()), "it runs again already"));
+        }
+        // A signal that is on its way cannot be called back: the process is awaited before another takes its address.
+        self.ended_within(KILLED_WITHIN).await?;
+        let asked = clock::now();
+        let process = supervisor.restart(&self.node).await?;
+        pid_after(process.pid());
+        let observed = clock::now();
+        Ok((Some(Bracket { asked, observed }), "started again"))
+    }
+
+    async fn ended_within(&self, limit: Duration) -> Result<Exit, Failure> {
+        self.process.exited_within(limit).await.ok_or_else(|| {
+            failed(&format_args!(
+                "node `{}` (process {}) was signalled and has not ended within {limit:?}",
+                self.node,
+                self.process.pid()
+            ))
+        })
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+}

@@ -1,0 +1,144 @@
+//! `faultlane guard -- PROGRAM ARGS…`: runs a program that is not ours, and that therefore does not end with its stdin,
+//! so that it does not outlive its parent.
+//!
+//! The program gets a process group of its own, and no stdin. When guard's stdin ends or guard gets SIGTERM or SIGINT,
+//! the group gets SIGTERM and, after a grace of two seconds, SIGKILL; when the program ends, whatever else is in its
+//! group is killed. Guard's exit code is the program's, or 128 and the number of the signal that ended it.
+//!
+//! For the case that guard itself is killed a shell waits at the other end of a pipe and kills the group when that
+//! breaks. (The kernel's parent-death signal would take the program but not its children.) What escapes: a process
+//! that makes itself a group of its own, and everything, if guard is killed within the fraction of a milli-second
+//! between the start of the program and the word of it to that shell.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write as _};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use host::child::until_stdin_ends;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+const GRACE: Duration = Duration::from_secs(2);
+/// Reads the group's number, and then nothing until the pipe breaks.
+const WATCH: &str = r#"read -r group || exit 0; read -r _; kill -s KILL -- "-$group""#;
+
+/// Runs a program until it ends or guard shall; the code to exit with.
+///
+/// # Errors
+/// The program or the shell that watches could not be started.
+pub async fn main(program: &OsStr, args: &[OsString]) -> io::Result<u8> {
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let stdin_ended = until_stdin_ends();
+    let mut guarded = Guarded::start(program, args)?;
+    tokio::select! {
+        () = guarded.ended() => {}
+        () = async {
+            tokio::select! {
+                () = stdin_ended.cancelled() => {}
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        } => guarded.terminate().await,
+    }
+    let status = guarded.reap()?;
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .and_then(|code| u8::try_from(code).ok());
+    Ok(code.unwrap_or(u8::MAX))
+}
+
+/// A program in a group of its own. The program is not reaped before [`Self::reap`], so that until then the group's
+/// number is its own and can be signalled.
+struct Guarded {
+    program: Child,
+    group: Pid,
+    ended: oneshot::Receiver<()>,
+    has_ended: bool,
+    watcher: Child,
+}
+
+impl Guarded {
+    fn start(program: &OsStr, args: &[OsString]) -> io::Result<Self> {
+        let mut watcher = Command::new("/bin/sh")
+            .args(["-c", WATCH])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("/bin/sh: {error}")))?;
+        let started = Command::new(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .process_group(0)
+            .spawn();
+        let program = match started {
+            Ok(program) => program,
+            Err(error) => {
+                // It has no group yet: it ends as its pipe does.
+                drop(watcher.stdin.take());
+                watcher.wait()?;
+                return Err(error);
+            }
+        };
+        let group = Pid::from_child(&program);
+        if let Some(pipe) = &mut watcher.stdin {
+            // A shell that could not run is a protection less, and no reason not to run.
+            let _ = writeln!(pipe, "{}", group.as_raw_nonzero());
+        }
+        let (sender, ended) = oneshot::channel();
+        std::thread::spawn(move || {
+            let leave_it = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            while matches!(
+                waitid(WaitId::Pid(group), leave_it),
+                Err(rustix::io::Errno::INTR)
+            ) {}
+            // The receiver goes only when nobody waits any more.
+            let _ = sender.send(());
+        });
+        Ok(Self {
+            program,
+            group,
+            ended,
+            has_ended: false,
+            watcher,
+        })
+    }
+
+    async fn ended(&mut self) {
+        if !self.has_ended {
+            // An error would mean that the thread is gone, and then there is nothing to wait for.
+            let _ = (&mut self.ended).await;
+            self.has_ended = true;
+        }
+    }
+
+    async fn terminate(&mut self) {
+        self.signal(Signal::TERM);
+        if tokio::time::timeout(GRACE, self.ended()).await.is_err() {
+            tracing::warn!(group = %self.group.as_raw_nonzero(), "did not end by SIGTERM; killed");
+        }
+    }
+
+    /// Kills what is left of the group, and takes the program's status.
+    fn reap(mut self) -> io::Result<ExitStatus> {
+        self.signal(Signal::KILL);
+        let status = self.program.wait();
+        self.watcher.kill()?;
+        self.watcher.wait()?;
+        status
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Err(error) = kill_process_group(self.group, signal) {
+            tracing::warn!(group = %self.group.as_raw_nonzero(), %error, "not signalled");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What faults can touch, before and after: faults in force here and at the children, the state of the child processes,
+//! processes that nobody asked for, files in the agent's folder. Without counters: those may change.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use model::fault::FaultView;
+use model::role::{ProxyStatus, Role};
+use model::trial::Residue;
+
+use crate::faults::AgentHolder;
+use crate::procfs;
+use crate::supervisor::{Child, Supervisor};
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// The state of every thing that a fault can touch.
+pub type Fingerprint = BTreeMap<Thing, String>;
+
+/// A thing that a fault can touch.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Thing {
+    /// A child, by name.
+    Child(String),
+    /// A fault in force, by id and holder.
+    Fault(String, String),
+    /// A process whose parent is the agent and that is none of its children.
+    Process(u32),
+    /// A file in the agent's folder.
+    File(String),
+}
+
+/// Looks at everything.
+pub async fn take(supervisor: &Supervisor, holder: &AgentHolder) -> Fingerprint {
+    let in_force =
+        |id: String, holder: &str| (Thing::Fault(id, holder.to_owned()), "in force".to_owned());
+    let mut found: Fingerprint = holder
+        .in_force()
+        .into_iter()
+        .map(|id| in_force(id, "agent"))
+        .collect();
+    let children = supervisor.matching(|_| true);
+    let held = join_all(children.iter().map(|(_, child)| held_by(child))).await;
+    let mut own = Vec::new();
+    for ((name, child), held) in children.into_iter().zip(held) {
+        own.push(child.process.pid());
+        let state = match held {
+            Ok(ids) => {
+                found.extend(ids.into_iter().map(|id| in_force(id, &name)));
+                state_of(&child)
+            }
+            Err(reason) => format!(
+                "{}, and cannot be asked for its faults: {reason}",
+                state_of(&child)
+            ),
+        };
+        found.insert(Thing::Child(name), state);
+    }
+    for (pid, stat) in procfs::children_of(std::process::id()) {
+        if !own.contains(&pid) {
+            found.insert(
+                Thing::Process(pid),
+                format!("{} ({})", stat.name, stat.state),
+            );
+        }
+    }
+    for name in holder.state().strangers() {
+        found.insert(Thing::File(name), "there".to_owned());
+    }
+    found
+}
+
+/// What differs from the mark. A child that was started or ended on demand meanwhile is none.
+#[must_use]
+pub fn compare(mark: &Fingerprint, now: &Fingerprint) -> Residue {
+    let mut residue = Residue::default();
+    for (thing, state) in now {
+        let before = mark.get(thing);
+        if before == Some(state) {
+            continue;
+        }
+        match (thing, before) {
+            (Thing::Child(name), Some(before)) => residue
+                .owned
+                .push(format!("child `{name}`: {state}; before: {before}")),
+            (Thing::Child(_), None) => {}
+            (Thing::Fault(id, holder), _) => residue
+                .owned
+                .push(format!("fault `{id}` is still in force at `{holder}`")),
+            (Thing::Process(pid), _) => residue.owned.push(format!(
+                "process {pid}, {state}, is a child of the agent that it does not know"
+            )),
+            (Thing::File(name), _) => residue.foreign.push(format!(
+                "file `{name}` in the agent's folder is not the agent's"
+            )),
+        }
+    }
+    residue
+}
+
+fn state_of(child: &Child) -> String {
+    if let Some(exit) = child.process.exit() {
+        return format!("ended ({exit})");
+    }
+    let paused = procfs::is_stopped(child.process.pid()) == Some(true);
+    let state = if paused { "paused" } else { "runs" };
+    match child.process.ready().listen.get("data") {
+        Some(addr) => format!("{state}, on {addr}"),
+        None => state.to_owned(),
+    }
+}
+
+/// The faults that a child has in force.
+async fn held_by(child: &Child) -> Result<Vec<String>, String> {
+    if child.process.exit().is_some() {
+        return Ok(Vec::new());
+    }
+    let error = |error: host::http::CallError| error.to_string();
+    match &*child.role {
+        Role::Proxy(_) => {
+            let status: ProxyStatus = child
+                .client
+                .get("/status", ANSWER_WITHIN)
+                .await
+                .map_err(error)?;
+            Ok(status.faults)
+        }
+        Role::Shard(config) if config.clients.is_some() => {
+            let views: Vec<FaultView> = child
+                .client
+                .get("/faults", ANSWER_WITHIN)
+                .await
+                .map_err(error)?;
+            Ok(views
+                .into_iter()
+                .filter(|view| view.active)
+                .map(|view| view.id)
+                .collect())
+        }
+        Role::Shard(_) | Role::Lane(_) | Role::Tokens(_) => Ok(Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn child(state: &str) -> (Thing, String) {
+        (Thing::Child("lane".to_owned()), state.to_owned())
+    }
+
+    #[test]
+    fn what_was_there_before_is_no_residue_and_what_is_new_is_named() {
+        let process = (Thing::Process(7), "nc (S)".to_owned());
+        let mark = Fingerprint::from([child("runs"), process.clone()]);
+        assert_eq!(compare(&mark, &mark), Residue::default());
+
+        let fault = Thing::Fault("f1".to_owned(), "proxy".to_owned());
+        let now = Fingerprint::from([
+            child("ended (signal: 9 (SIGKILL))"),
+            process,
+            (Thing::Process(8), "sh (Z)".to_owned()),
+            (fault, "in force".to_owned()),
+            (Thing::File("core".to_owned()), "there".to_owned()),
+        ]);
+        let residue = compare(&mark, &now);
+        assert_eq!(residue.owned.len(), 3, "{residue:?}");
+        for (owned, named) in residue.owned.iter().zip(["`lane`", "`f1`", "process 8"]) {
+            assert!(owned.contains(named), "{owned}");
+        }
+        assert_eq!(residue.foreign.len(), 1);
+    }
+}

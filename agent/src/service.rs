@@ -1,0 +1,118 @@
+//! The agent as a process: it opens its folder, heals what an earlier life left, serves until it shall end, and takes
+//! everything down.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::faults::Leased;
+use host::{child, http, net};
+use model::role::AgentConfig;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Api;
+use crate::faults::AgentHolder;
+use crate::journal::Journal;
+use crate::preflight;
+use crate::state::StateDir;
+use crate::supervisor::Supervisor;
+
+/// How long the faults may take to be undone at the end, before the children that hold them are ended.
+const UNDO_WITHIN: Duration = Duration::from_millis(500);
+
+/// Runs an agent until `shutdown`. What it leaves is its folder when it is halted, else nothing.
+///
+/// # Errors
+/// Its folder cannot be opened or its journal not healed, or it cannot listen.
+pub async fn main(config: AgentConfig, shutdown: CancellationToken) -> io::Result<()> {
+    let agent = Service::open(config, std::env::current_exe()?)?;
+    let listener = net::listen((Ipv4Addr::LOCALHOST, 0).into())?;
+    child::announce("agent", listener.local_addr()?, &[])?;
+    agent.run(listener, shutdown).await;
+    Ok(())
+}
+
+/// An agent that is ready to serve.
+#[derive(Debug)]
+pub struct Service {
+    supervisor: Arc<Supervisor>,
+    faults: Arc<Leased<AgentHolder>>,
+    state: Arc<StateDir>,
+    api: Arc<Api>,
+}
+
+impl Service {
+    /// Opens the agent's folder and undoes what an earlier life left in force. Its children will be `program`, told by
+    /// their arguments what to be.
+    ///
+    /// # Errors
+    /// A folder cannot be made, the journal cannot be read, or an undo failed.
+    pub fn open(config: AgentConfig, program: PathBuf) -> io::Result<Self> {
+        if let Err(error) = preflight::raise_descriptor_limit() {
+            tracing::warn!(%error, "the limit of open descriptors could not be raised");
+        }
+        let state = Arc::new(StateDir::open(&config.state_dir)?);
+        std::fs::create_dir_all(&config.log_dir).map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("{}: {error}", config.log_dir.display()),
+            )
+        })?;
+        let (journal, _healed) = Journal::open(&state.journal())?;
+        let supervisor = Arc::new(Supervisor::new(program, config.log_dir));
+        let holder = AgentHolder::new(Arc::clone(&supervisor), Arc::clone(&state), journal);
+        let faults = Leased::new(holder);
+        let api = Api::new(config.name, Arc::clone(&supervisor), Arc::clone(&faults));
+        Ok(Self {
+            supervisor,
+            faults,
+            state,
+            api,
+        })
+    }
+
+    /// Serves until `shutdown`; then undoes every fault, ends the children and, unless it is halted, removes the
+    /// folder. A killed node is not started again for that: it is being taken down, and the journal says so. That takes
+    /// some 50 ms, and at most 3 s with children that do not end.
+    pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
+        let ended = CancellationToken::new();
+        let api = Arc::clone(&self.api);
+        let serving = tokio::spawn(http::serve(listener, ended.clone(), move |request| {
+            Arc::clone(&api).answer(request)
+        }));
+        let mut enforcing = tokio::spawn(Arc::clone(&self.faults).enforce(ended.clone()));
+
+        shutdown.cancelled().await;
+        // In this order: the undo of all faults, which the second begins, is guided by the first.
+        self.faults.holder().begin_end();
+        ended.cancel();
+        if tokio::time::timeout(UNDO_WITHIN, &mut enforcing)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "not all faults were undone within {UNDO_WITHIN:?}; they end with who holds them"
+            );
+            enforcing.abort();
+        }
+        self.supervisor.end_all().await;
+        // With their holders gone, whatever could not be undone before has nothing left to undo.
+        let _ = tokio::time::timeout(UNDO_WITHIN, self.faults.undo_all()).await;
+        serving.abort();
+        self.leave();
+    }
+
+    fn leave(&self) {
+        let left = self.faults.holder().in_force();
+        if !left.is_empty() {
+            tracing::error!(faults = ?left, "not undone; the journal is kept for the next start");
+        } else if self.state.is_halted() {
+            tracing::info!("halted: the folder is kept, so that the next start knows");
+        } else if let Err(error) = self.state.remove() {
+            tracing::warn!(%error, "the agent's folder could not be removed");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The agent as a process, with children that stand in for the real ones: real signals, real sockets.
+
+mod children;
+mod end;
+mod guard;
+mod node_faults;
+mod relayed_faults;
+mod support;
