@@ -1,3 +1,34 @@
-//! The scenario language.
+//! The scenario language: what is written in YAML, checked with the place of every mistake, and resolved with a lane
+//! and a seed into a plan. Knows no I/O other than reading a named file.
+//!
+//! ```text
+//! source      a scenario's text, and its limits          parse       YAML into a tree with positions
+//! tree        the tree; overlays (--quick, --set)        typed       the tree into types, several mistakes at once
+//! scenario    the types: the language                    check       what types cannot say
+//! diagnostic  file:line:column, snippet, hint            plan        a scenario resolved: steps, criteria, digest
+//! settings    what a command line adds                   library     the scenarios that come with faultlane
+//! ```
 
+mod check;
+mod diagnostic;
+pub mod library;
+mod parse;
 pub mod plan;
+mod resolve;
+pub mod scenario;
+mod settings;
+mod source;
+mod tree;
+mod typed;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
+pub use resolve::{Checked, parse, plan};
+pub use scenario::Scenario;
+pub use settings::Settings;
+pub use source::{ReadError, Source};
+
+/// The JSON schema of a scenario file: what `schema.json` holds, for editors.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Scenario).to_value()
+}

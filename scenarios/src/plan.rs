@@ -12,6 +12,8 @@ use model::quantity::{Rate, Share, Span};
 use model::shard::Policy;
 use serde::{Deserialize, Serialize};
 
+mod describe;
+
 /// One scenario on one lane with one seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {

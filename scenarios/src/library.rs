@@ -1,0 +1,39 @@
+//! The scenarios that come with faultlane.
+
+const SOURCES: [(&str, &str); 4] = [
+    ("restart", include_str!("../library/restart.yaml")),
+    ("partition", include_str!("../library/partition.yaml")),
+    (
+        "token-expiry-storm",
+        include_str!("../library/token-expiry-storm.yaml"),
+    ),
+    (
+        "reconnect-storm",
+        include_str!("../library/reconnect-storm.yaml"),
+    ),
+];
+
+const NAMES: [&str; SOURCES.len()] = {
+    let mut names = [""; SOURCES.len()];
+    let mut place = 0;
+    while place < SOURCES.len() {
+        names[place] = SOURCES[place].0;
+        place += 1;
+    }
+    names
+};
+
+/// Their names, in the order of the standard drill.
+#[must_use]
+pub const fn names() -> &'static [&'static str] {
+    &NAMES
+}
+
+/// The YAML of one of them.
+#[must_use]
+pub fn source(name: &str) -> Option<&'static str> {
+    SOURCES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, text)| *text)
+}

@@ -1,0 +1,254 @@
+//! A plan in words, for `faultlane plan`.
+
+use std::fmt::Write as _;
+
+use model::fault::{Direction, Fault};
+use model::quantity::{Rate, Span};
+
+use super::{Plan, Step};
+
+impl Plan {
+    /// What will happen: the load, the exact timeline with a line for each injection and each undo, and what is judged.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut text = format!(
+            "{} on {}, seed {}\n{}\n",
+            self.scenario, self.lane, self.seed, self.digest
+        );
+        if !self.about.is_empty() {
+            let about = self.about.split_whitespace().collect::<Vec<_>>().join(" ");
+            let _ = writeln!(text, "{about}");
+        }
+        if let Some(defect) = self.defect {
+            let _ = writeln!(
+                text,
+                "planted defect: {defect}, which must be called {}",
+                defect.anomaly()
+            );
+        }
+        for (title, lines) in [
+            ("Load", self.load()),
+            ("Target", self.settings()),
+            ("Steady", self.steadiness()),
+            ("Timeline, from steady state", self.timeline()),
+            ("Judged", self.judged()),
+        ] {
+            let _ = writeln!(text, "\n{title}");
+            for line in lines {
+                let _ = writeln!(text, "  {line}");
+            }
+        }
+        text
+    }
+
+    fn load(&self) -> Vec<String> {
+        let load = &self.workload;
+        vec![
+            format!(
+                "{} clients in {} shards, each on {} of {} streams; first connections over {}",
+                load.clients,
+                load.shards,
+                load.streams_per_client,
+                load.streams.len(),
+                load.ramp
+            ),
+            format!(
+                "{} on each stream with {} bytes of padding; probes every {}; reconnect policy {:?}",
+                load.publish, load.padding, load.probe_every, load.policy
+            ),
+        ]
+    }
+
+    fn settings(&self) -> Vec<String> {
+        let (target, profile) = (&self.target, &self.target.profile);
+        let limit =
+            |rate: Option<Rate>| rate.map_or("no limit".to_owned(), |rate| rate.to_string());
+        let mut lines = vec![
+            format!(
+                "profile {}: heartbeat {}, read-idle {}, connect timeout {}, backoff {} to {}, stable after {}",
+                profile.name,
+                profile.heartbeat,
+                profile.read_idle,
+                profile.connect_timeout,
+                profile.backoff_base,
+                profile.backoff_cap,
+                profile.stable_after
+            ),
+            format!(
+                "tokens live {}, are renewed {} ahead, skew {}; retention {}, replay budget {}",
+                profile.token_ttl,
+                profile.refresh_lead,
+                profile.token_skew,
+                profile.retention,
+                profile.replay_budget
+            ),
+            format!(
+                "upgrades: {}; tokens: {}, {} at once",
+                limit(target.accept_rate),
+                limit(target.token_rate),
+                target.token_burst
+            ),
+        ];
+        lines.extend(
+            target
+                .stream_budgets
+                .iter()
+                .map(|(stream, (retention, budget))| {
+                    format!("{stream}: retention {retention}, replay budget {budget}")
+                }),
+        );
+        lines
+    }
+
+    fn steadiness(&self) -> Vec<String> {
+        let steady = &self.steady;
+        vec![format!(
+            "for {}: {} connected, delivery p99 within {}; before the faults it has to come within {}",
+            steady.window, steady.connected, steady.delivery_p99, steady.within
+        )]
+    }
+
+    fn timeline(&self) -> Vec<String> {
+        let mut lines: Vec<(Span, String)> = Vec::new();
+        for step in &self.steps {
+            let until = step.at.plus(step.lasts);
+            let whom = step.node.as_ref().map_or_else(
+                || format!("{} of the clients", step.share),
+                |node| format!("node {node}"),
+            );
+            let what = action(&step.fault);
+            let injection = format!(
+                "{:<20} {what} [{whom}; {}; lease {}]",
+                step.id,
+                length(step),
+                step.lease
+            );
+            lines.push((step.at, injection));
+            lines.push((
+                until,
+                format!("{:<20} undo: {}", step.id, step.fault.undo()),
+            ));
+        }
+        lines.sort_by_key(|(at, _)| *at);
+        let width = lines
+            .iter()
+            .map(|(at, _)| at.to_string().len())
+            .max()
+            .unwrap_or(0);
+        lines
+            .into_iter()
+            .map(|(at, line)| format!("+{:<width$}  {line}", at.to_string()))
+            .collect()
+    }
+
+    fn judged(&self) -> Vec<String> {
+        let criteria = &self.criteria;
+        let mut lines = vec![format!(
+            "at least {} affected; whole again within {} of the last heal, or counted as not recovered",
+            criteria.affected, criteria.deadline
+        )];
+        for (phase, bounds) in &criteria.bounds {
+            let bounds: Vec<_> = bounds
+                .each()
+                .map(|(name, _, bound)| format!("{name} ≤ {bound}"))
+                .collect();
+            lines.push(format!("{:<10} {}", phase, bounds.join(", ")));
+        }
+        if let Some(steady) = criteria.steady {
+            lines.push(format!("steady again within {steady} of the last heal"));
+        }
+        lines.push(self.limits());
+        if let Some(rule) = &self.abort {
+            lines.push(format!(
+                "ended early, as failed, when fewer than {} are live for {} after the last heal",
+                rule.connected_below, rule.lasting
+            ));
+        }
+        lines
+    }
+
+    fn limits(&self) -> String {
+        let limits = &self.criteria.limits;
+        let mut parts = vec![
+            format!("duplicate deliveries {}", limits.duplicate_delivery),
+            format!("over-replayed rows {}", limits.over_replay),
+            format!("Retry-After ignored {}", limits.retry_after_ignored),
+            format!("wrong reasons {}", limits.wrong_reason),
+        ];
+        parts.extend(
+            limits
+                .attempts_per_client
+                .map(|limit| format!("attempts per client {limit}")),
+        );
+        parts.extend(
+            limits
+                .peak_arrivals
+                .map(|limit| format!("peak arrivals {limit}")),
+        );
+        parts.extend(
+            limits
+                .delivery_p95
+                .map(|limit| format!("delivery p95 {limit}")),
+        );
+        format!("at most: {}; safety anomalies: none", parts.join(", "))
+    }
+}
+
+fn length(step: &Step) -> String {
+    match step.fault.ends_after() {
+        Some(Span::ZERO) => "momentary".to_owned(),
+        Some(after) => format!("ends by itself after {after}"),
+        None => format!("for {}", step.lasts),
+    }
+}
+
+fn action(fault: &Fault) -> String {
+    let way = |direction: Direction| match direction {
+        Direction::Upstream => "client to lane",
+        Direction::Downstream => "lane to client",
+        Direction::Both => "both ways",
+    };
+    match fault {
+        Fault::Latency(latency) if latency.jitter == Span::ZERO => {
+            format!(
+                "delay every chunk by {}, {}",
+                latency.delay,
+                way(latency.direction)
+            )
+        }
+        Fault::Latency(latency) => {
+            format!(
+                "delay every chunk by {} ± {}, {}",
+                latency.delay,
+                latency.jitter,
+                way(latency.direction)
+            )
+        }
+        Fault::Bandwidth(bandwidth) => format!(
+            "pace each connection to {} a second, {}",
+            bandwidth.per_second,
+            way(bandwidth.direction)
+        ),
+        Fault::Hold(_) => "hold all bytes both ways, let new connections hang".to_owned(),
+        Fault::Reset(_) => "close every connection with RST".to_owned(),
+        Fault::Refuse(_) => "close new connections with RST".to_owned(),
+        Fault::WsClose(close) => format!("send Close {} {:?} and close", close.code, close.reason),
+        Fault::RefuseUpgrade(refuse) => {
+            let retry = refuse
+                .retry_after
+                .map(|retry| format!(" and Retry-After of {retry}"));
+            format!(
+                "answer upgrades with {}{}",
+                refuse.status,
+                retry.unwrap_or_default()
+            )
+        }
+        Fault::Kill(_) => "SIGKILL".to_owned(),
+        Fault::Terminate(terminate) => format!("SIGTERM, and SIGKILL after {}", terminate.grace),
+        Fault::Pause(_) => "SIGSTOP".to_owned(),
+        Fault::TokenExpiry(expiry) => format!(
+            "take on tokens, over {}, that all expire in the same second {} later",
+            expiry.spread, expiry.after
+        ),
+    }
+}

@@ -1,0 +1,226 @@
+//! From text to scenario, and from scenario to plan.
+
+use std::collections::BTreeMap;
+
+use model::criteria::{Criteria, Phase};
+use model::event::{canonical_json, hex};
+use model::fault::{Fault, Holder};
+use model::profile::Profile;
+use model::quantity::{Rate, Span};
+use sha2::{Digest as _, Sha256};
+
+use crate::check;
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::parse as yaml;
+use crate::plan::{AbortRule, Plan, Steady, Step, TargetSettings, Workload};
+use crate::scenario::Scenario;
+use crate::settings::{Settings, lay_quick_over};
+use crate::source::Source;
+use crate::tree::Node;
+use crate::typed;
+
+/// A stream for the stale-cursor probes, with budgets so small that there soon is something to be stale against.
+const STALE_STREAM: &str = "runtime.run.stale.events";
+const STALE_BUDGETS: (u64, u64) = (20, 10);
+
+/// The node that a node fault hits when the scenario names none.
+const DEFAULT_NODE: &str = "lane";
+
+/// A target is not asked for more than this share of what it says it can admit while the fleet first connects.
+const RAMP_LOAD: f64 = 0.9;
+
+/// A scenario that can be planned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checked {
+    /// As it is written, without its short form laid over it.
+    pub scenario: Scenario,
+    /// What is probably not meant.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Reads a scenario and checks it, in its plain and in its short form.
+///
+/// # Errors
+/// Everything that is wrong with it, as far as it could be told in one go; with the warnings.
+pub fn parse(source: &Source) -> Result<Checked, Diagnostics> {
+    let mut tree = yaml::tree(source)?;
+    let mut found = Vec::new();
+    let scenario = read(&tree, source, &mut found);
+    if let Some(quick) = tree.take("quick") {
+        lay_quick_over(&mut tree, quick);
+        read(&tree, source, &mut found);
+    }
+    let warnings = Diagnostics::sort_out(found)?;
+    // Whatever keeps a scenario from being read is an error among those found.
+    let scenario = scenario.ok_or_else(|| unreadable(source))?;
+    Ok(Checked { scenario, warnings })
+}
+
+/// Resolves a scenario with a lane, a seed and settings. The settings are laid over the text before types and bounds
+/// are checked, so a wrong one is refused like a wrong line of the file.
+///
+/// # Errors
+/// What is wrong with the scenario under these settings.
+pub fn plan(
+    scenario: &Scenario,
+    source: &Source,
+    settings: &Settings,
+) -> Result<Plan, Diagnostics> {
+    if settings.clients.is_none() && settings.set.is_empty() && !settings.quick {
+        return Ok(build(scenario, settings));
+    }
+    let mut tree = yaml::tree(source)?;
+    let mut found = settings.lay_over(&mut tree);
+    let overlaid = read(&tree, source, &mut found);
+    Diagnostics::sort_out(found)?;
+    overlaid
+        .map(|scenario| build(&scenario, settings))
+        .ok_or_else(|| unreadable(source))
+}
+
+fn read(tree: &Node, source: &Source, found: &mut Vec<Diagnostic>) -> Option<Scenario> {
+    match typed::read::<Scenario>(tree, source) {
+        Ok(scenario) => {
+            found.extend(check::check(&scenario, tree, source));
+            Some(scenario)
+        }
+        Err(mistakes) => {
+            found.extend(mistakes);
+            None
+        }
+    }
+}
+
+fn unreadable(source: &Source) -> Diagnostics {
+    let place = source.place(crate::tree::Mark::START);
+    Diagnostic::error(place, "the scenario could not be read".to_owned()).into()
+}
+
+fn build(scenario: &Scenario, settings: &Settings) -> Plan {
+    let (workload, steady) = load(scenario);
+    let mut stream_budgets: BTreeMap<_, _> = [(STALE_STREAM.to_owned(), STALE_BUDGETS)].into();
+    stream_budgets.extend(
+        scenario
+            .target
+            .stream_budgets
+            .iter()
+            .map(|(stream, budget)| (stream.clone(), (budget.retention, budget.replay_budget))),
+    );
+    let mut plan = Plan {
+        scenario: scenario.name.clone(),
+        about: scenario.about.clone(),
+        lane: settings.lane,
+        seed: settings.seed,
+        workload,
+        target: TargetSettings {
+            profile: scenario.target.profile.apply(Profile::embedded()),
+            accept_rate: scenario.target.accept_rate,
+            token_rate: scenario.target.token_rate,
+            token_burst: scenario.target.token_burst,
+            stream_budgets,
+        },
+        steady,
+        steps: steps(scenario),
+        abort: scenario.abort.as_ref().map(|rule| AbortRule {
+            connected_below: rule.connected_below,
+            lasting: rule.lasting,
+        }),
+        criteria: criteria(scenario),
+        digest: String::new(),
+        defect: None,
+    };
+    plan.digest = digest(&plan);
+    plan.defect = settings.defect;
+    plan
+}
+
+/// The load and the steady state, with the ramp that the target's doors allow.
+fn load(scenario: &Scenario) -> (Workload, Steady) {
+    let (asked, target, steady) = (&scenario.workload, &scenario.target, &scenario.steady);
+    let through = |clients: u32, door: Option<Rate>| {
+        let rate = door.map_or(f64::INFINITY, Rate::as_per_second) * RAMP_LOAD;
+        Span::ZERO.max(Span::from_secs(1).scale(f64::from(clients) / rate))
+    };
+    let ramp = asked
+        .ramp
+        .max(through(asked.clients, target.accept_rate))
+        .max(through(
+            asked.clients.saturating_sub(target.token_burst),
+            target.token_rate,
+        ));
+    let stretched = Span::from_micros(ramp.as_micros() - asked.ramp.as_micros());
+    let workload = Workload {
+        clients: asked.clients,
+        shards: asked.shards,
+        streams: (1..=asked.streams)
+            .map(|n| format!("runtime.run.{n}.events"))
+            .collect(),
+        streams_per_client: asked.streams_per_client,
+        publish: asked.publish,
+        padding: u32::try_from(asked.padding.bytes()).unwrap_or(u32::MAX),
+        policy: asked.policy,
+        ramp,
+        probe_every: asked.probe_every,
+    };
+    let steady = Steady {
+        window: steady.window,
+        connected: steady.connected,
+        delivery_p99: steady.delivery_p99,
+        within: steady.within.plus(stretched),
+    };
+    (workload, steady)
+}
+
+fn steps(scenario: &Scenario) -> Vec<Step> {
+    let mut entries: Vec<_> = scenario.timeline.iter().collect();
+    entries.sort_by_key(|entry| entry.at);
+    entries
+        .into_iter()
+        .zip(1..)
+        .map(|(entry, place)| Step {
+            id: format!("f{place}-{}", entry.fault.name()),
+            at: entry.at,
+            lasts: lasts(&entry.fault, entry.lasts),
+            fault: entry.fault.clone(),
+            node: (entry.fault.holder() == Holder::Agent).then(|| {
+                entry
+                    .node
+                    .clone()
+                    .unwrap_or_else(|| DEFAULT_NODE.to_owned())
+            }),
+            share: entry.share,
+            lease: entry.lease,
+        })
+        .collect()
+}
+
+/// How long a fault lasts: its `for`, or the time it takes to end by itself.
+pub(crate) fn lasts(fault: &Fault, given: Option<Span>) -> Span {
+    fault.ends_after().or(given).unwrap_or_default()
+}
+
+fn criteria(scenario: &Scenario) -> Criteria {
+    let bounds = Phase::ALL
+        .into_iter()
+        .map(|phase| (phase, scenario.bounds.of(phase).clone()))
+        .filter(|(_, bounds)| bounds.each().next().is_some())
+        .collect();
+    Criteria {
+        affected: scenario.affected,
+        bounds,
+        steady: scenario.bounds.time_to_steady,
+        limits: scenario.limits.clone(),
+        deadline: scenario.deadline,
+    }
+}
+
+/// `sha256:<hex>` over the plan's canonical JSON without its digest and its defect.
+fn digest(plan: &Plan) -> String {
+    let mut value =
+        serde_json::to_value(plan).expect("a plan has only string keys and finite numbers");
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("digest");
+        fields.remove("defect");
+    }
+    format!("sha256:{}", hex(&Sha256::digest(canonical_json(&value))))
+}

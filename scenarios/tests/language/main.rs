@@ -1,0 +1,7 @@
+//! The language as its users meet it: texts in, diagnostics or plans out.
+
+mod library;
+mod mistakes;
+mod planning;
+mod properties;
+mod support;
