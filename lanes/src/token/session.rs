@@ -1,0 +1,64 @@
+//! The credential by which a client asks for tokens: who it is, with a mark that only who knows the target's secret
+//! can make. It stands for the session that a user of a real service would have logged in for.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use ring::hmac;
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// The organisation.
+    pub org: String,
+    /// The user.
+    pub user: String,
+}
+
+/// The credential of a user.
+#[must_use]
+pub fn session_credential(secret: &str, org: &str, user: &str) -> String {
+    let named = format!("{}.{}", BASE64.encode(org), BASE64.encode(user));
+    let mark = hmac::sign(&key(secret), named.as_bytes());
+    format!("{named}.{}", BASE64.encode(mark))
+}
+
+impl Session {
+    /// Who a credential stands for; `None` when it was not made with the secret.
+    #[must_use]
+    pub fn of(secret: &str, credential: &str) -> Option<Self> {
+        let (named, mark) = credential.rsplit_once('.')?;
+        let mark = BASE64.decode(mark).ok()?;
+        hmac::verify(&key(secret), named.as_bytes(), &mark).ok()?;
+        let (org, user) = named.split_once('.')?;
+        let text = |part: &str| String::from_utf8(BASE64.decode(part).ok()?).ok();
+        Some(Self {
+            org: text(org)?,
+            user: text(user)?,
+        })
+    }
+}
+
+fn key(secret: &str) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_stands_for_its_user_under_its_secret_only() {
+        let credential = session_credential("s", "org.a", "c0001");
+        let session = Session {
+            org: "org.a".to_owned(),
+            user: "c0001".to_owned(),
+        };
+        assert_eq!(Session::of("s", &credential), Some(session));
+        assert_eq!(Session::of("t", &credential), None);
+        let rival = session_credential("t", "org.b", "c0001");
+        let (named, _) = rival.rsplit_once('.').unwrap();
+        let (_, mark) = credential.rsplit_once('.').unwrap();
+        assert_eq!(Session::of("s", &format!("{named}.{mark}")), None);
+        assert_eq!(Session::of("s", ""), None);
+    }
+}
