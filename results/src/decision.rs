@@ -57,6 +57,32 @@ pub struct RowDecision {
     pub reason: String,
 }
 
+impl fmt::Display for Decision {
+    /// The decision, what did not pass and why, and the notes: a line each.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Decision: {}", self.decision)?;
+        writeln!(f, "Failures: {} of {} rows", self.failures, self.rows.len())?;
+        for row in &self.rows {
+            let RowDecision {
+                scenario,
+                lane,
+                trial,
+                status,
+                reason,
+            } = row;
+            if *status != Status::Passed {
+                writeln!(
+                    f,
+                    "  {scenario} on {lane}, trial {trial}: {status}: {reason}"
+                )?;
+            }
+        }
+        self.notes
+            .iter()
+            .try_for_each(|note| writeln!(f, "  note: {note}"))
+    }
+}
+
 impl Decision {
     /// The process's exit code: 0 go, 1 no-go, 3 inconclusive.
     #[must_use]

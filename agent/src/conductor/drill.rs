@@ -1,0 +1,151 @@
+//! All rows of a run: lanes side by side, trials one after the other, each judged and written as it ends.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use host::clock;
+use model::ids::Lane;
+use model::trial::Abort;
+use results::{Row, RunFolder};
+use scenarios::plan::Plan;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::diary::Diary;
+use super::node::Node;
+use super::trial::{self, Observer, Setting};
+
+/// A row to be.
+#[derive(Debug, Clone)]
+pub struct PlannedTrial {
+    /// What to do.
+    pub plan: Plan,
+    /// The trial's number, from 1.
+    pub number: u32,
+}
+
+/// A run.
+#[derive(Clone)]
+pub struct Drill {
+    /// The faultlane program, of which all processes are started.
+    pub program: PathBuf,
+    /// The run's id.
+    pub run: String,
+    /// The rows, in the order in which each lane takes them.
+    pub trials: Vec<PlannedTrial>,
+    /// Where evidence goes.
+    pub folder: Arc<Mutex<RunFolder>>,
+    /// Cancelled by Ctrl-C. Cancelled from within when a part of the harness is lost.
+    pub cancel: CancellationToken,
+    /// Who watches.
+    pub observer: Observer,
+    /// Told of each row once it is on disk.
+    pub on_row: Arc<dyn Fn(&Row) + Send + Sync>,
+}
+
+/// Runs all trials; each ends as a row in the folder. A run that is cancelled leaves the rows it did not come to
+/// absent, which the gate counts as inconclusive.
+///
+/// # Errors
+/// Evidence could not be written, or an agent not be started. Everything that was started has been ended.
+pub async fn drill(drill: Drill) -> io::Result<()> {
+    let mut by_lane: BTreeMap<Lane, Vec<PlannedTrial>> = BTreeMap::new();
+    for planned in &drill.trials {
+        by_lane
+            .entry(planned.plan.lane)
+            .or_default()
+            .push(planned.clone());
+    }
+    let mut lanes = JoinSet::new();
+    for trials in by_lane.into_values() {
+        lanes.spawn(one_lane(drill.clone(), trials));
+    }
+    let mut first_error = Ok(());
+    while let Some(ended) = lanes.join_next().await {
+        let ended = ended.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
+        if let Err(error) = ended {
+            drill.cancel.cancel();
+            first_error = first_error.and(Err(error));
+        }
+    }
+    first_error
+}
+
+async fn one_lane(drill: Drill, trials: Vec<PlannedTrial>) -> io::Result<()> {
+    for planned in trials {
+        if drill.cancel.is_cancelled() {
+            break;
+        }
+        let mut row = one_trial(&drill, &planned, None).await?;
+        // A machine that was busy with something else proves nothing: once more, and the row says so.
+        if row.invalid_by_lag().is_some() && !drill.cancel.is_cancelled() {
+            let reason = row.verdict.reason.clone();
+            row = one_trial(&drill, &planned, Some(reason)).await?;
+        }
+        let mut folder = drill.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        folder.append(&row).map_err(io::Error::other)?;
+        drop(folder);
+        (drill.on_row)(&row);
+    }
+    Ok(())
+}
+
+async fn one_trial(
+    drill: &Drill,
+    planned: &PlannedTrial,
+    repeated: Option<String>,
+) -> io::Result<Row> {
+    let PlannedTrial { plan, number } = planned;
+    let logs = {
+        let folder = drill.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        folder.keep_plan(plan, *number).map_err(io::Error::other)?;
+        folder
+            .log_dir(&plan.scenario, plan.lane, *number)
+            .map_err(io::Error::other)?
+    };
+    let name = if repeated.is_some() {
+        "trial-repeated.log"
+    } else {
+        "trial.log"
+    };
+    let diary = Diary::begin(&logs.join(name), clock::now())?;
+    let node = Node::start(&drill.program, "local", &logs)
+        .await
+        .map_err(io::Error::other)?;
+    diary.note(&format!(
+        "{} on {}, trial {number}, seed {}, {}; agent pid {}",
+        plan.scenario,
+        plan.lane,
+        plan.seed,
+        plan.digest,
+        node.pid()
+    ));
+    let setting = Setting {
+        node: &node,
+        plan,
+        run: &drill.run,
+        number: *number,
+        diary: &diary,
+        cancel: &drill.cancel,
+        observer: &drill.observer,
+    };
+    let trial = trial::run(&setting).await;
+    let agent_was_lost = matches!(trial.abort, Some(Abort::Harness(_))) && !node.answers().await;
+    let ended = node.end().await;
+    diary.note(if ended {
+        "the agent and its children have ended"
+    } else {
+        "the agent was killed"
+    });
+    if agent_was_lost {
+        // Whatever killed it may be about to kill the rest: what is on disk is safe, the rest is not begun.
+        drill.cancel.cancel();
+    }
+    let log_file = format!(
+        "{}/{name}",
+        RunFolder::log_path(&plan.scenario, plan.lane, *number)
+    );
+    Ok(results::judge(plan, &trial, *number, &log_file, repeated))
+}

@@ -1,0 +1,76 @@
+//! The agent of a trial, as a process of our own on this host. An agent that an operator runs elsewhere is spoken to
+//! in the same way; only who starts it differs.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use host::child::{self, Child, SpawnError};
+use model::role::AgentConfig;
+use tempfile::TempDir;
+
+use crate::client::Agent;
+
+const READY_WITHIN: Duration = Duration::from_secs(10);
+const END_WITHIN: Duration = Duration::from_secs(8);
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Node {
+    /// How to speak to it.
+    pub agent: Agent,
+    process: Child,
+    // Removed when the node is dropped. The agent empties it too, for the case that the conductor is killed.
+    work: TempDir,
+}
+
+impl Node {
+    /// Starts an agent: `program agent --config-stdin`.
+    ///
+    /// # Errors
+    /// The working folder could not be made, or the agent did not become ready.
+    pub async fn start(program: &Path, name: &str, log_dir: &Path) -> Result<Self, SpawnError> {
+        let start = |source: io::Error| SpawnError::Start {
+            command: "agent".to_owned(),
+            source,
+        };
+        let work = tempfile::Builder::new()
+            .prefix("faultlane-")
+            .tempdir()
+            .map_err(start)?;
+        let config = AgentConfig {
+            name: name.to_owned(),
+            state_dir: work.path().join("agent"),
+            log_dir: log_dir.to_owned(),
+        };
+        let log = log_dir.join("agent.log");
+        let process = child::spawn(program, &["agent"], &config, &log, READY_WITHIN).await?;
+        Ok(Self {
+            agent: Agent::new(process.ready.control),
+            process,
+            work,
+        })
+    }
+
+    /// Where the target's data may live. Secrets among it are why it is not in the evidence folder.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.work.path().join("agent").join("data")
+    }
+
+    /// The agent's process id.
+    #[must_use]
+    pub const fn pid(&self) -> u32 {
+        self.process.ready.pid
+    }
+
+    /// Whether it still answers.
+    pub async fn answers(&self) -> bool {
+        self.agent.status().await.is_ok()
+    }
+
+    /// Ends the agent, and with it all its children. `false` when it had to be killed.
+    pub async fn end(self) -> bool {
+        self.process.end(END_WITHIN).await
+    }
+}

@@ -1,0 +1,492 @@
+//! One execution of one plan.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::clock;
+use host::http::{CallError, Method};
+use host::timer::Timer;
+use model::fault::FaultView;
+use model::ids::{Lane, Seq, StreamId};
+use model::instant::Mono;
+use model::quantity::Span;
+use model::shard::{Episode, EpisodeFault, Finish, Ledger};
+use model::trial::{Abort, FaultRecord, Trial};
+use scenarios::plan::Plan;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::diary::Diary;
+use super::fleet::Fleet;
+use super::node::Node;
+use super::steady::{Sample, SteadyWatch};
+use super::step::{self, Outcome};
+use super::target::{LANE, PROXY, Target};
+use crate::client::Agent;
+
+const TICK: Duration = Duration::from_millis(100);
+/// How long clients that are live may take to apply the last events after the publisher has stopped.
+const SETTLE: Span = Span::from_secs(3);
+
+/// How a trial is doing, for whoever watches.
+#[derive(Debug, Clone)]
+pub struct Beat {
+    /// Which scenario.
+    pub scenario: String,
+    /// Which lane.
+    pub lane: Lane,
+    /// Which trial, from 1.
+    pub trial: u32,
+    /// What is being waited for, such as `steady` or `recovery`.
+    pub phase: &'static str,
+    /// The fleet.
+    pub sample: Sample,
+}
+
+/// Somebody who watches.
+pub type Observer = Arc<dyn Fn(Beat) + Send + Sync>;
+
+/// What a trial needs.
+pub struct Setting<'a> {
+    /// The agent that will do it all.
+    pub node: &'a Node,
+    /// What to do.
+    pub plan: &'a Plan,
+    /// The run's id: the mark of its events.
+    pub run: &'a str,
+    /// The trial's number.
+    pub number: u32,
+    /// The trial's log.
+    pub diary: &'a Diary,
+    /// Cancelled by Ctrl-C.
+    pub cancel: &'a CancellationToken,
+    /// Who watches.
+    pub observer: &'a Observer,
+}
+
+/// Executes a plan. Whatever happens, faults are undone, and what there is of evidence is in the answer.
+pub async fn run(setting: &Setting<'_>) -> Trial {
+    let started = clock::now();
+    let mut conductor = Conductor {
+        setting,
+        agent: setting.node.agent.clone(),
+        trial: Trial {
+            started,
+            ended: started,
+            started_unix_us: clock::unix_micros(),
+            steady: None,
+            time_to_steady: None,
+            relapses: 0,
+            faults: setting.plan.steps.iter().map(blank_record).collect(),
+            shards: Vec::new(),
+            shards_planned: 0,
+            ledger: None,
+            final_read: None,
+            lane: None,
+            proxy: None,
+            residue: None,
+            abort: None,
+        },
+        sample: Sample::default(),
+    };
+    let abort = conductor.walk().await.err();
+    if let Some(abort) = &abort {
+        setting.diary.note(&format!("ended early: {abort:?}"));
+    }
+    conductor.trial.abort = abort;
+    conductor.trial.ended = clock::now();
+    conductor.trial
+}
+
+fn blank_record(step: &scenarios::plan::Step) -> FaultRecord {
+    FaultRecord {
+        id: step.id.clone(),
+        fault: step.fault.clone(),
+        share: step.share,
+        view: None,
+        error: None,
+    }
+}
+
+struct Conductor<'a> {
+    setting: &'a Setting<'a>,
+    agent: Agent,
+    trial: Trial,
+    sample: Sample,
+}
+
+/// A part of the harness that does not answer ends the trial.
+fn lost(what: &'static str) -> impl Fn(CallError) -> Abort {
+    move |error| Abort::Harness(format!("{what}: {error}"))
+}
+
+impl Conductor<'_> {
+    async fn walk(&mut self) -> Result<(), Abort> {
+        let Setting {
+            node,
+            plan,
+            run,
+            diary,
+            ..
+        } = *self.setting;
+        self.beat("starting");
+        let target = Target::start(&self.agent, plan, run, &node.data_dir())
+            .await
+            .map_err(lost("the target could not be started"))?;
+        self.agent.mark_residue().await.map_err(lost("residue"))?;
+        let mut fleet = Fleet::new(self.agent.clone(), &target);
+        self.trial.shards_planned = u32::try_from(fleet.len()).unwrap_or(u32::MAX);
+        fleet
+            .start()
+            .await
+            .map_err(lost("the fleet could not be started"))?;
+        diary.note(&format!(
+            "{} clients begin to connect",
+            plan.workload.clients
+        ));
+
+        let under_way = self.until_recovered(&mut fleet).await;
+        if let Err(abort) = &under_way {
+            diary.note(&format!("cut off: {abort:?}"));
+        }
+        self.undo_everything().await;
+        let gathered = self.gather(&fleet, under_way.is_err()).await;
+        under_way.and(gathered)
+    }
+
+    /// Steady state, the timeline, the way back.
+    async fn until_recovered(&mut self, fleet: &mut Fleet) -> Result<(), Abort> {
+        let plan = self.setting.plan;
+        let began = clock::now();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+
+        let mut watch = SteadyWatch::new(plan.steady.clone());
+        loop {
+            self.wait(&mut ticks).await?;
+            if watch.push(self.tick(fleet, "steady").await?).is_some() {
+                break;
+            }
+            if clock::now().since(began) > plan.steady.within {
+                let within = plan.steady.within;
+                let why = watch.unsteady_because();
+                return Err(Abort::NotSteady(format!(
+                    "not steady within {within}: {why}"
+                )));
+            }
+        }
+        let zero = clock::now();
+        self.trial.steady = Some(zero);
+        self.setting.diary.note("steady; the timeline begins");
+        self.timeline(fleet, zero, &mut ticks).await?;
+        self.recovery(fleet, &mut ticks).await
+    }
+
+    async fn timeline(
+        &mut self,
+        fleet: &mut Fleet,
+        zero: Mono,
+        ticks: &mut tokio::time::Interval,
+    ) -> Result<(), Abort> {
+        let plan = self.setting.plan;
+        let timer = Timer::start().map_err(|error| Abort::Harness(format!("timer: {error}")))?;
+        let (sender, mut outcomes) = mpsc::unbounded_channel();
+        let mut steps = JoinSet::new();
+        for (place, planned) in plan.steps.iter().enumerate() {
+            let planned = Arc::new(planned.clone());
+            let (agent, timer, sender) = (self.agent.clone(), timer.clone(), sender.clone());
+            steps.spawn(step::walk(
+                agent, timer, place, planned, plan.seed, zero, sender,
+            ));
+        }
+        drop(sender);
+        loop {
+            tokio::select! {
+                biased;
+                outcome = outcomes.recv() => match outcome {
+                    Some((place, outcome)) => self.note(place, outcome, fleet).await?,
+                    None => return Ok(()),
+                },
+                waited = self.wait(ticks) => {
+                    waited?;
+                    self.tick(fleet, "faults").await?;
+                }
+            }
+        }
+    }
+
+    async fn note(&mut self, place: usize, outcome: Outcome, fleet: &Fleet) -> Result<(), Abort> {
+        let record = &mut self.trial.faults[place];
+        let what = format!("{} ({})", record.id, record.fault.name());
+        match outcome {
+            Outcome::Injected(view) => {
+                self.setting
+                    .diary
+                    .note(&format!("{what} injected: {}", seen(&view)));
+                record.view = Some(view);
+            }
+            Outcome::Healed(view) => {
+                self.setting
+                    .diary
+                    .note(&format!("{what} over: {}", seen(&view)));
+                record.view = Some(view);
+            }
+            Outcome::Failed(error) => {
+                self.setting.diary.note(&format!("{what} failed: {error}"));
+                record.error = Some(error.clone());
+                return Err(Abort::Harness(format!("{what}: {error}")));
+            }
+        }
+        match self.episode() {
+            Some(episode) => fleet.tell(&episode).await.map_err(lost("a shard")),
+            None => Ok(()),
+        }
+    }
+
+    /// What the clients are told of the time under fault: overlapping and successive faults are one episode.
+    fn episode(&self) -> Option<Episode> {
+        let views = || {
+            self.trial
+                .faults
+                .iter()
+                .filter_map(|record| record.view.as_ref())
+        };
+        let t0 = views().map(|view| view.injected.asked).min()?;
+        let all_healed = self.trial.faults.iter().all(|record| {
+            record
+                .view
+                .as_ref()
+                .is_some_and(|view| view.healed.is_some())
+        });
+        let healed = |record: &FaultRecord| {
+            let view = record.view.as_ref()?;
+            // A fault without a heal of its own is over, for whom it hit, when it begins.
+            let own = record.fault.ends_after().is_none();
+            Some(
+                if own {
+                    view.healed.map_or(view.injected, |healed| healed)
+                } else {
+                    view.injected
+                }
+                .asked,
+            )
+        };
+        let th = all_healed
+            .then(|| self.trial.faults.iter().filter_map(healed).max())
+            .flatten();
+        let faults = self
+            .trial
+            .faults
+            .iter()
+            .filter(|record| record.view.is_some())
+            .map(|record| EpisodeFault {
+                id: record.id.clone(),
+                fault: record.fault.clone(),
+                share: record.share,
+            })
+            .collect();
+        Some(Episode { t0, th, faults })
+    }
+
+    async fn recovery(
+        &mut self,
+        fleet: &mut Fleet,
+        ticks: &mut tokio::time::Interval,
+    ) -> Result<(), Abort> {
+        let plan = self.setting.plan;
+        let heal = self
+            .episode()
+            .and_then(|episode| episode.th)
+            .unwrap_or_else(clock::now);
+        // A fault that ends by itself (an expiry) may have its effect long after it was asked for.
+        let from = clock::now();
+        let mut watch = SteadyWatch::new(plan.steady.clone());
+        let mut steady = None;
+        let mut below = None;
+        loop {
+            self.wait(ticks).await?;
+            let sample = self.tick(fleet, "recovery").await?;
+            if steady.is_none() {
+                steady = watch.push(sample);
+                self.trial.relapses = watch.relapses();
+                self.trial.time_to_steady = steady.map(|start| start.since(heal));
+            }
+            if steady.is_some() && sample.recovered == sample.affected {
+                self.setting
+                    .diary
+                    .note("every affected client is whole, and the system is steady");
+                return Ok(());
+            }
+            let now = clock::now();
+            if now.since(from) > plan.criteria.deadline {
+                let why = watch.unsteady_because();
+                self.setting
+                    .diary
+                    .note(&format!("the deadline has passed: {why}"));
+                return Ok(());
+            }
+            if let Some(rule) = &plan.abort {
+                let limit = rule.connected_below.as_ratio() * f64::from(sample.intended);
+                let since = *below.get_or_insert(now);
+                if f64::from(sample.live) >= limit {
+                    below = None;
+                } else if now.since(since) >= rule.lasting {
+                    return Err(Abort::Limit(format!(
+                        "fewer than {} of the clients were live for {} after the last heal",
+                        rule.connected_below, rule.lasting
+                    )));
+                }
+            }
+        }
+    }
+
+    /// The next tick, unless somebody wants to stop.
+    async fn wait(&self, ticks: &mut tokio::time::Interval) -> Result<(), Abort> {
+        tokio::select! {
+            biased;
+            () = self.setting.cancel.cancelled() => Err(Abort::Operator("interrupted".to_owned())),
+            _ = ticks.tick() => Ok(()),
+        }
+    }
+
+    async fn tick(&mut self, fleet: &mut Fleet, phase: &'static str) -> Result<Sample, Abort> {
+        self.sample = fleet.tick().await.map_err(lost("a shard"))?;
+        self.beat(phase);
+        Ok(self.sample)
+    }
+
+    fn beat(&self, phase: &'static str) {
+        let Setting {
+            plan,
+            number,
+            observer,
+            ..
+        } = *self.setting;
+        observer(Beat {
+            scenario: plan.scenario.clone(),
+            lane: plan.lane,
+            trial: number,
+            phase,
+            sample: self.sample,
+        });
+    }
+
+    /// Undoes what a trial that was cut off left in force.
+    async fn undo_everything(&mut self) {
+        for record in &mut self.trial.faults {
+            let open = record.view.as_ref().is_none_or(|view| view.active);
+            if !open {
+                continue;
+            }
+            match self.agent.undo(&record.id).await {
+                Ok(view) => {
+                    self.setting
+                        .diary
+                        .note(&format!("{} undone: {}", record.id, seen(&view)));
+                    record.view = Some(view);
+                }
+                // 404: it was never injected.
+                Err(CallError::Refused { status, .. }) if status.as_u16() == 404 => {}
+                Err(error) => {
+                    let text = format!("undo: {error}");
+                    self.setting.diary.note(&format!("{}: {text}", record.id));
+                    record.error.get_or_insert(text);
+                }
+            }
+        }
+    }
+
+    /// Collects what was seen. One part that cannot be had does not keep the others away.
+    async fn gather(&mut self, fleet: &Fleet, aborted: bool) -> Result<(), Abort> {
+        self.beat("final read");
+        let mut first_error = None;
+        let mut keep = |what: &'static str, error: CallError| {
+            self.setting.diary.note(&format!("{what}: {error}"));
+            first_error.get_or_insert(Abort::Harness(format!("{what}: {error}")));
+        };
+        self.trial.ledger = fleet
+            .stop_publishing()
+            .await
+            .map_err(|error| keep("the ledger", error))
+            .ok();
+        let marks = self.trial.ledger.as_ref().map(marks).unwrap_or_default();
+        let finish = Finish {
+            marks,
+            wait: if aborted { Span::ZERO } else { SETTLE },
+            aborted,
+        };
+        // The clients are awaited before the final read: what they can still get, the lane must still have.
+        for report in fleet.finish(&finish).await {
+            match report {
+                Ok(report) => self.trial.shards.push(report),
+                Err(error) => keep("a shard's report", error),
+            }
+        }
+        if !aborted {
+            self.trial.final_read = fleet
+                .final_read()
+                .await
+                .map_err(|error| keep("the final read", error))
+                .ok();
+        }
+        self.trial.lane = status(&self.agent, LANE)
+            .await
+            .map_err(|error| keep("the lane", error))
+            .ok();
+        self.trial.proxy = status(&self.agent, PROXY)
+            .await
+            .map_err(|error| keep("the proxy", error))
+            .ok();
+        self.trial.residue = self
+            .agent
+            .residue()
+            .await
+            .map_err(|error| keep("residue", error))
+            .ok();
+        first_error.map_or(Ok(()), Err)
+    }
+}
+
+async fn status<T: DeserializeOwned>(agent: &Agent, child: &str) -> Result<T, CallError> {
+    agent
+        .call_child(child, Method::GET, "/status", &(), Duration::from_secs(2))
+        .await
+}
+
+/// The highest acknowledged seq by stream.
+fn marks(ledger: &Ledger) -> BTreeMap<StreamId, Seq> {
+    let highest = |runs: &model::shard::SeqRuns| {
+        runs.iter()
+            .map(|(seq, _, length)| seq + length - 1)
+            .max()
+            .unwrap_or(0)
+    };
+    ledger
+        .streams
+        .iter()
+        .map(|(stream, held)| (stream.clone(), highest(&held.acknowledged)))
+        .collect()
+}
+
+fn seen(view: &FaultView) -> String {
+    let figures: Vec<String> = view
+        .observation
+        .figures
+        .iter()
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect();
+    let lapsed = if view.lapsed {
+        ", its lease had lapsed"
+    } else {
+        ""
+    };
+    format!(
+        "{} bitten; {}{lapsed}",
+        view.observation.bitten,
+        figures.join(", ")
+    )
+}

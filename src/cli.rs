@@ -1,0 +1,235 @@
+//! What can be typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use model::ids::Lane;
+use model::quantity::{Rate, Span};
+
+/// Chaos drills for real-time sync services, with a verdict that can be recomputed from its evidence.
+///
+/// Exit codes: 0 go, 1 no-go, 2 usage or invalid scenario, 3 inconclusive, 4 could not run.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The standard drill: restart, partition, token-expiry-storm and reconnect-storm, on both lanes.
+    Drill(DrillArgs),
+    /// One scenario.
+    Run {
+        /// The name of a library scenario, or a YAML file.
+        scenario: Option<String>,
+        #[command(flatten)]
+        drill: DrillArgs,
+    },
+    /// Validate scenarios, with source snippets.
+    Check {
+        /// YAML files, or names of library scenarios.
+        #[arg(required = true)]
+        scenarios: Vec<String>,
+        /// Override a setting, as for `run`.
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+    },
+    /// The exact timeline of a scenario, and what each step does and undoes.
+    Plan {
+        /// The name of a library scenario, or a YAML file.
+        scenario: String,
+        #[command(flatten)]
+        plan: PlanArgs,
+        /// The lane.
+        #[arg(long, default_value_t = Lane::Spacetime)]
+        lane: Lane,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The scenarios of the library.
+    Scenarios,
+    /// Recompute the verdict from an evidence folder.
+    Gate {
+        /// The folder that a drill wrote.
+        dir: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The supervisor of a node: faults, leases, journal, children.
+    Agent(ConfigStdin),
+    /// The fault-injecting proxy.
+    Proxy {
+        #[command(flatten)]
+        config: ConfigStdin,
+        /// Where clients connect.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+        /// Where the lane is.
+        #[arg(long, required_unless_present = "config_stdin")]
+        upstream: Option<SocketAddr>,
+    },
+    /// A slice of the client fleet, a publisher, or probes.
+    Shard(ConfigStdin),
+    /// An embedded lane server.
+    Lane {
+        /// Which protocol.
+        lane: Lane,
+        #[command(flatten)]
+        config: ConfigStdin,
+        #[command(flatten)]
+        lane_args: LaneArgs,
+    },
+    /// The embedded token service.
+    Tokens {
+        #[command(flatten)]
+        config: ConfigStdin,
+        #[command(flatten)]
+        tokens: TokensArgs,
+    },
+    /// Run a program that ends when this process's stdin does.
+    Guard {
+        /// The program and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+}
+
+impl Command {
+    /// Processes log what they do; commands that a person runs keep quiet.
+    pub(crate) const fn default_log_filter(&self) -> &'static str {
+        match self {
+            Self::Agent(_)
+            | Self::Proxy { .. }
+            | Self::Shard(_)
+            | Self::Lane { .. }
+            | Self::Tokens { .. }
+            | Self::Guard { .. } => "info",
+            _ => "error",
+        }
+    }
+}
+
+/// How a child process of an agent is started.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigStdin {
+    /// Take the configuration from the first line on stdin, and end when stdin does.
+    #[arg(long)]
+    pub(crate) config_stdin: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// The seed of every random choice.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// How many clients, on each lane.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) clients: Option<u32>,
+    /// Override a setting of the scenario, such as bounds.recovery.p99=5s. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// A short form with few clients, for CI: the whole drill ends within 40 s.
+    #[arg(long)]
+    pub(crate) quick: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrillArgs {
+    #[command(flatten)]
+    pub(crate) plan: PlanArgs,
+    /// The run's folder, which must not hold a run yet [default: output/chaos/spacetime/TIMESTAMP].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output_dir: Option<PathBuf>,
+    /// Only this lane [default: both].
+    #[arg(long)]
+    pub(crate) lane: Option<Lane>,
+    /// How often each scenario is run on each lane.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) trials: u32,
+    /// Plant a defect that the drill must catch; `list` names them.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) defect: Option<String>,
+    /// Print the decision and the rows as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which of the embedded lane's manners to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProfileArg {
+    /// The field's numbers scaled to seconds, and stricter than a real server.
+    Embedded,
+    /// As a real server behaves, with the field's numbers.
+    Real,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LaneArgs {
+    /// Where to listen for clients.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub(crate) listen: SocketAddr,
+    /// Where the log lives.
+    #[arg(long, required_unless_present = "config_stdin")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Its manners.
+    #[arg(long, value_enum, default_value_t = ProfileArg::Embedded)]
+    pub(crate) profile: ProfileArg,
+    /// Upgrades per second beyond which 503 is answered.
+    #[arg(long)]
+    pub(crate) accept_rate: Option<Rate>,
+    /// The database name in spacetime URLs.
+    #[arg(long, default_value = "sync")]
+    pub(crate) database: String,
+    /// The base URL of the token service.
+    #[arg(long, default_value = "http://127.0.0.1:4000")]
+    pub(crate) issuer: String,
+    /// The token service's shared keys (khala).
+    #[arg(long, default_value = "keys.json")]
+    pub(crate) key_file: PathBuf,
+    /// What publishers present as Bearer token.
+    #[arg(
+        long,
+        env = "FAULTLANE_PUBLISH_SECRET",
+        hide_env_values = true,
+        default_value = "publish"
+    )]
+    pub(crate) publish_secret: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokensArgs {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:4000")]
+    pub(crate) listen: SocketAddr,
+    /// Where to write the keys that the khala lane shares.
+    #[arg(long, default_value = "keys.json")]
+    pub(crate) key_file: PathBuf,
+    /// Lifetime of a token where a request names none.
+    #[arg(long, default_value = "300s")]
+    pub(crate) ttl: Span,
+    /// A token is to be refreshed so long before it expires.
+    #[arg(long, default_value = "30s")]
+    pub(crate) refresh_lead: Span,
+    /// Tokens per second beyond which 429 is answered.
+    #[arg(long)]
+    pub(crate) rate: Option<Rate>,
+    /// Tokens that may be issued at once before the rate bites.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) burst: u32,
+    /// From which session credentials are derived.
+    #[arg(
+        long,
+        env = "FAULTLANE_SESSION_SECRET",
+        hide_env_values = true,
+        default_value = "session"
+    )]
+    pub(crate) session_secret: String,
+    /// ORG=STREAM[,STREAM…]: which organisation owns which streams. May be repeated.
+    #[arg(long = "tenant", value_name = "ORG=STREAMS")]
+    pub(crate) tenants: Vec<String>,
+}

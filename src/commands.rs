@@ -1,0 +1,51 @@
+//! The commands, one file each.
+
+use crate::cli::Command;
+use crate::exit::{Error, Exit};
+
+mod check;
+mod drill;
+mod gate;
+mod plan;
+mod processes;
+mod source;
+
+/// Does what was typed.
+pub(crate) fn execute(command: Command) -> Result<Exit, Error> {
+    match command {
+        Command::Drill(args) => drill::drill(args),
+        Command::Run { scenario, drill } => drill::run(scenario.as_deref(), drill),
+        Command::Check { scenarios, set } => check::check(&scenarios, &set),
+        Command::Plan {
+            scenario,
+            plan,
+            lane,
+            json,
+        } => plan::plan(&scenario, &plan, lane, json),
+        Command::Scenarios => plan::list(),
+        Command::Gate { dir, json } => gate::gate(&dir, json),
+        Command::Agent(config) => processes::agent(&config),
+        Command::Proxy {
+            config,
+            listen,
+            upstream,
+        } => processes::proxy(&config, listen, upstream),
+        Command::Shard(config) => processes::shard(&config),
+        Command::Lane {
+            lane,
+            config,
+            lane_args,
+        } => processes::lane(lane, &config, lane_args),
+        Command::Tokens { config, tokens } => processes::tokens(&config, tokens),
+        Command::Guard { command } => processes::guard(&command),
+    }
+}
+
+/// Writes to stdout. A reader that went away (`| head`) is not an error.
+pub(crate) fn print(text: &str) {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+}

@@ -1,0 +1,237 @@
+//! `faultlane drill` and `faultlane run`.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use agent::conductor::{Drill, PlannedTrial};
+use chrono::{SecondsFormat, Utc};
+use model::defect::Defect;
+use model::ids::Lane;
+use results::{PlannedRow, Row, RunFolder, RunRecord, SCHEMA_VERSION, Status};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{gate, plan, print, processes, source};
+use crate::cli::DrillArgs;
+use crate::exit::{Error, Exit};
+use crate::progress::Progress;
+
+/// The standard drill, in this order.
+const STANDARD: [&str; 4] = [
+    "restart",
+    "partition",
+    "token-expiry-storm",
+    "reconnect-storm",
+];
+
+pub(super) fn drill(args: DrillArgs) -> Result<Exit, Error> {
+    execute(&STANDARD, args)
+}
+
+pub(super) fn run(scenario: Option<&str>, args: DrillArgs) -> Result<Exit, Error> {
+    match scenario {
+        Some(name) => execute(&[name], args),
+        None if args.defect.as_deref() == Some("list") => execute(&[], args),
+        None => Err(Error::usage(format!(
+            "which scenario? The library has {}; or name a YAML file",
+            scenarios::library::names().join(", ")
+        ))),
+    }
+}
+
+fn execute(names: &[&str], args: DrillArgs) -> Result<Exit, Error> {
+    let defect = match args.defect.as_deref() {
+        Some("list") => return Ok(list_defects()),
+        Some(name) => Some(name.parse::<Defect>().map_err(Error::usage)?),
+        None => None,
+    };
+    let trials = plan_all(names, &args, defect)?;
+    preflight(&trials)?;
+
+    let now = Utc::now();
+    let stamp = now.format("%Y%m%dT%H%M%SZ").to_string();
+    let dir = args
+        .output_dir
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("output/chaos/spacetime").join(&stamp));
+    let run = format!("{stamp}-{}", std::process::id());
+    let record = RunRecord {
+        schema_version: SCHEMA_VERSION,
+        run: run.clone(),
+        started: now.to_rfc3339_opts(SecondsFormat::Millis, true),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        seed: args.plan.seed,
+        settings: settings(names, &args),
+        rows: trials.iter().map(planned_row).collect(),
+    };
+    let folder = RunFolder::create(&dir, &record).map_err(Error::could_not_run)?;
+    let folder = Arc::new(Mutex::new(folder));
+    let program = std::env::current_exe().map_err(Error::could_not_run)?;
+
+    let progress = Progress::new();
+    progress.say(&format!(
+        "{} trials; evidence: {}",
+        trials.len(),
+        dir.display()
+    ));
+    let cancel = CancellationToken::new();
+    let rows: Arc<Mutex<Vec<Row>>> = Arc::default();
+    let on_row = {
+        let (progress, rows) = (Arc::clone(&progress), Arc::clone(&rows));
+        Arc::new(move |row: &Row| {
+            progress.say(&headline(row));
+            rows.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(row.clone());
+        })
+    };
+    let walk = Drill {
+        program,
+        run,
+        trials,
+        folder: Arc::clone(&folder),
+        cancel: cancel.clone(),
+        observer: progress.observer(),
+        on_row,
+    };
+    let ended = processes::runtime()?.block_on(async {
+        tokio::spawn(until_interrupted(cancel, Arc::clone(&progress)));
+        agent::conductor::drill(walk).await
+    });
+    progress.done();
+    let folder = Arc::into_inner(folder).expect("whoever else held it has ended");
+    let folder = folder.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let decision = folder.finish().map_err(Error::could_not_run)?;
+    let rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+    if args.json {
+        let text = serde_json::to_string_pretty(&json!({"decision": decision, "rows": *rows}))
+            .map_err(Error::could_not_run)?;
+        print(&format!("{text}\n"));
+    } else {
+        print(&results::table(&rows));
+        for row in rows.iter().filter(|row| row.status != Status::Passed) {
+            print(&results::explain(row));
+        }
+        print(&format!("{decision}Evidence: {}\n", dir.display()));
+    }
+    ended.map_err(Error::could_not_run)?;
+    Ok(gate::exit(&decision))
+}
+
+/// One line as a row ends.
+fn headline(row: &Row) -> String {
+    let Row {
+        lane,
+        scenario,
+        trial,
+        status,
+        verdict,
+        duration_seconds,
+        ..
+    } = row;
+    format!(
+        "{lane:<9} {scenario:<18} #{trial} {status} after {duration_seconds:.1} s: {}",
+        verdict.reason
+    )
+}
+
+fn plan_all(
+    names: &[&str],
+    args: &DrillArgs,
+    defect: Option<Defect>,
+) -> Result<Vec<PlannedTrial>, Error> {
+    let lanes = args
+        .lane
+        .map_or_else(|| Lane::ALL.to_vec(), |lane| vec![lane]);
+    let mut trials = Vec::new();
+    for name in names {
+        let (scenario, source) = source::load(name)?;
+        for lane in &lanes {
+            for number in 1..=args.trials {
+                let mut settings = plan::settings(&args.plan, *lane)?;
+                // Each trial makes choices of its own; the first those of the seed that was given.
+                settings.seed = args.plan.seed.wrapping_add(u64::from(number) - 1);
+                settings.defect = defect;
+                let plan = scenarios::plan(&scenario, &source, &settings).map_err(Error::usage)?;
+                trials.push(PlannedTrial { plan, number });
+            }
+        }
+    }
+    Ok(trials)
+}
+
+/// A client costs a shard one descriptor and a proxy two.
+fn preflight(trials: &[PlannedTrial]) -> Result<(), Error> {
+    const RESERVE: u64 = 200;
+    let limit = agent::preflight::descriptors_per_process();
+    for PlannedTrial { plan, .. } in trials {
+        let needed = 2 * u64::from(plan.workload.clients) + RESERVE;
+        if needed > limit {
+            return Err(Error::could_not_run(format!(
+                "{} clients need {needed} descriptors in the proxy, and a process may have {limit} here: \
+                 ask for at most {} clients, or raise `ulimit -n`",
+                plan.workload.clients,
+                limit.saturating_sub(RESERVE) / 2
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn planned_row(planned: &PlannedTrial) -> PlannedRow {
+    PlannedRow {
+        scenario: planned.plan.scenario.clone(),
+        lane: planned.plan.lane,
+        trial: planned.number,
+        plan_digest: planned.plan.digest.clone(),
+    }
+}
+
+fn settings(names: &[&str], args: &DrillArgs) -> serde_json::Value {
+    json!({
+        "scenarios": names,
+        "target": "embedded",
+        "lane": args.lane,
+        "clients": args.plan.clients,
+        "trials": args.trials,
+        "set": args.plan.set,
+        "quick": args.plan.quick,
+        "defect": args.defect,
+    })
+}
+
+fn list_defects() -> Exit {
+    for defect in Defect::ALL {
+        let lanes: Vec<_> = defect.lanes().iter().map(|lane| lane.name()).collect();
+        print(&format!(
+            "{:<24} {:<22} {:<20} {}\n",
+            defect.name(),
+            defect.anomaly().name(),
+            defect.scenario(),
+            lanes.join(", ")
+        ));
+    }
+    Exit::Go
+}
+
+/// The first Ctrl-C (or SIGTERM) winds up; a second one ends at once, and the children with their stdin.
+async fn until_interrupted(cancel: CancellationToken, progress: Arc<Progress>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return;
+    };
+    for first in [true, false] {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if !first {
+            std::process::exit(130);
+        }
+        progress.say("stopping: undoing every fault and closing the fleet (again to end at once)");
+        cancel.cancel();
+    }
+}

@@ -1,0 +1,166 @@
+//! The processes: each parses its configuration, hands it to its crate, and ends on a signal or with its stdin.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+
+use host::child;
+use model::ids::Lane;
+use model::profile::Profile;
+use model::quantity::Span;
+use model::role::{LaneConfig, ProxyConfig, TokensConfig};
+use serde::de::DeserializeOwned;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{ConfigStdin, LaneArgs, ProfileArg, TokensArgs};
+use crate::exit::{Error, Exit};
+
+pub(super) fn agent(config: &ConfigStdin) -> Result<Exit, Error> {
+    serve(
+        &only_stdin(config)?,
+        || unreachable!("checked"),
+        agent::main,
+    )
+}
+
+pub(super) fn shard(config: &ConfigStdin) -> Result<Exit, Error> {
+    serve(
+        &only_stdin(config)?,
+        || unreachable!("checked"),
+        lanes::shard::main,
+    )
+}
+
+pub(super) fn proxy(
+    config: &ConfigStdin,
+    listen: SocketAddr,
+    upstream: Option<SocketAddr>,
+) -> Result<Exit, Error> {
+    let typed = || ProxyConfig {
+        listen,
+        upstream: upstream.expect("clap requires it"),
+    };
+    serve(config, typed, proxy::main)
+}
+
+pub(super) fn lane(lane: Lane, config: &ConfigStdin, args: LaneArgs) -> Result<Exit, Error> {
+    let strict = args.profile == ProfileArg::Embedded;
+    let typed = move || LaneConfig {
+        lane,
+        listen: args.listen,
+        data_dir: args.data_dir.expect("clap requires it"),
+        profile: if strict {
+            Profile::embedded()
+        } else {
+            Profile::field()
+        },
+        strict,
+        accept_rate: args.accept_rate,
+        database: args.database,
+        issuer: args.issuer,
+        key_file: args.key_file,
+        publish_secret: args.publish_secret,
+        stream_budgets: [].into(),
+        defect: None,
+    };
+    serve(config, typed, embedded::lane::main)
+}
+
+pub(super) fn tokens(config: &ConfigStdin, args: TokensArgs) -> Result<Exit, Error> {
+    let tenants = args
+        .tenants
+        .iter()
+        .map(|tenant| match tenant.split_once('=') {
+            Some((org, streams)) if !org.is_empty() => Ok((
+                org.to_owned(),
+                streams.split(',').map(str::to_owned).collect(),
+            )),
+            _ => Err(Error::usage(format!(
+                "--tenant {tenant}: write ORG=STREAM[,STREAM…]"
+            ))),
+        })
+        .collect::<Result<_, _>>()?;
+    let typed = move || TokensConfig {
+        listen: args.listen,
+        key_file: args.key_file,
+        session_secret: args.session_secret,
+        ttl: args.ttl,
+        ttl_limits: (
+            Span::from_secs(2).min(args.ttl),
+            Span::from_secs(900).max(args.ttl),
+        ),
+        refresh_lead: args.refresh_lead,
+        rate: args.rate,
+        burst: args.burst,
+        tenants,
+        defect: None,
+    };
+    serve(config, typed, embedded::tokens::main)
+}
+
+pub(super) fn guard(command: &[std::ffi::OsString]) -> Result<Exit, Error> {
+    let (program, args) = command.split_first().expect("clap requires it");
+    let code = runtime()?
+        .block_on(agent::guard::main(program, args))
+        .map_err(|error| Error::could_not_run(format!("{}: {error}", program.display())))?;
+    Ok(Exit::Other(code))
+}
+
+/// A process that makes no sense by hand.
+fn only_stdin(config: &ConfigStdin) -> Result<ConfigStdin, Error> {
+    if config.config_stdin {
+        Ok(ConfigStdin { config_stdin: true })
+    } else {
+        Err(Error::usage(
+            "this process is started by a drill: it takes its configuration by --config-stdin",
+        ))
+    }
+}
+
+/// Runs a process until SIGTERM, SIGINT or, where it is somebody's child, the end of stdin.
+fn serve<C, F>(
+    source: &ConfigStdin,
+    typed: impl FnOnce() -> C,
+    main: impl FnOnce(C, CancellationToken) -> F,
+) -> Result<Exit, Error>
+where
+    C: DeserializeOwned,
+    F: Future<Output = io::Result<()>>,
+{
+    let (config, shutdown) = if source.config_stdin {
+        (
+            child::read_config().map_err(Error::usage)?,
+            child::until_stdin_ends(),
+        )
+    } else {
+        (typed(), CancellationToken::new())
+    };
+    runtime()?
+        .block_on(async {
+            let (mut terminate, mut interrupt) = (
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+            );
+            let on_signal = shutdown.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                on_signal.cancel();
+            });
+            main(config, shutdown).await
+        })
+        .map_err(Error::could_not_run)?;
+    Ok(Exit::Go)
+}
+
+/// Two workers: the machine is shared with the rest of the drill, and no process of it needs more.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(Error::could_not_run)
+}

@@ -1,0 +1,35 @@
+//! Scenarios as they are named on the command line.
+
+use std::path::Path;
+
+use scenarios::{Scenario, Source, library};
+
+use crate::exit::Error;
+
+/// Reads, parses and checks a library scenario or a file. Warnings go to stderr.
+pub(super) fn load(name: &str) -> Result<(Scenario, Source), Error> {
+    let source = find(name)?;
+    let checked = scenarios::parse(&source).map_err(Error::usage)?;
+    for warning in &checked.warnings {
+        eprintln!("{warning}");
+    }
+    Ok((checked.scenario, source))
+}
+
+fn find(name: &str) -> Result<Source, Error> {
+    if let Some(text) = library::source(name) {
+        return Ok(Source {
+            name: format!("{name}.yaml"),
+            text: text.to_owned(),
+        });
+    }
+    let path = Path::new(name);
+    let looks_like_a_file = path.extension().is_some() || name.contains('/') || path.exists();
+    if !looks_like_a_file {
+        return Err(Error::usage(format!(
+            "there is no scenario `{name}`: the library has {}; for a file, name its path",
+            library::names().join(", ")
+        )));
+    }
+    Source::read(path).map_err(Error::usage)
+}

@@ -1,0 +1,97 @@
+//! The four scenarios on both lanes, and that their faults are real.
+
+use serde_json::Value;
+
+use crate::support::{Evidence, machine, output};
+
+/// One quick drill serves all questions here: it is the dearest thing in these tests.
+#[test]
+fn the_quick_drill_is_a_go_with_faults_that_were_seen_to_bite() {
+    let _machine = machine();
+    let evidence = Evidence::new();
+    let finished = output(&["drill", "--quick", "--output-dir", evidence.arg()]).expect_code(0);
+    finished.says("GO");
+
+    let rows = evidence.rows();
+    assert_eq!(rows.len(), 8, "four scenarios on two lanes");
+    for row in &rows {
+        let name = format!("{} on {}", row["scenario"], row["lane"]);
+        assert_eq!(row["status"], "passed", "{name}: {}", row["verdict"]);
+        assert!(
+            row["duration_seconds"]
+                .as_f64()
+                .is_some_and(|seconds| seconds > 1.0),
+            "{name}"
+        );
+        let log = row["log_file"].as_str().expect("log_file");
+        assert!(evidence.file(log).contains("injected"), "{name}: {log}");
+        for fault in row["faults"].as_array().expect("faults") {
+            assert!(
+                fault["observation"]["bitten"].as_u64() > Some(0),
+                "{name}: {fault}"
+            );
+        }
+        let recovery = &row["phases"]["recovery"];
+        assert!(recovery["count"].as_u64() > Some(0), "{name}: {recovery}");
+        let histogram = recovery["histogram"]["v2_deflate_base64"]
+            .as_str()
+            .expect("a histogram");
+        assert!(histogram.starts_with("HISTF"), "{name}");
+        assert!(
+            row["anomalies"]
+                .as_object()
+                .is_none_or(serde_json::Map::is_empty),
+            "{name}: {}",
+            row["anomalies"]
+        );
+    }
+    for row in of(&rows, "restart") {
+        let figures = &row["faults"][0]["observation"]["figures"];
+        let pids = (
+            figures["pid_before"].as_u64(),
+            figures["pid_after"].as_u64(),
+        );
+        assert!(
+            pids.0.is_some() && pids.1.is_some() && pids.0 != pids.1,
+            "{figures}"
+        );
+    }
+    for row in of(&rows, "partition") {
+        let figures = &row["faults"][0]["observation"]["figures"];
+        assert_eq!(figures["bytes_forwarded_while_held"], 0, "{figures}");
+        assert!(figures["connections_held"].as_u64() > Some(0), "{figures}");
+    }
+    for row in of(&rows, "reconnect-storm") {
+        assert!(
+            row["proxy"]["refused_with_retry_after"].as_u64() > Some(0),
+            "{}",
+            row["proxy"]
+        );
+    }
+    for row in of(&rows, "token-expiry-storm") {
+        let refused = &row["lane_status"];
+        let expired = refused["expired_live"].as_u64().unwrap_or(0)
+            + refused["refused"]["token_expired"].as_u64().unwrap_or(0);
+        assert!(expired > 0, "{refused}");
+    }
+    assert!(
+        evidence.logs().contains("token_expired"),
+        "the lane's log names the refusal"
+    );
+
+    let summary = evidence.file("SUMMARY.md");
+    assert!(
+        summary.contains("Failures: 0") && summary.contains("embedded"),
+        "{summary}"
+    );
+    output(&["gate", evidence.arg()]).expect_code(0).says("GO");
+}
+
+fn of<'a>(rows: &'a [Value], scenario: &str) -> Vec<&'a Value> {
+    let found: Vec<_> = rows
+        .iter()
+        .filter(|row| row["scenario"] == scenario)
+        .collect();
+    assert_eq!(found.len(), 2, "{scenario} on two lanes");
+    found
+}

@@ -1,0 +1,19 @@
+//! The whole binary, over real sockets and processes.
+//!
+//! ```text
+//! support         running faultlane, reading evidence
+//! command_line    usage, exit codes, plans
+//! bad_scenarios   what is refused, and how it is said
+//! drills          the four scenarios on both lanes, and that their faults are real
+//! verdicts        planted defects and impossible bounds: the verdict can fail
+//! crashes         SIGKILL of the conductor and of the agent, Ctrl-C
+//! processes       the processes by themselves, and the guard
+//! ```
+
+mod bad_scenarios;
+mod command_line;
+mod crashes;
+mod drills;
+mod processes;
+mod support;
+mod verdicts;
