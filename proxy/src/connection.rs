@@ -100,7 +100,8 @@ impl Connection {
 
     pub(crate) async fn run(mut self) {
         let end = self.drive().await;
-        self.finish(end).await;
+        // Boxed: its buffers would otherwise be a part of every open connection.
+        Box::pin(self.finish(end)).await;
     }
 
     async fn drive(&mut self) -> End {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hyper::StatusCode;
+use host::http::StatusCode;
 use model::fault::RefuseUpgrade;
 
 use super::{Bites, Rule, get, named};

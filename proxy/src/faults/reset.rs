@@ -1,4 +1,5 @@
-//! Reset: both sockets of a connection are closed with RST. What was under way is lost, as it is when a host dies.
+//! Reset: both sockets of a connection are closed with RST. What was under way is lost, as it is when a host dies. It
+//! does not wait for a hold to end.
 
 use std::collections::BTreeMap;
 

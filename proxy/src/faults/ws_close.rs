@@ -1,5 +1,6 @@
 //! WebSocket close: the client gets a Close frame between two frames of the lane's, then both sides are closed. It is
 //! for connections that were upgraded; others are left alone.
+//! Under a hold it is sent when that ends.
 
 use std::collections::BTreeMap;
 
