@@ -109,6 +109,9 @@ impl<H: Holder> Leased<H> {
         let turn = self.turn(id);
         let _turn = turn.lock().await;
         if let Err(error) = self.holder.undo(id, lapsed).await {
+            if error.status == StatusCode::NOT_FOUND {
+                return; // Its injection failed: there is nothing to undo.
+            }
             tracing::error!(fault = id, %error, "the undo failed; it is tried again in 100 ms");
             self.leases()
                 .grant(id, clock::now(), model::quantity::Span::from_millis(100));

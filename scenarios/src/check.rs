@@ -37,6 +37,7 @@ pub(crate) fn check(scenario: &Scenario, tree: &Node, source: &Source) -> Vec<Di
     checks.criteria(scenario);
     checks.deadline(scenario);
     checks.abort(scenario);
+    checks.quick(scenario);
     checks.found
 }
 
@@ -389,6 +390,21 @@ impl Checks<'_> {
             );
             let hint = format!("choose less than {}, or remove the rule", scenario.deadline);
             self.warning(&["abort", "lasting"], message, hint);
+        }
+    }
+
+    fn quick(&mut self, scenario: &Scenario) {
+        let nested = scenario
+            .quick
+            .as_ref()
+            .is_some_and(|quick| quick.contains_key("quick"));
+        if nested {
+            let message = "the short form has no short form of its own";
+            self.error(
+                &["quick", "quick"],
+                message,
+                "move its settings one level up",
+            );
         }
     }
 }

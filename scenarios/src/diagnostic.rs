@@ -86,10 +86,13 @@ impl fmt::Display for Diagnostic {
             Severity::Warning => "warning",
         };
         write!(f, "{severity}: {}", printable(&self.message))?;
+        let gutter = match &self.place {
+            Place::File { mark, .. } => " ".repeat(mark.line.to_string().len()),
+            Place::Setting(_) => " ".to_owned(),
+        };
         match &self.place {
-            Place::Setting(setting) => write!(f, "\n --> {}", printable(setting))?,
+            Place::Setting(setting) => write!(f, "\n{gutter}--> {}", printable(setting))?,
             Place::File { name, mark, text } => {
-                let gutter = " ".repeat(mark.line.to_string().len());
                 write!(
                     f,
                     "\n{gutter}--> {}:{}:{}",
@@ -111,7 +114,7 @@ impl fmt::Display for Diagnostic {
             }
         }
         match &self.hint {
-            Some(hint) => write!(f, "\n  = hint: {}", printable(hint)),
+            Some(hint) => write!(f, "\n{gutter} = hint: {}", printable(hint)),
             None => Ok(()),
         }
     }
@@ -215,8 +218,7 @@ mod tests {
             "unknown field `cleints`".to_owned(),
         )
         .hint("did you mean `clients`?");
-        let expected = "error: unknown field `cleints`\n  --> a.yaml:12:3\n   |\n12 |   cleints: 5\n   |   ^^^^^^^\n  \
-                        = hint: did you mean `clients`?";
+        let expected = "error: unknown field `cleints`\n  --> a.yaml:12:3\n   |\n12 |   cleints: 5\n   |   ^^^^^^^\n   = hint: did you mean `clients`?";
         assert_eq!(diagnostic.to_string(), expected);
     }
 

@@ -5,9 +5,10 @@ use std::rc::Rc;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
+use serde_yaml::budget::BudgetBreach;
 use serde_yaml::{
-    DefaultMessageFormatter, DuplicateKeyPolicy, Location, MergeKeyPolicy, MessageFormatter as _,
-    Options, Spanned,
+    DuplicateKeyPolicy, Error, Location, MergeKeyPolicy, MessageFormatter as _, Options, Spanned,
+    UserMessageFormatter,
 };
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Place};
@@ -54,15 +55,51 @@ fn read(text: &str, place: impl Fn(Mark) -> Place) -> Result<Node, Diagnostics> 
     serde_yaml::from_str_with_options(text, options()).map_err(|error| {
         let error = error.without_snippet();
         let mark = error.location().map_or(Mark::START, mark);
-        let message = DefaultMessageFormatter.format_message(error).into_owned();
-        let hint = hint(&message);
-        let diagnostic = Diagnostic::error(place(mark), message);
-        match hint {
-            Some(hint) => diagnostic.hint(hint),
-            None => diagnostic,
-        }
-        .into()
+        let (message, hint) = explain(error);
+        Diagnostic::error(place(mark), message).hint(hint).into()
     })
+}
+
+/// The YAML library's errors in this language's words: what is wrong, and what to do.
+fn explain(error: &Error) -> (String, &'static str) {
+    const SMALL: &str =
+        "a scenario is small: some hundred values, nested a few levels, with few aliases";
+    match error {
+        Error::Budget {
+            breach: BudgetBreach::Documents { .. },
+            ..
+        }
+        | Error::MultipleDocuments { .. } => (
+            "there is a second YAML document".to_owned(),
+            "one file holds one scenario: remove the `---`",
+        ),
+        Error::Budget { breach, .. } => (
+            format!("the YAML is larger than a scenario may be ({breach:?})"),
+            SMALL,
+        ),
+        Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. }
+        | Error::AliasReplayCounterOverflow { .. } => (
+            "the aliases expand to more than a scenario may be".to_owned(),
+            SMALL,
+        ),
+        Error::DuplicateMappingKey { key, .. } => {
+            let key = key
+                .as_ref()
+                .map(|key| format!(" `{key}`"))
+                .unwrap_or_default();
+            (format!("duplicate key{key}"), "give each key once")
+        }
+        Error::MergeKeyNotAllowed { .. } => (
+            "merge keys (`<<`) are not supported".to_owned(),
+            "write the settings out",
+        ),
+        other => (
+            UserMessageFormatter.format_message(other).into_owned(),
+            "check the indentation (spaces, no tabs), the quotes and the brackets here and just before",
+        ),
+    }
 }
 
 /// Far above what any scenario needs, far below what could hurt. Merge keys are refused because what they bring in has
@@ -88,22 +125,6 @@ fn options() -> Options {
         duplicate_keys: DuplicateKeyPolicy::Error,
         merge_keys: MergeKeyPolicy::Error,
         with_snippet: false,
-    }
-}
-
-fn hint(message: &str) -> Option<&'static str> {
-    let lower = message.to_ascii_lowercase();
-    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    if has(&["budget", "limit", "replay", "too deep", "nesting", "exceed"]) {
-        Some("a scenario is small: some hundred values, nested a few levels, with few aliases")
-    } else if has(&["duplicate"]) {
-        Some("give each key once")
-    } else if has(&["multiple"]) {
-        Some("one file holds one scenario: remove the `---` between the documents")
-    } else if has(&["merge key"]) {
-        Some("write the settings out; `<<` is not supported")
-    } else {
-        None
     }
 }
 

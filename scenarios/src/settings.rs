@@ -80,7 +80,7 @@ impl Settings {
     }
 }
 
-/// The short form has no short form of its own: a `quick` in it is left for the check of unknown fields to find.
+/// Anything but a map is left for the types to refuse.
 pub(crate) fn lay_quick_over(tree: &mut Node, quick: Node) {
     if matches!(quick.value, Value::Map(_)) {
         tree.overlay(quick);

@@ -20,7 +20,7 @@ pub struct Node {
     /// How to speak to it.
     pub agent: Agent,
     process: Child,
-    // Removed when the node is dropped. The agent empties it too, for the case that the conductor is killed.
+    // Removed with the node. The agent removes it too, for the case that the conductor is killed.
     work: TempDir,
 }
 
@@ -40,7 +40,7 @@ impl Node {
             .map_err(start)?;
         let config = AgentConfig {
             name: name.to_owned(),
-            state_dir: work.path().join("agent"),
+            state_dir: work.path().to_owned(),
             log_dir: log_dir.to_owned(),
         };
         let log = log_dir.join("agent.log");
@@ -55,7 +55,7 @@ impl Node {
     /// Where the target's data may live. Secrets among it are why it is not in the evidence folder.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
-        self.work.path().join("agent").join("data")
+        self.work.path().join("data")
     }
 
     /// The agent's process id.

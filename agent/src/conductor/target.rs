@@ -51,7 +51,12 @@ impl Target {
         data: &Path,
     ) -> Result<Self, CallError> {
         let secrets = Secrets::draw();
-        let start = async |name: &str, role| agent.start_child(name, &role).await.map(data_port);
+        let start = async |name: &str, role| {
+            agent
+                .start_child(name, &role)
+                .await
+                .map(|ready| data_port(&ready))
+        };
 
         let key_file = data.join("keys.json");
         let tokens = tokens_config(plan, &secrets, &key_file);
@@ -127,7 +132,7 @@ impl Secrets {
     }
 }
 
-fn data_port(ready: Ready) -> SocketAddr {
+fn data_port(ready: &Ready) -> SocketAddr {
     ready.listen.get("data").copied().unwrap_or(ready.control)
 }
 

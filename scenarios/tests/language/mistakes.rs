@@ -278,6 +278,12 @@ fn a_mistake_in_the_short_form_points_into_it() {
         15,
         &["`cleints`", "`clients`"],
     );
+    refused(
+        &changed("{ clients: 10 }", "{}\n  quick: {}"),
+        17,
+        3,
+        &["no short form of its own"],
+    );
     assert!(parse(&changed("quick:\n  workload: { clients: 10 }", "quick: 5")).is_err());
 }
 
@@ -287,11 +293,11 @@ fn what_is_not_one_small_yaml_document_is_refused() {
         ("", "empty"),
         ("# only a remark\n\n", "empty"),
         ("a: [1, 2", "test.yaml:"),
-        ("name: a\nname: b\n", "uplicate"),
-        ("name: a\n---\nname: b\n", "ocument"),
+        ("name: a\nname: b\n", "duplicate key `name`"),
+        ("name: a\n---\nname: b\n", "second YAML document"),
         ("- 1\n- 2\n", "test.yaml:1:1"),
         ("just words", "`just words`"),
-        ("base: &b { x: 1 }\nworkload:\n  <<: *b\n", "erge"),
+        ("base: &b { x: 1 }\nworkload:\n  <<: *b\n", "merge keys"),
         ("name: &a [*a]\n", "test.yaml:"),
     ] {
         let shown = parse(text).expect_err(text).to_string();
