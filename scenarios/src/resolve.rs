@@ -24,7 +24,7 @@ const STALE_STREAM: &str = "runtime.run.stale.events";
 const STALE_BUDGETS: (u64, u64) = (20, 10);
 
 /// The node that a node fault hits when the scenario names none.
-const DEFAULT_NODE: &str = "lane";
+pub(crate) const DEFAULT_NODE: &str = "lane";
 
 /// A target is not asked for more than this share of what it says it can admit while the fleet first connects.
 const RAMP_LOAD: f64 = 0.9;

@@ -5,6 +5,7 @@ use model::profile::Profile;
 use model::quantity::{ByteSize, Span};
 
 use super::{Checks, MAX_WAIT};
+use crate::resolve::{DEFAULT_NODE, lasts};
 use crate::scenario::{Entry, Scenario};
 use crate::typed::nearest;
 
@@ -32,6 +33,41 @@ pub(super) fn check(checks: &mut Checks<'_>, scenario: &Scenario) {
         settings(checks, path, &entry.fault, scenario);
         if let (Fault::Hold(_), Some(lasts)) = (&entry.fault, entry.lasts) {
             hold(checks, path, lasts, scenario);
+        }
+    }
+    one_at_a_time(checks, scenario);
+}
+
+/// A node can be under one node fault at a time: what is killed cannot be paused.
+fn one_at_a_time(checks: &mut Checks<'_>, scenario: &Scenario) {
+    let node = |entry: &Entry| {
+        entry
+            .node
+            .clone()
+            .unwrap_or_else(|| DEFAULT_NODE.to_owned())
+    };
+    let end = |entry: &Entry| entry.at.plus(lasts(&entry.fault, entry.lasts));
+    let on_nodes: Vec<_> = scenario
+        .timeline
+        .iter()
+        .enumerate()
+        .filter(|(_, entry)| entry.fault.holder() == Holder::Agent)
+        .collect();
+    for (n, (place, entry)) in on_nodes.iter().enumerate() {
+        let other = on_nodes[..n].iter().find(|(_, other)| {
+            node(other) == node(entry) && entry.at <= end(other) && other.at <= end(entry)
+        });
+        if let Some((_, other)) = other {
+            let place = place.to_string();
+            let message = format!(
+                "node `{}` is still under `{}` of {} to {}",
+                node(entry),
+                other.fault.name(),
+                other.at,
+                end(other)
+            );
+            let hint = "begin after the other has ended, or choose another node";
+            checks.error(&at(["timeline", &place], &["at"]), message, hint);
         }
     }
 }

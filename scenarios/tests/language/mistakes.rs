@@ -199,6 +199,22 @@ fn limits_of_times_and_leases_hold() {
 }
 
 #[test]
+fn a_node_is_under_one_node_fault_at_a_time() {
+    let second = |at: &str| {
+        let entry = format!("  - {{ at: {at}, fault: {{ pause: {{}} }}, for: 1s }}\naffected");
+        changed("affected", &entry).replace("hold: {}", "kill: {}")
+    };
+    refused(
+        &second("6s"),
+        11,
+        11,
+        &["node `lane` is still under `kill` of 1s to 6s"],
+    );
+    assert!(parse(&second("6100ms")).is_ok());
+    assert!(parse(&second("2s").replace("for: 1s", "for: 1s, node: tokens")).is_ok());
+}
+
+#[test]
 fn settings_of_faults_are_checked() {
     let fault = |fault: &str| GOOD.replace("{ hold: {} }", fault);
     let momentary = |text: &str| fault(text).replace("    for: 5s\n", "");
