@@ -1,5 +1,6 @@
 //! The language as its users meet it: texts in, diagnostics or plans out.
 
+mod docs;
 mod library;
 mod mistakes;
 mod planning;

@@ -1,0 +1,114 @@
+//! What the documentation says must be true of the language.
+
+use std::fs;
+use std::path::PathBuf;
+
+use model::defect::Defect;
+use scenarios::schema;
+
+use crate::support::{parse, plan, settings};
+
+fn docs(file: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs")
+        .join(file);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The first block of YAML in a page.
+fn example(page: &str) -> &str {
+    let (_, rest) = page.split_once("```yaml\n").expect("an example");
+    rest.split_once("```").expect("its end").0
+}
+
+fn faults() -> Vec<String> {
+    let schema = schema();
+    let variants = schema["$defs"]["Fault"]["oneOf"]
+        .as_array()
+        .expect("variants");
+    variants
+        .iter()
+        .map(|variant| variant["required"][0].as_str().expect("a name").to_owned())
+        .collect()
+}
+
+#[test]
+fn the_example_of_the_language_is_a_scenario_without_warnings() {
+    let page = docs("scenarios.md");
+    let checked = parse(example(&page)).unwrap_or_else(|error| panic!("{error}"));
+    assert!(checked.warnings.is_empty(), "{:?}", checked.warnings);
+}
+
+#[test]
+fn every_fault_has_a_page_whose_example_is_valid() {
+    let (faults, language) = (faults(), docs("scenarios.md"));
+    assert_eq!(faults.len(), 11, "{faults:?}");
+    for fault in faults {
+        let page = docs(&format!("faults/{fault}.md"));
+        let timeline = example(&page);
+        let text = format!("name: a\ntimeline:\n{timeline}\naffected: 10%\ndeadline: 20s\n");
+        let checked = parse(&text).unwrap_or_else(|error| panic!("{fault}\n{error}"));
+        assert!(
+            checked.warnings.is_empty(),
+            "{fault}: {:?}",
+            checked.warnings
+        );
+        let plan = plan(&text, &settings()).expect("a plan");
+        assert_eq!(plan.steps[0].fault.name(), fault);
+        assert!(
+            language.contains(&format!("[{fault}](faults/{fault}.md)")),
+            "{fault}"
+        );
+    }
+}
+
+#[test]
+fn every_setting_is_in_the_reference() {
+    let (schema, language) = (schema(), docs("scenarios.md"));
+    let types = [
+        "Workload",
+        "Target",
+        "ProfileChanges",
+        "Steady",
+        "Entry",
+        "BoundsByPhase",
+        "Limits",
+        "Abort",
+    ];
+    let fields = types.iter().flat_map(|name| {
+        let properties = schema["$defs"][name]["properties"]
+            .as_object()
+            .unwrap_or_else(|| panic!("{name}"));
+        properties.keys().cloned().collect::<Vec<_>>()
+    });
+    let top = schema["properties"]
+        .as_object()
+        .expect("properties")
+        .keys()
+        .cloned();
+    for field in fields.chain(top) {
+        assert!(
+            language.contains(&format!("`{field}`")) || language.contains(&format!("{field}:")),
+            "{field}"
+        );
+    }
+}
+
+#[test]
+fn every_defect_is_described_with_its_anomaly_and_scenario() {
+    let page = docs("defects.md");
+    for defect in Defect::ALL {
+        let line = page
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{defect}` |")))
+            .unwrap_or_else(|| panic!("{defect} is not described"));
+        assert!(
+            line.contains(&format!("| `{}` |", defect.anomaly())),
+            "{line}"
+        );
+        assert!(
+            line.ends_with(&format!("| {} |", defect.scenario())),
+            "{line}"
+        );
+    }
+}
