@@ -2,9 +2,28 @@
 //!
 //! ```text
 //! khala       Phoenix frames: messages, refusals, topics      spacetime   v1.json messages, rows, queries
-//! token       claims, signatures, the token service
+//! token       claims, signatures, the token service       lane         what differs between lanes, for a client
+//! connection  TCP and upgrade                             client       the state machine, apply, recovery
+//! content     deliveries against what was published       marks        what was acknowledged, and since when
+//! store       a lane's log, for publishers                publisher    open-loop writers    ledger  their book
+//! oneshot     one connection for one question             probes       who has to be refused
+//! final_read  every stream anew                           shard        the process          harness its own lag
 //! ```
 
+pub mod client;
+pub mod connection;
+pub mod content;
+pub mod final_read;
+pub mod harness;
 pub mod khala;
+pub mod lane;
+pub mod ledger;
+pub mod marks;
+pub mod oneshot;
+pub mod probes;
+pub mod publisher;
+pub mod shard;
 pub mod spacetime;
+pub mod store;
 pub mod token;
+pub mod token_client;

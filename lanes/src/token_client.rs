@@ -14,7 +14,9 @@ use serde_json::Value;
 
 use crate::client::machine::{Held, Refusal};
 use crate::connection::{reason_in, retry_after};
-use crate::token::session_credential;
+use crate::token::{
+    SPACETIME_TOKEN_PATH, SYNC_TOKEN_PATH, TokenAnswer, TokenRequest, session_credential,
+};
 
 /// The service answers at once or not at all.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -49,8 +51,8 @@ impl TokenClient {
         Self {
             http: Client::new(source.addr),
             path: match lane {
-                Lane::Spacetime => "/api/spacetime/token",
-                Lane::Khala => "/api/sync/token",
+                Lane::Spacetime => SPACETIME_TOKEN_PATH,
+                Lane::Khala => SYNC_TOKEN_PATH,
             },
             secret: source.session_secret.clone(),
         }
@@ -62,21 +64,21 @@ impl TokenClient {
     /// The refusal; one without a status where the service did not answer.
     pub async fn fetch(&self, wish: &Wish) -> Result<Held, Refusal> {
         let credential = session_credential(&self.secret, &wish.org, &wish.user);
-        let body = serde_json::json!({
-            "scopes": wish.scopes,
-            "streams": wish.streams,
-            "topics": [],
-            "ttl_seconds": wish.ttl,
-            "device_id": wish.user,
-        });
+        let request = TokenRequest {
+            scopes: wish.scopes.clone(),
+            streams: wish.streams.clone(),
+            topics: Vec::new(),
+            ttl_seconds: Some(wish.ttl),
+            device_id: Some(wish.user.clone()),
+        };
+        let body = serde_json::to_vec(&request).expect("a request of texts has a JSON form");
         let headers = [
             ("content-type", "application/json"),
             ("authorization", &format!("Bearer {credential}")),
         ];
-        let body = body.to_string().into();
         let answer = self
             .http
-            .send(Method::POST, self.path, &headers, body, TIMEOUT)
+            .send(Method::POST, self.path, &headers, body.into(), TIMEOUT)
             .await
             .map_err(|error| Refusal {
                 reason: error.to_string(),
@@ -86,7 +88,7 @@ impl TokenClient {
             let wait = answer.headers.get(header::RETRY_AFTER);
             return Err(Refusal {
                 status: Some(answer.status.as_u16()),
-                reason: format!("{}: {}", answer.status.as_u16(), reason_in(&answer.body)),
+                reason: reason_in(&answer.body),
                 retry_after: wait.and_then(|value| retry_after(value.to_str().ok()?)),
             });
         }
@@ -99,18 +101,15 @@ impl TokenClient {
 }
 
 fn held(body: &[u8]) -> Option<Held> {
-    let answer: Value = serde_json::from_slice(body).ok()?;
-    let data = &answer["data"];
-    let jwt = data["token"].as_str()?.to_owned();
+    let TokenAnswer { data } = serde_json::from_slice(body).ok()?;
     let (now, unix_us) = (clock::now(), clock::unix_micros());
-    let lifetime = data["expires_in"].as_u64()?;
     // What the lane will go by is the claim; a token without one lasts as long as the service says.
-    let exp_unix = expiry(&jwt).unwrap_or(unix_us / 1_000_000 + lifetime);
+    let exp_unix = expiry(&data.token).unwrap_or(data.expires_at);
     let left = Span::from_micros((exp_unix * 1_000_000).saturating_sub(unix_us));
-    let lead = Span::from_secs(lifetime.saturating_sub(data["refresh_after_in"].as_u64()?));
+    let lead = Span::from_secs(data.expires_in.saturating_sub(data.refresh_after_in));
     let exp: Mono = now + left;
     Some(Held {
-        jwt,
+        jwt: data.token,
         exp_unix,
         exp,
         refresh_after: (exp - lead).max(now),

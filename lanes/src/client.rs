@@ -1,0 +1,578 @@
+//! One client of the fleet, sans-IO: the machine says what to do next, the lane's codec what frames mean, and each
+//! stream's state what a row does.
+//!
+//! ```text
+//! machine  what to do next          policy  when to try again
+//! apply    one stream's state       cursor  may this cursor be continued?
+//! journey  the instants of outages, and the phases they come to
+//! ```
+
+pub mod apply;
+pub mod cursor;
+pub mod journey;
+pub mod machine;
+pub mod policy;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use model::anomaly::{Anomaly, Findings};
+use model::defect::Defect;
+use model::ids::{ClientId, Seq, StreamId};
+use model::instant::Mono;
+use model::intervals::IntervalSet;
+use model::quantity::Span;
+
+use self::apply::{FRAMINGS, Noter, Outcome, StreamApply};
+use self::machine::{Action, Event, Machine, Settings, State};
+use crate::connection::Upgrade;
+use crate::content::{Contents, Row, Verdict};
+use crate::lane::{Kind, Session, Signal, Stale};
+
+/// A lane may close an expired connection so late: its timers are no finer, and hundreds may expire in one second.
+const EXPIRY_TOLERANCE: Span = Span::from_millis(250);
+/// Samples are folded into histograms once there are so many and no fault is known of.
+const SAMPLES_KEPT: usize = 1_024;
+
+/// What a client's driver is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Ask for a token of so many seconds.
+    FetchToken(u64),
+    /// Connect.
+    Dial(Upgrade),
+    /// Send these texts.
+    Send(Vec<String>),
+    /// Close with 1000.
+    Close,
+    /// Drop the connection or the attempt.
+    Drop,
+}
+
+/// What the clients of a shard have in common.
+#[derive(Debug)]
+pub struct Common {
+    /// Which lane.
+    pub kind: Kind,
+    /// The database in spacetime URLs.
+    pub database: String,
+    /// How long past its expiry a token is still good.
+    pub token_skew: Span,
+    /// The replay budget by stream, where it differs, and the usual one.
+    pub budgets: (BTreeMap<StreamId, u64>, u64),
+    /// Later than this is late.
+    pub late_after: Span,
+    /// A planted defect.
+    pub defect: Option<Defect>,
+    /// What was delivered.
+    pub contents: Mutex<Contents>,
+}
+
+impl Common {
+    /// The replay budget of a stream.
+    #[must_use]
+    pub fn budget(&self, stream: &str) -> u64 {
+        self.budgets
+            .0
+            .get(stream)
+            .copied()
+            .unwrap_or(self.budgets.1)
+    }
+}
+
+/// A delivery, to be put into the right histogram once it is known which that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// When the event was meant to be sent.
+    pub intended: Mono,
+    /// From then to the apply.
+    pub latency: Span,
+    /// It came live, not by a replay.
+    pub live: bool,
+}
+
+/// A client.
+pub struct Client {
+    /// Who.
+    pub id: ClientId,
+    /// What it does next.
+    pub machine: Machine,
+    /// Its streams.
+    pub streams: Vec<StreamApply>,
+    /// What was found about it.
+    pub findings: Findings,
+    /// Rows delivered by framing.
+    pub deliveries: [u64; FRAMINGS],
+    /// First deliveries, and those of them that were late.
+    pub delivered: (u64, u64),
+    /// Resets after a stale cursor.
+    pub rebootstraps: u64,
+    /// Deliveries not yet in a histogram.
+    pub samples: Vec<Sample>,
+    session: Box<dyn Session>,
+    /// Which connection is the current one.
+    epoch: u64,
+    /// The cursors of the last subscribe.
+    resumed_from: Vec<Seq>,
+    /// The stale answer being acted on: it may come in up to three forms.
+    stale: Vec<Stale>,
+    /// The client has been through an outage, so that the planted double apply is due.
+    resuming: bool,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("id", &self.id)
+            .field("state", &self.machine.state())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client of these streams that has nothing yet.
+    #[must_use]
+    pub fn new(settings: Settings, streams: Vec<StreamId>, common: &Common, now: Mono) -> Self {
+        let livelock = common.defect == Some(Defect::GapLivelock);
+        let tells_floor = common.kind.answers_stale;
+        Self {
+            id: settings.client,
+            machine: Machine::new(settings, streams.len(), now),
+            resumed_from: vec![0; streams.len()],
+            streams: streams
+                .into_iter()
+                .map(|stream| StreamApply::new(stream, 0, tells_floor, livelock))
+                .collect(),
+            findings: Findings::default(),
+            deliveries: [0; FRAMINGS],
+            delivered: (0, 0),
+            rebootstraps: 0,
+            samples: Vec::new(),
+            session: common.kind.session(),
+            epoch: 0,
+            stale: Vec::new(),
+            resuming: false,
+        }
+    }
+
+    /// The number of the current connection.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Takes an event; what is to be done is added to `out`.
+    pub fn handle(&mut self, now: Mono, event: Event, common: &Common, out: &mut Vec<Command>) {
+        let mut actions = Vec::new();
+        self.machine.handle(now, event, &mut actions);
+        for action in actions {
+            let command = match action {
+                Action::FetchToken(ttl) => Command::FetchToken(ttl),
+                Action::Dial => {
+                    self.epoch += 1;
+                    let jwt = self.machine.token().map_or("", |token| &token.jwt);
+                    Command::Dial(common.kind.upgrade(&common.database, jwt))
+                }
+                Action::Open => {
+                    self.session = common.kind.session();
+                    Command::Send(self.session.open())
+                }
+                Action::Subscribe => Command::Send(self.subscribe(now)),
+                Action::Heartbeat => Command::Send(self.session.heartbeat()),
+                Action::Close => Command::Close,
+                Action::Drop => Command::Drop,
+            };
+            out.push(command);
+        }
+        for (at, floor) in std::mem::take(&mut self.machine.disobeyed) {
+            let early = floor.since(at);
+            self.note(
+                now,
+                Anomaly::RetryAfterIgnored,
+                "",
+                None,
+                format!("tried again {early} too early"),
+            );
+        }
+    }
+
+    /// A text frame arrived on the connection `epoch`.
+    pub fn receive(
+        &mut self,
+        now: Mono,
+        epoch: u64,
+        text: &str,
+        common: &Common,
+        out: &mut Vec<Command>,
+    ) {
+        let signals = match self.session.receive(text) {
+            Ok(signals) => signals,
+            Err(why) => {
+                return self.handle(
+                    now,
+                    Event::Lost(format!("garbled frame: {why}")),
+                    common,
+                    out,
+                );
+            }
+        };
+        self.handle(now, Event::Received, common, out);
+        for signal in signals {
+            if epoch != self.epoch {
+                if let Signal::Rows { rows, .. } | Signal::Subscribed { rows, .. } = &signal
+                    && let Some(row) = rows.first()
+                {
+                    let detail = format!(
+                        "connection {epoch} still received after {} had begun",
+                        self.epoch
+                    );
+                    self.note(now, Anomaly::Zombie, &row.stream, Some(row.seq), detail);
+                }
+                continue;
+            }
+            match signal {
+                Signal::Joined => self.handle(now, Event::Joined, common, out),
+                Signal::Rows { framing, rows } => self.rows(now, framing, &rows, common, out),
+                Signal::Subscribed { rows, heads } => {
+                    self.subscribed(now, &rows, &heads, common, out);
+                }
+                Signal::Stale(stale) => self.stale(now, stale, common, out),
+                Signal::Denied(refusal) => self.handle(now, Event::Denied(refusal), common, out),
+                Signal::Throttled(why) => tracing::debug!(client = %self.id, why, "throttled"),
+            }
+        }
+    }
+
+    /// Whether every stream has reached what `target` says of it.
+    pub fn has_reached(&self, target: impl Fn(&str) -> Seq) -> bool {
+        self.streams
+            .iter()
+            .all(|stream| stream.cursor() >= target(stream.stream()))
+    }
+
+    fn subscribe(&mut self, now: Mono) -> Vec<String> {
+        for stream in &mut self.streams {
+            stream.subscribe();
+        }
+        self.resumed_from = self.streams.iter().map(StreamApply::cursor).collect();
+        self.machine
+            .journey
+            .subscribed(now, self.resumed_from.iter().copied());
+        let cursors: Vec<_> = self
+            .streams
+            .iter()
+            .map(|stream| (stream.stream(), stream.cursor()))
+            .collect();
+        self.session.subscribe(&cursors)
+    }
+
+    fn rows(
+        &mut self,
+        now: Mono,
+        framing: usize,
+        rows: &[Row],
+        common: &Common,
+        out: &mut Vec<Command>,
+    ) {
+        let replay = self.machine.state() == State::Replaying;
+        if replay && !rows.is_empty() {
+            self.machine.journey.resumed(now);
+        }
+        self.deliveries[framing] += rows.len() as u64;
+        let mut mine: Vec<Vec<(Seq, Verdict)>> = vec![Vec::new(); self.streams.len()];
+        for row in rows {
+            if let Some((stream, judged)) = self.judge(now, row, common) {
+                mine[stream].push((row.seq, judged));
+            }
+        }
+        let mut missed = 0;
+        let mut gap = false;
+        for (stream, mut rows) in mine.into_iter().enumerate() {
+            if rows.is_empty() {
+                continue;
+            }
+            let mut noter = Noter {
+                client: self.id,
+                at: now,
+                findings: &mut self.findings,
+            };
+            let outcome = self.streams[stream].deliver(framing, &mut rows, replay, &mut noter);
+            missed += outcome.applied.len() as u64;
+            gap |= outcome.gap.is_some();
+            self.applied(now, stream, &outcome, !replay, common);
+        }
+        if replay {
+            let replayed = if framing == 0 { rows.len() as u64 } else { 0 };
+            self.machine.journey.replayed(replayed, missed);
+        }
+        if gap {
+            self.handle(now, Event::Gap, common, out);
+        }
+    }
+
+    /// Which of the client's streams a row belongs to, and what it is; findings about it are noted.
+    fn judge(&mut self, now: Mono, row: &Row, common: &Common) -> Option<(usize, Verdict)> {
+        let own = self
+            .streams
+            .iter()
+            .position(|stream| stream.stream() == row.stream);
+        let Some(own) = own else {
+            let detail = "a row of a stream that was not subscribed to".to_owned();
+            self.note(now, Anomaly::Leak, &row.stream, Some(row.seq), detail);
+            return None;
+        };
+        let judged = common
+            .contents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .judge(row);
+        if let Some(why) = judged.divergence {
+            self.note(now, Anomaly::Divergence, &row.stream, Some(row.seq), why);
+        }
+        match judged.verdict {
+            Verdict::Foreign => {
+                let detail = "not published by this run".to_owned();
+                self.note(now, Anomaly::Phantom, &row.stream, Some(row.seq), detail);
+            }
+            Verdict::Ours { intended, .. } => {
+                if let Some(exp) = self.machine.expires()
+                    && intended > exp + common.token_skew + EXPIRY_TOLERANCE
+                {
+                    let after = intended.since(exp);
+                    let detail =
+                        format!("published {after} after the receiver's token had expired");
+                    self.note(now, Anomaly::Leak, &row.stream, Some(row.seq), detail);
+                }
+            }
+            Verdict::Altered => {}
+        }
+        Some((own, judged.verdict))
+    }
+
+    fn applied(
+        &mut self,
+        now: Mono,
+        stream: usize,
+        outcome: &Outcome,
+        live: bool,
+        common: &Common,
+    ) {
+        if outcome.applied.is_empty() {
+            return;
+        }
+        self.delivered.0 += outcome.applied.len() as u64;
+        for (_, verdict) in &outcome.applied {
+            if let Verdict::Ours { intended, .. } = verdict {
+                let latency = now.since(*intended);
+                self.delivered.1 += u64::from(latency > common.late_after);
+                self.samples.push(Sample {
+                    intended: *intended,
+                    latency,
+                    live,
+                });
+            }
+        }
+        let cursor = self.streams[stream].cursor();
+        self.machine.journey.progressed(now, stream, cursor);
+    }
+
+    fn subscribed(
+        &mut self,
+        now: Mono,
+        rows: &[Row],
+        heads: &[(StreamId, Seq)],
+        common: &Common,
+        out: &mut Vec<Command>,
+    ) {
+        if self.machine.state() != State::Replaying {
+            return;
+        }
+        self.machine.journey.resumed(now);
+        if self.reset_what_is_stale(now, rows, heads, common) {
+            return self.handle(now, Event::Rebootstrap, common, out);
+        }
+        self.rows(now, 0, rows, common, out);
+        for stream in 0..self.streams.len() {
+            let mut noter = Noter {
+                client: self.id,
+                at: now,
+                findings: &mut self.findings,
+            };
+            let outcome = self.streams[stream].replay_complete(&mut noter);
+            if self.resuming && common.defect == Some(Defect::ApplyTwice) && stream == 0 {
+                self.streams[stream].apply_last_again(&mut noter);
+            }
+            self.applied(now, stream, &outcome, false, common);
+        }
+        self.stale.clear();
+        self.resuming = true;
+        self.handle(now, Event::Subscribed, common, out);
+    }
+
+    /// Compares the cursors with what the lane holds, before anything is applied. `true` when the client has to begin
+    /// a stream anew.
+    fn reset_what_is_stale(
+        &mut self,
+        now: Mono,
+        rows: &[Row],
+        heads: &[(StreamId, Seq)],
+        common: &Common,
+    ) -> bool {
+        let mut reset = false;
+        for at in 0..self.streams.len() {
+            let name = self.streams[at].stream().to_owned();
+            let head = heads
+                .iter()
+                .find(|(stream, _)| *stream == name)
+                .map(|(_, head)| *head);
+            let asked = self.resumed_from[at];
+            if common.kind.answers_stale {
+                // The lane should have answered with stale_cursor instead of this.
+                if let Some(head) = head.filter(|head| *head < asked) {
+                    let detail = format!(
+                        "resumed after {asked}, the lane's head is {head}, and it said nothing"
+                    );
+                    self.note(now, Anomaly::StaleCursor, &name, Some(asked), detail);
+                }
+                continue;
+            }
+            let first = rows
+                .iter()
+                .filter(|row| row.stream == name)
+                .map(|row| row.seq)
+                .min();
+            // A stream without a head has never had an event, or has forgotten that it had.
+            let head = head.unwrap_or(0);
+            let Some(reason) = cursor::continuity(asked, head, first, common.budget(&name)) else {
+                continue;
+            };
+            if common.defect == Some(Defect::IgnoreStaleCursor) {
+                let detail = format!(
+                    "applied after {asked} in spite of {}; the head is {head}",
+                    reason.name()
+                );
+                self.note(now, Anomaly::StaleCursor, &name, Some(asked), detail);
+                continue;
+            }
+            tracing::info!(client = %self.id, stream = name, asked, head, reason = reason.name(), "stale cursor: beginning anew");
+            self.streams[at].reset(false);
+            self.rebootstraps += 1;
+            reset = true;
+        }
+        reset
+    }
+
+    /// The lane answered that cursors are stale: take the snapshots and subscribe from there.
+    fn stale(&mut self, now: Mono, stale: Vec<Stale>, common: &Common, out: &mut Vec<Command>) {
+        if self.machine.state() != State::Replaying || self.stale == stale {
+            return;
+        }
+        for answer in &stale {
+            let Some(at) = self
+                .streams
+                .iter()
+                .position(|stream| stream.stream() == answer.stream)
+            else {
+                continue;
+            };
+            self.rebootstraps += 1;
+            tracing::info!(
+                client = %self.id, stream = answer.stream, reason = answer.reason,
+                resume_after = answer.resume_after, "stale cursor: beginning anew"
+            );
+            match &answer.snapshot {
+                Some(snapshot) => {
+                    let held = {
+                        let contents = common
+                            .contents
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner);
+                        verify(&contents, &answer.stream, snapshot)
+                    };
+                    let indexes = held.unwrap_or_else(|why| {
+                        self.note(
+                            now,
+                            Anomaly::Divergence,
+                            &answer.stream,
+                            Some(snapshot.watermark),
+                            why,
+                        );
+                        IntervalSet::default()
+                    });
+                    self.streams[at].snapshot(snapshot.watermark, indexes);
+                }
+                None => self.streams[at].reset(true),
+            }
+        }
+        self.stale = stale;
+        self.handle(now, Event::Rebootstrap, common, out);
+    }
+
+    /// Takes the samples that are surely from before any fault, when there are many and no fault is known of.
+    pub fn early_samples(&mut self, now: Mono) -> Vec<Sample> {
+        if self.samples.len() < SAMPLES_KEPT {
+            return Vec::new();
+        }
+        let long_ago = now - journey::REMEMBERED;
+        let (early, late) = std::mem::take(&mut self.samples)
+            .into_iter()
+            .partition(|sample| sample.intended < long_ago);
+        self.samples = late;
+        early
+    }
+
+    fn note(&mut self, at: Mono, anomaly: Anomaly, stream: &str, seq: Option<Seq>, detail: String) {
+        let mut noter = Noter {
+            client: self.id,
+            at,
+            findings: &mut self.findings,
+        };
+        noter.note(anomaly, stream, seq, detail);
+    }
+
+    /// A refusal in words, for a client that is not whole at the end.
+    #[must_use]
+    pub fn describe(&self, target: impl Fn(&str) -> Seq) -> String {
+        let behind: Vec<String> = self
+            .streams
+            .iter()
+            .map(|stream| (stream.stream(), stream.cursor(), target(stream.stream())))
+            .filter(|(_, cursor, mark)| cursor < mark)
+            .map(|(stream, cursor, mark)| format!("{stream} at {cursor} of {mark}"))
+            .collect();
+        let behind = if behind.is_empty() {
+            "not behind".to_owned()
+        } else {
+            behind.join(", ")
+        };
+        let state = self.machine.state();
+        format!(
+            "{state:?}; {behind}; last without a connection: {}",
+            self.machine.journey.last_reason()
+        )
+    }
+}
+
+/// Which events a snapshot holds, found by its digest. Events that this shard never saw cannot be checked: such a
+/// snapshot counts as holding nothing.
+fn verify(
+    contents: &Contents,
+    stream: &str,
+    snapshot: &crate::lane::Snapshot,
+) -> Result<IntervalSet, String> {
+    let Some(known) = contents.hashes(stream, snapshot.watermark) else {
+        return Ok(IntervalSet::default());
+    };
+    let mut held = crate::khala::snapshot::Snapshot::default();
+    for (hash, _) in &known {
+        held.push(hash);
+    }
+    let digest = held.digest;
+    if digest != snapshot.digest || held.count != snapshot.count {
+        return Err(format!(
+            "the snapshot of {} events up to {} is not what was delivered: its digest is {}, not {digest}",
+            snapshot.count, snapshot.watermark, snapshot.digest
+        ));
+    }
+    Ok(known.iter().filter_map(|(_, index)| *index).collect())
+}

@@ -1,0 +1,52 @@
+//! Cursor continuity, judged by the client where the lane does not: a cursor that the lane can no longer continue is
+//! never silently applied to.
+
+use model::ids::Seq;
+
+use crate::khala::error::StaleReason;
+
+/// Whether a resume after `cursor` is continuous, given the lane's head, the first row that the resume brought, and
+/// the replay budget. A cursor of 0 is a start from nothing and continues anything.
+#[must_use]
+pub fn continuity(cursor: Seq, head: Seq, first: Option<Seq>, budget: u64) -> Option<StaleReason> {
+    if cursor == 0 {
+        return None;
+    }
+    let oldest = first.unwrap_or(head + 1);
+    if head < cursor {
+        Some(StaleReason::CursorAheadOfHead)
+    } else if head > cursor && oldest > cursor + 1 {
+        Some(StaleReason::RetentionFloorBreach)
+    } else if head - cursor > budget.max(1) {
+        Some(StaleReason::ReplayBudgetExceeded)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_break_of_continuity_has_its_name() {
+        use StaleReason::{CursorAheadOfHead, ReplayBudgetExceeded, RetentionFloorBreach};
+        let cases = [
+            ((5, 9, Some(6), 100), None),
+            ((9, 9, None, 100), None),
+            ((0, 90_000, Some(500), 100), None),
+            ((10, 9, None, 100), Some(CursorAheadOfHead)),
+            ((5, 9, Some(7), 100), Some(RetentionFloorBreach)),
+            ((5, 9, None, 100), Some(RetentionFloorBreach)),
+            ((5, 105, Some(6), 100), None),
+            ((5, 106, Some(6), 100), Some(ReplayBudgetExceeded)),
+        ];
+        for ((cursor, head, first, budget), expected) in cases {
+            assert_eq!(
+                continuity(cursor, head, first, budget),
+                expected,
+                "{cursor} {head} {first:?} {budget}"
+            );
+        }
+    }
+}

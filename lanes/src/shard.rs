@@ -1,0 +1,342 @@
+//! A fleet shard: a process with a slice of the clients, a publisher, probes, or any of them, driven over HTTP/JSON as
+//! `model::shard` says.
+//!
+//! ```text
+//! member   one client and its driver     fleet    the slice: start, tick, finish
+//! expiry   the fault token_expiry        report   what the slice saw
+//! ```
+
+mod expiry;
+mod fleet;
+mod member;
+mod report;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use host::faults::Leased;
+use host::http::{Failure, Reply, Request, Response, StatusCode};
+use host::timer::Timer;
+use host::{child, clock, http, net};
+use model::histogram::Micros;
+use model::ids::StreamId;
+use model::quantity::Rate;
+use model::shard::{Finish, Harness, PublishConfig, ShardConfig, ShardReport, ShardStatus, Tick};
+use tokio_util::sync::CancellationToken;
+
+use self::expiry::Expiries;
+use self::fleet::{Fleet, lock};
+use crate::final_read::Reader;
+use crate::harness::Gauge;
+use crate::lane::Kind;
+use crate::oneshot::Asked;
+use crate::probes::{Probes, Setting};
+use crate::publisher::{Press, Publisher, Schedule};
+use crate::store::Store;
+use crate::token_client::TokenClient;
+
+/// The stale-cursor probes need a stream that moves on quickly, whatever the scenario's rate is.
+const STALE_RATE: f64 = 10.0;
+/// The rival's canary.
+const RIVAL_RATE: f64 = 2.0;
+/// A probe's question is answered in milli-seconds, or it is not.
+const PROBE_WITHIN: Duration = Duration::from_millis(1_500);
+/// A stream read to its end.
+const READ_WITHIN: Duration = Duration::from_secs(6);
+
+/// Runs a shard until `shutdown`.
+///
+/// # Errors
+/// The control listener could not be had, or stdout is closed.
+pub async fn main(config: ShardConfig, shutdown: CancellationToken) -> io::Result<()> {
+    let listener = net::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    let control = listener.local_addr()?;
+    let shard = Shard::new(config)?;
+    child::announce("shard", control, &[])?;
+    shard.serve(listener, shutdown).await;
+    Ok(())
+}
+
+/// A shard's parts.
+#[derive(Debug)]
+pub struct Shard {
+    config: ShardConfig,
+    fleet: Option<Arc<Fleet>>,
+    publisher: Option<Publisher>,
+    probes: Option<Arc<Probes>>,
+    expiries: Arc<Leased<Expiries>>,
+    gauge: Gauge,
+    timer: Timer,
+    send_lag: Arc<Mutex<Micros>>,
+    started: Mutex<bool>,
+    /// Ends the probes.
+    finished: CancellationToken,
+}
+
+impl Shard {
+    /// Makes the parts; nothing runs yet.
+    ///
+    /// # Errors
+    /// No descriptor is left for a timer.
+    pub fn new(config: ShardConfig) -> io::Result<Arc<Self>> {
+        let timer = Timer::start()?;
+        let send_lag = Arc::default();
+        let fleet = config
+            .clients
+            .clone()
+            .map(|clients| Arc::new(Fleet::new(&config, clients)));
+        let publisher = config.publish.as_ref().map(|publish| {
+            Publisher::new(Press {
+                origin: config.origin.clone(),
+                store: Store::new(&config, &publish.secret),
+                timer: timer.clone(),
+                send_lag: Arc::clone(&send_lag),
+                stop: CancellationToken::new(),
+            })
+        });
+        let probes = config.probes.clone().map(|probes| {
+            let profile = &config.profile;
+            let budget = config.stream_budgets.get(&probes.stale_stream).copied();
+            Probes::new(Setting {
+                asked: asked(&config, PROBE_WITHIN),
+                store: Store::new(&config, secret(&config)),
+                tokens: TokenClient::new(&config.tokens, config.lane),
+                org: config.tokens.org.clone(),
+                budget: budget.unwrap_or((profile.retention, profile.replay_budget)),
+                skew: profile.token_skew,
+                defect: config.defect,
+                config: probes,
+            })
+        });
+        Ok(Arc::new(Self {
+            expiries: Leased::new(Expiries::new(fleet.clone())),
+            fleet,
+            publisher,
+            probes,
+            gauge: Gauge::default(),
+            timer,
+            send_lag,
+            started: Mutex::new(false),
+            finished: CancellationToken::new(),
+            config,
+        }))
+    }
+
+    /// Serves the control API until `shutdown`.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: tokio::net::TcpListener,
+        shutdown: CancellationToken,
+    ) {
+        let leases = tokio::spawn(Arc::clone(&self.expiries).enforce(shutdown.clone()));
+        let watched = Arc::clone(&self);
+        let watch = tokio::spawn(async move { watched.gauge.watch(&watched.timer).await });
+        let answering = Arc::clone(&self);
+        http::serve(listener, shutdown, move |request| {
+            let shard = Arc::clone(&answering);
+            async move { shard.answer(request).await }
+        })
+        .await;
+        self.finished.cancel();
+        watch.abort();
+        if let Some(fleet) = &self.fleet {
+            fleet.close().await;
+        }
+        let _ = leases.await;
+    }
+
+    async fn answer(self: Arc<Self>, request: Request) -> Reply {
+        match (request.method.as_str(), request.segments().as_slice()) {
+            ("POST", ["start"]) => {
+                self.start()?;
+                Response::empty()
+            }
+            ("POST", ["tick"]) => Response::json(&self.tick(request.json()?)),
+            ("PUT", ["episode"]) => {
+                let episode = request.json()?;
+                if let Some(fleet) = &self.fleet {
+                    fleet.episode(episode);
+                }
+                Response::empty()
+            }
+            (_, ["faults", ..]) => self.expiries.route(&request).await,
+            ("POST", ["publish", "stop"]) => {
+                let publisher = self
+                    .publisher
+                    .as_ref()
+                    .ok_or_else(|| no_part("publisher"))?;
+                publisher.stop().await;
+                Response::json(&publisher.book().ledger())
+            }
+            ("POST", ["final-read"]) => {
+                Response::json(&self.reader()?.read(&self.read_streams()).await)
+            }
+            ("POST", ["finish"]) => Response::json(&self.finish(&request.json()?).await),
+            _ => Err(Failure::no_route(&request)),
+        }
+    }
+
+    fn start(self: &Arc<Self>) -> Result<(), Failure> {
+        if std::mem::replace(&mut *lock(&self.started), true) {
+            return Err(Failure::new(
+                StatusCode::CONFLICT,
+                "the shard has been started",
+            ));
+        }
+        if let (Some(publisher), Some(publish)) = (&self.publisher, &self.config.publish) {
+            self.publish(publisher, publish);
+        }
+        if let Some(fleet) = &self.fleet {
+            fleet.start();
+        }
+        if let Some(probes) = &self.probes {
+            let running = Arc::clone(probes).run();
+            let finished = self.finished.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = finished.cancelled() => {}
+                    () = running => {}
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn publish(&self, publisher: &Publisher, publish: &PublishConfig) {
+        let now = clock::now();
+        let interval = publish.rate.interval().unwrap_or_default();
+        let count = u32::try_from(publish.streams.len())
+            .unwrap_or(u32::MAX)
+            .max(1);
+        for (place, stream) in (0..).zip(&publish.streams) {
+            // The streams take turns, so that the load is even within the interval too.
+            let schedule = Schedule {
+                stream: stream.clone(),
+                rate: publish.rate,
+                first: now + (interval * place / count).into(),
+            };
+            publisher.write(schedule, !self.is_for_probes(stream));
+        }
+        if let Some(probes) = &self.config.probes {
+            for (stream, rate) in [
+                (&probes.stale_stream, STALE_RATE),
+                (&probes.rival_stream, RIVAL_RATE),
+            ] {
+                if !publish.streams.contains(stream) {
+                    let rate = Rate::per_second(rate);
+                    publisher.write(
+                        Schedule {
+                            stream: stream.clone(),
+                            rate,
+                            first: now,
+                        },
+                        false,
+                    );
+                }
+            }
+        }
+    }
+
+    fn is_for_probes(&self, stream: &StreamId) -> bool {
+        self.config
+            .probes
+            .as_ref()
+            .is_some_and(|probes| probes.stale_stream == *stream || probes.rival_stream == *stream)
+    }
+
+    fn tick(&self, tick: Tick) -> ShardStatus {
+        let mut status = match &self.fleet {
+            Some(fleet) => fleet.tick(tick),
+            None => ShardStatus {
+                at: clock::now(),
+                ..ShardStatus::default()
+            },
+        };
+        if let Some(probes) = &self.probes {
+            status.safety += probes.safety();
+        }
+        if let Some(publisher) = &self.publisher {
+            let book = publisher.book();
+            status.published = book.counts();
+            let (news, until) = book.news();
+            status.acknowledged = news;
+            status.complete_until = Some(until);
+        }
+        status
+    }
+
+    async fn finish(&self, finish: &Finish) -> ShardReport {
+        self.finished.cancel();
+        let mut report = match &self.fleet {
+            Some(fleet) => {
+                fleet.finish(finish).await;
+                // Before the connections are closed: to close them is no loss.
+                let report = fleet.report(finish);
+                fleet.close().await;
+                report
+            }
+            None => ShardReport::default(),
+        };
+        report.shard = self.config.ordinal;
+        if let Some(probes) = &self.probes {
+            let (tallies, findings) = probes.read();
+            report.probes = tallies;
+            report.findings.merge(&findings);
+        }
+        let (receive_lag, busiest) = self.gauge.read();
+        report.harness = Harness {
+            receive_lag,
+            send_lag: lock(&self.send_lag).clone(),
+            busiest,
+        };
+        report
+    }
+
+    /// What was published and is accounted for.
+    fn read_streams(&self) -> Vec<StreamId> {
+        let published = self
+            .config
+            .publish
+            .iter()
+            .flat_map(|publish| &publish.streams);
+        published
+            .filter(|stream| !self.is_for_probes(stream))
+            .cloned()
+            .collect()
+    }
+
+    fn reader(&self) -> Result<Reader, Failure> {
+        if self.config.publish.is_none() {
+            return Err(no_part("publisher"));
+        }
+        Ok(Reader {
+            asked: asked(&self.config, READ_WITHIN),
+            store: Store::new(&self.config, secret(&self.config)),
+            tokens: TokenClient::new(&self.config.tokens, self.config.lane),
+            org: self.config.tokens.org.clone(),
+            origin: self.config.origin.clone(),
+        })
+    }
+}
+
+fn asked(config: &ShardConfig, within: Duration) -> Asked {
+    Asked {
+        addr: config.direct,
+        kind: Kind::of(config.lane),
+        database: config.database.clone(),
+        within,
+    }
+}
+
+fn secret(config: &ShardConfig) -> &str {
+    config
+        .publish
+        .as_ref()
+        .map_or("", |publish| &publish.secret)
+}
+
+fn no_part(what: &str) -> Failure {
+    Failure::new(StatusCode::NOT_FOUND, format!("this shard has no {what}"))
+}

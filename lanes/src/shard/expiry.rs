@@ -1,0 +1,157 @@
+//! The fault `token_expiry`: clients take on tokens that all expire in the same second.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use host::clock;
+use host::faults::Holder;
+use host::http::{Failure, StatusCode};
+use model::decide;
+use model::fault::{Fault, FaultOrder, FaultView, Observation};
+use model::ids::FaultId;
+use model::instant::{Bracket, Mono};
+
+use super::fleet::{Fleet, lock};
+use crate::client::machine::Event;
+
+/// The token faults of a shard.
+#[derive(Debug)]
+pub(super) struct Expiries {
+    fleet: Option<Arc<Fleet>>,
+    held: Mutex<Vec<Expiry>>,
+}
+
+#[derive(Debug)]
+struct Expiry {
+    id: FaultId,
+    injected: Mono,
+    expires_unix: u64,
+    observed: Option<Mono>,
+    undone: bool,
+    lapsed: bool,
+}
+
+impl Expiries {
+    /// None yet. A shard without clients takes such a fault, and it does not bite.
+    #[must_use]
+    pub(super) const fn new(fleet: Option<Arc<Fleet>>) -> Self {
+        Self {
+            fleet,
+            held: Mutex::new(Vec::new()),
+        }
+    }
+
+    fn view(&self, expiry: &mut Expiry) -> FaultView {
+        let (mut aligned, mut expired) = (0, 0);
+        for member in self.fleet.iter().flat_map(|fleet| &fleet.members) {
+            if let Some((expires, passed)) = member.client().machine.aligned()
+                && expires == expiry.expires_unix
+            {
+                aligned += 1;
+                expired += u64::from(passed);
+            }
+        }
+        if aligned > 0 {
+            expiry.observed.get_or_insert_with(clock::now);
+        }
+        let active = !expiry.undone && clock::unix_micros() / 1_000_000 < expiry.expires_unix;
+        let injected = Bracket {
+            asked: expiry.injected,
+            observed: expiry.observed.unwrap_or(expiry.injected),
+        };
+        FaultView {
+            id: expiry.id.clone(),
+            active,
+            injected,
+            healed: (!active).then_some(injected),
+            lapsed: expiry.lapsed,
+            observation: Observation {
+                bitten: aligned,
+                observed: expiry.observed,
+                figures: BTreeMap::from([
+                    ("tokens_aligned".to_owned(), aligned),
+                    ("expired_while_live".to_owned(), expired),
+                ]),
+            },
+        }
+    }
+}
+
+impl Holder for Expiries {
+    async fn inject(&self, order: FaultOrder) -> Result<FaultView, Failure> {
+        let Fault::TokenExpiry(settings) = &order.fault else {
+            let message = format!(
+                "a shard holds token_expiry only, not {}",
+                order.fault.name()
+            );
+            return Err(Failure::new(StatusCode::BAD_REQUEST, message));
+        };
+        let now = clock::now();
+        let expires_unix = (clock::unix_micros() + settings.after.as_micros()).div_ceil(1_000_000);
+        if let Some(fleet) = &self.fleet {
+            for (at, member) in fleet.members.iter().enumerate() {
+                let id = member.client().id;
+                if decide::selected(order.seed, &order.id, id, order.share) {
+                    let rule = format!("{}:take-on", order.id);
+                    let place =
+                        decide::span(order.seed, &rule, &id.to_string(), 0, settings.spread);
+                    fleet.order(
+                        at,
+                        Event::Align {
+                            expires_unix,
+                            at: now + place,
+                        },
+                    );
+                }
+            }
+        }
+        tracing::info!(
+            fault = order.id,
+            expires_unix,
+            "clients take on tokens with a common expiry"
+        );
+        let mut expiry = Expiry {
+            id: order.id,
+            injected: now,
+            expires_unix,
+            observed: None,
+            undone: false,
+            lapsed: false,
+        };
+        let view = self.view(&mut expiry);
+        lock(&self.held).push(expiry);
+        Ok(view)
+    }
+
+    async fn look(&self, id: &str) -> Option<FaultView> {
+        let mut held = lock(&self.held);
+        let expiry = held.iter_mut().find(|expiry| expiry.id == id)?;
+        Some(self.view(expiry))
+    }
+
+    async fn undo(&self, id: &str, lapsed: bool) -> Result<FaultView, Failure> {
+        let mut held = lock(&self.held);
+        let expiry = held
+            .iter_mut()
+            .find(|expiry| expiry.id == id)
+            .ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, format!("no fault `{id}`")))?;
+        let was_active = self.view(expiry).active;
+        if was_active {
+            expiry.undone = true;
+            expiry.lapsed = lapsed;
+            if let Some(fleet) = &self.fleet {
+                for at in 0..fleet.members.len() {
+                    fleet.order(at, Event::Unalign);
+                }
+            }
+        }
+        Ok(self.view(expiry))
+    }
+
+    fn ids(&self) -> Vec<FaultId> {
+        lock(&self.held)
+            .iter()
+            .map(|expiry| expiry.id.clone())
+            .collect()
+    }
+}
