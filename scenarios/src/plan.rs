@@ -62,6 +62,8 @@ pub struct Workload {
     pub padding: u32,
     /// Reconnect policy.
     pub policy: Policy,
+    /// The rate at which clients believe that the target takes them back, for [`Policy::Spread`].
+    pub capacity: Option<Rate>,
     /// First connections are spread over this time.
     pub ramp: Span,
     /// Probes run so often.

@@ -159,6 +159,12 @@ fn load(scenario: &Scenario) -> (Workload, Steady) {
         publish: asked.publish,
         padding: u32::try_from(asked.padding.bytes()).unwrap_or(u32::MAX),
         policy: asked.policy,
+        capacity: asked.capacity.or_else(|| {
+            let doors = [target.accept_rate, target.token_rate]
+                .into_iter()
+                .flatten();
+            doors.min_by(|a, b| a.as_per_second().total_cmp(&b.as_per_second()))
+        }),
         ramp,
         probe_every: asked.probe_every,
     };

@@ -74,6 +74,10 @@ pub struct Workload {
     pub padding: ByteSize,
     /// How clients space their attempts to reconnect.
     pub policy: Policy,
+    /// The rate at which clients believe that the target takes them back, for the policy `spread`. When absent, the
+    /// truth: the slower of `accept_rate` and `token_rate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Rate>,
     /// First connections are spread evenly over this time. It is stretched where the target admits them more slowly.
     pub ramp: Span,
     /// The probes (wrong scope, foreign stream, expired token, stale cursor) run so often.
@@ -90,6 +94,7 @@ impl Default for Workload {
             publish: Rate::per_second(4.0),
             padding: ByteSize::new(128),
             policy: Policy::Spread,
+            capacity: None,
             ramp: Span::from_secs(2),
             probe_every: Span::from_secs(1),
         }

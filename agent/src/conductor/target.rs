@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use host::http::CallError;
 use model::event::{Origin, hex};
-use model::quantity::{Rate, Span};
+use model::quantity::Span;
 use model::role::{LaneConfig, ProxyConfig, Ready, Role, TokensConfig};
 use model::shard::{ClientsConfig, ProbesConfig, PublishConfig, ShardConfig, TokenSource};
 use scenarios::plan::Plan;
@@ -200,18 +200,9 @@ fn clients_config(plan: &Plan, first: u32, count: u32) -> ClientsConfig {
         per_client: plan.workload.streams_per_client,
         ramp: plan.workload.ramp,
         policy: plan.workload.policy,
-        capacity: capacity(plan),
+        capacity: plan.workload.capacity,
         late_after: plan.steady.delivery_p99,
     }
-}
-
-/// The rate at which the target takes clients back: the slower of its two doors.
-fn capacity(plan: &Plan) -> Option<Rate> {
-    let doors = [plan.target.accept_rate, plan.target.token_rate];
-    doors
-        .into_iter()
-        .flatten()
-        .min_by(|a, b| a.as_per_second().total_cmp(&b.as_per_second()))
 }
 
 fn tenants(plan: &Plan) -> BTreeMap<String, Vec<String>> {

@@ -48,6 +48,7 @@ pub(crate) fn plan() -> Plan {
             publish: Rate::per_second(4.0),
             padding: 16,
             policy: Policy::Spread,
+            capacity: None,
             ramp: Span::from_secs(1),
             probe_every: Span::from_secs(1),
         },
