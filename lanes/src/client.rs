@@ -576,3 +576,6 @@ fn verify(
     }
     Ok(known.iter().filter_map(|(_, index)| *index).collect())
 }
+
+#[cfg(test)]
+mod tests;
