@@ -303,6 +303,10 @@ impl Probes {
                 {
                     return unnoticed;
                 }
+                // A lane that keeps everything has no floor to be below.
+                if probe == Probe::BelowFloor && first == Some(cursor + 1) {
+                    return Shown::NotYet;
+                }
                 // Here to notice is the client's part: the same function that every client goes by.
                 match continuity(cursor, named, first, budget) {
                     Some(reason) => fits(probe, reason.name()),

@@ -75,12 +75,9 @@ impl Pacing {
             .scale(self.unit("full-jitter", client, outage, attempt))
     }
 
-    /// Uniform over the window, and evenly so: neighbours by ordinal are far apart, and no instant gets a crowd by
-    /// chance, which independent draws would give it.
     fn place_in_window(&self, client: ClientId, outage: u64) -> Span {
         let start = decide::unit(self.seed, "spread", "", outage);
-        let place = (f64::from(client.0) * GOLDEN + start).fract();
-        self.window().scale(place)
+        self.window().scale(place(client, start))
     }
 
     fn grown(&self, doublings: u32) -> Span {
@@ -95,6 +92,13 @@ impl Pacing {
             (outage << 16) | u64::from(attempt),
         )
     }
+}
+
+/// A client's place in a window that the fleet shares, from 0 to 1. Uniform, and evenly so: neighbours by ordinal are
+/// far apart, and no instant gets a crowd by chance, which independent draws would give it.
+#[must_use]
+pub fn place(client: ClientId, start: f64) -> f64 {
+    (f64::from(client.0) * GOLDEN + start).fract()
 }
 
 #[cfg(test)]

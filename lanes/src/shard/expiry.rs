@@ -13,6 +13,7 @@ use model::instant::{Bracket, Mono};
 
 use super::fleet::{Fleet, lock};
 use crate::client::machine::Event;
+use crate::client::policy::place;
 
 /// The token faults of a shard.
 #[derive(Debug)]
@@ -87,19 +88,19 @@ impl Holder for Expiries {
             return Err(Failure::new(StatusCode::BAD_REQUEST, message));
         };
         let now = clock::now();
-        let expires_unix = (clock::unix_micros() + settings.after.as_micros()).div_ceil(1_000_000);
+        // Rounded down: the fault ends after `after`, and by then the tokens shall have expired.
+        let expires_unix = (clock::unix_micros() + settings.after.as_micros()) / 1_000_000;
+        let start = decide::unit(order.seed, &order.id, "take-on", 0);
         if let Some(fleet) = &self.fleet {
             for (at, member) in fleet.members.iter().enumerate() {
                 let id = member.client().id;
                 if decide::selected(order.seed, &order.id, id, order.share) {
-                    let rule = format!("{}:take-on", order.id);
-                    let place =
-                        decide::span(order.seed, &rule, &id.to_string(), 0, settings.spread);
+                    let at_share = place(id, start);
                     fleet.order(
                         at,
                         Event::Align {
                             expires_unix,
-                            at: now + place,
+                            at: now + settings.spread.scale(at_share),
                         },
                     );
                 }
