@@ -51,14 +51,29 @@ impl Appender {
     /// # Errors
     /// The line could not be written or synced; the error names the file.
     pub fn append(&mut self, value: &impl Serialize) -> io::Result<()> {
-        let mut line = serde_json::to_vec(value).map_err(io::Error::other)?;
-        line.push(b'\n');
+        self.append_all([value])
+    }
+
+    /// Appends lines and waits once until all of them are on disk. When the write fails half-way all of them are cut
+    /// off again.
+    ///
+    /// # Errors
+    /// The lines could not be written or synced; the error names the file.
+    pub fn append_all<T: Serialize>(
+        &mut self,
+        values: impl IntoIterator<Item = T>,
+    ) -> io::Result<()> {
+        let mut lines = Vec::new();
+        for value in values {
+            serde_json::to_writer(&mut lines, &value).map_err(io::Error::other)?;
+            lines.push(b'\n');
+        }
         let before = self
             .file
             .stream_position()
             .map_err(|error| named(&self.path, &error))?;
         self.file
-            .write_all(&line)
+            .write_all(&lines)
             .and_then(|()| self.file.sync_data())
             .map_err(|error| {
                 let _ = self.file.set_len(before);

@@ -1,5 +1,6 @@
 //! The subset of SQL that subscriptions use: `SELECT * FROM table [WHERE column op literal [AND …]]`.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use model::ids::Seq;
@@ -174,6 +175,18 @@ impl Query {
             .unwrap_or(0)
     }
 
+    /// Whether the conditions on `seq` alone let a seq through.
+    #[must_use]
+    pub fn bounds_seq(&self, seq: Seq) -> bool {
+        self.conditions
+            .iter()
+            .filter(|condition| condition.column == "seq")
+            .all(|condition| match condition.literal {
+                Literal::Number(number) => condition.op.holds(seq.cmp(&number)),
+                _ => false,
+            })
+    }
+
     /// Whether a row is among the query's.
     #[must_use]
     pub fn matches(&self, row: &Row) -> bool {
@@ -185,13 +198,7 @@ impl Query {
                     (Some(Value::Bool(left)), Literal::Bool(right)) => left.cmp(right),
                     _ => return false,
                 };
-                match condition.op {
-                    Op::Equal => order.is_eq(),
-                    Op::Less => order.is_lt(),
-                    Op::AtMost => order.is_le(),
-                    Op::Greater => order.is_gt(),
-                    Op::AtLeast => order.is_ge(),
-                }
+                condition.op.holds(order)
             })
     }
 }
@@ -228,6 +235,16 @@ impl Op {
             Self::AtMost => "<=",
             Self::Greater => ">",
             Self::AtLeast => ">=",
+        }
+    }
+
+    const fn holds(self, order: Ordering) -> bool {
+        match self {
+            Self::Equal => order.is_eq(),
+            Self::Less => order.is_lt(),
+            Self::AtMost => order.is_le(),
+            Self::Greater => order.is_gt(),
+            Self::AtLeast => order.is_ge(),
         }
     }
 
@@ -424,6 +441,7 @@ mod tests {
             prop_assert_eq!(query.stream(), Some(stream.as_str()));
             prop_assert_eq!(query.after(), after);
             prop_assert_eq!(query.matches(&event(&stream, seq)), seq > after);
+            prop_assert_eq!(query.bounds_seq(seq), seq > after);
             prop_assert!(!query.matches(&event("another stream altogether", seq)));
             prop_assert_eq!(Query::parse(&query.to_string()).unwrap(), query);
         }

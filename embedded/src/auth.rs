@@ -1,0 +1,171 @@
+//! Tokens as a lane checks them. khala reads the shared keys from the token service's file; spacetime fetches the
+//! issuer's JWKS by discovery. Both look again when a token names a key that they do not know.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use host::http::Client;
+use lanes::token::{Claims, DenyReason, Expected, Jwks, KeySet};
+use model::instant::Mono;
+use model::quantity::Span;
+use serde::Deserialize;
+
+use crate::defect::Defects;
+use crate::tokens::keys::SharedKeys;
+
+/// How long a fetch of the issuer's keys may take.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Tokens with an unknown `kid` make the keys be looked up no more often than this.
+const LOOK_AGAIN_AFTER: Span = Span::from_millis(200);
+
+/// Where the keys come from.
+#[derive(Debug)]
+enum Source {
+    /// The shared HS256 keys.
+    File(PathBuf),
+    /// The issuer's JWKS. `None` for an issuer that is not `http://ADDRESS:PORT`.
+    Issuer(Option<Client>),
+}
+
+/// Checks tokens.
+#[derive(Debug)]
+pub(crate) struct Verifier {
+    source: Source,
+    issuer: String,
+    audience: &'static str,
+    skew: Span,
+    defects: Defects,
+    keys: Mutex<(KeySet, Option<Mono>)>,
+}
+
+impl Verifier {
+    /// A verifier with the shared keys in a file.
+    pub(crate) fn of_file(
+        path: &Path,
+        issuer: &str,
+        audience: &'static str,
+        skew: Span,
+        defects: Defects,
+    ) -> Self {
+        Self::new(
+            Source::File(path.to_owned()),
+            issuer,
+            audience,
+            skew,
+            defects,
+        )
+    }
+
+    /// A verifier with the issuer's public keys.
+    pub(crate) fn of_issuer(
+        issuer: &str,
+        audience: &'static str,
+        skew: Span,
+        defects: Defects,
+    ) -> Self {
+        let client = issuer
+            .strip_prefix("http://")
+            .and_then(|rest| rest.trim_end_matches('/').parse().ok())
+            .map(Client::new);
+        if client.is_none() {
+            tracing::warn!(
+                issuer,
+                "tokens cannot be checked: the issuer is not http://ADDRESS:PORT"
+            );
+        }
+        Self::new(Source::Issuer(client), issuer, audience, skew, defects)
+    }
+
+    fn new(
+        source: Source,
+        issuer: &str,
+        audience: &'static str,
+        skew: Span,
+        defects: Defects,
+    ) -> Self {
+        Self {
+            source,
+            issuer: issuer.to_owned(),
+            audience,
+            skew,
+            defects,
+            keys: Mutex::default(),
+        }
+    }
+
+    /// Checks a token. The claims, and when it ends, in micro-seconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// The reason to name.
+    pub(crate) async fn verify(&self, token: Option<&str>) -> Result<(Claims, u64), DenyReason> {
+        let token = token.ok_or(DenyReason::MissingToken)?;
+        if self.must_look(token) {
+            match self.fetch().await {
+                Ok(keys) => self.lock().0 = keys,
+                Err(error) => {
+                    tracing::warn!(error, "the keys could not be had; the known ones stay");
+                }
+            }
+        }
+        let expected = Expected {
+            issuer: &self.issuer,
+            audience: self.audience,
+            skew_us: self.skew.as_micros(),
+            now_us: host::clock::unix_micros(),
+        };
+        let claims = self.lock().0.verify(token, &expected);
+        let claims = claims.map_err(|reason| self.defects.named_reason(reason))?;
+        let ends = claims.refused_from_us(self.skew.as_micros());
+        Ok((claims, ends))
+    }
+
+    fn must_look(&self, token: &str) -> bool {
+        let mut keys = self.lock();
+        let now = host::clock::now();
+        let due = keys
+            .1
+            .is_none_or(|last| now.since(last) >= LOOK_AGAIN_AFTER);
+        if due && keys.0.lacks_key_of(token) {
+            keys.1 = Some(now);
+            return true;
+        }
+        false
+    }
+
+    async fn fetch(&self) -> Result<KeySet, String> {
+        match &self.source {
+            Source::File(path) => SharedKeys::read(path)
+                .map(|keys| keys.verifying())
+                .map_err(|error| error.to_string()),
+            Source::Issuer(None) => Err("the issuer has no usable address".to_owned()),
+            Source::Issuer(Some(client)) => {
+                let discovered: Discovery = client
+                    .get("/.well-known/openid-configuration", FETCH_TIMEOUT)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                let path = discovered
+                    .jwks_uri
+                    .strip_prefix(&self.issuer)
+                    .ok_or_else(|| {
+                        format!("jwks_uri {} is not the issuer's", discovered.jwks_uri)
+                    })?;
+                let jwks: Jwks = client
+                    .get(path, FETCH_TIMEOUT)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                Ok(KeySet::of_jwks(&jwks))
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (KeySet, Option<Mono>)> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Deserialize)]
+struct Discovery {
+    jwks_uri: String,
+}

@@ -1,0 +1,108 @@
+//! Planted defects: each question that a server asks itself before it does a thing right, in one place. Without a
+//! defect every answer is the right one.
+//!
+//! | defect | where it bites |
+//! |---|---|
+//! | lose-acknowledged | [`Defects::durability`]: acknowledged at once, written 700 ms later |
+//! | forget-log | [`Defects::durability`]: never written; [`Defects::answers_stale_cursors`] (khala) |
+//! | skip-seq | [`Defects::skips`]: one seq of each stream is in the head's count and never delivered |
+//! | alter-content | [`Defects::alters`]: every 40th event has other content for a quarter of the clients |
+//! | gap-livelock | [`Defects::drops`]: one live delivery of each connection is dropped; the rest is the client's |
+//! | deliver-after-expiry | [`Defects::enforces_expiry`] |
+//! | accept-wrong-scope | [`Defects::checks_grants`]: scopes, grants and tenants |
+//! | ignore-stale-cursor | [`Defects::answers_stale_cursors`] (khala) |
+//! | expired-called-invalid | [`Defects::named_reason`] |
+
+use std::time::Duration;
+
+use lanes::spacetime::rows::SyncEvent;
+use lanes::token::DenyReason;
+use model::defect::Defect;
+use model::event::{canonical_json, payload_hash};
+use model::ids::{ClientId, Seq};
+use serde_json::Value;
+
+use crate::log::Durability;
+
+/// How long an event that was acknowledged stays off the disk under lose-acknowledged. At a few events per second a
+/// kill at any instant loses some.
+const ACKNOWLEDGED_BEFORE_DISK: Duration = Duration::from_millis(700);
+
+/// How often a real server of the spacetime lane syncs; its answers do not wait for it.
+const REAL_SYNC: Duration = Duration::from_millis(500);
+
+/// The one defect of a server, if any, and what it changes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Defects(pub(crate) Option<Defect>);
+
+impl Defects {
+    fn is(self, defect: Defect) -> bool {
+        self.0 == Some(defect)
+    }
+
+    /// When an event is on disk.
+    pub(crate) fn durability(self, strict: bool) -> Durability {
+        match self.0 {
+            Some(Defect::LoseAcknowledged) => Durability::Late(ACKNOWLEDGED_BEFORE_DISK),
+            Some(Defect::ForgetLog) => Durability::Never,
+            _ if strict => Durability::Synced,
+            _ => Durability::Late(REAL_SYNC),
+        }
+    }
+
+    /// Whether a seq of a stream is withheld. Early in the stream, so that every drill sees it.
+    pub(crate) fn skips(self, seq: Seq) -> bool {
+        self.is(Defect::SkipSeq) && seq == 43
+    }
+
+    /// Whether a client gets other content for a seq: a quarter of the fleet's clients, always the same.
+    pub(crate) fn alters(self, client: Option<ClientId>, seq: Seq) -> bool {
+        self.is(Defect::AlterContent)
+            && seq.is_multiple_of(40)
+            && client.is_some_and(|client| client.0 % 4 == 3)
+    }
+
+    /// Whether a connection's `count`th live update (from 1) is dropped.
+    pub(crate) fn drops(self, count: u64) -> bool {
+        self.is(Defect::GapLivelock) && count == 11
+    }
+
+    /// Whether live connections end with their token.
+    pub(crate) fn enforces_expiry(self) -> bool {
+        !self.is(Defect::DeliverAfterExpiry)
+    }
+
+    /// Whether scopes, grants and tenants are looked at.
+    pub(crate) fn checks_grants(self) -> bool {
+        !self.is(Defect::AcceptWrongScope)
+    }
+
+    /// Whether a stale cursor is answered with `stale_cursor`. A log that forgot does not know that it is stale.
+    pub(crate) fn answers_stale_cursors(self) -> bool {
+        !self.is(Defect::IgnoreStaleCursor) && !self.is(Defect::ForgetLog)
+    }
+
+    /// The reason that is named for a refusal.
+    pub(crate) fn named_reason(self, reason: DenyReason) -> DenyReason {
+        if self.is(Defect::ExpiredCalledInvalid) && reason == DenyReason::TokenExpired {
+            DenyReason::InvalidSignature
+        } else {
+            reason
+        }
+    }
+}
+
+/// The event with other content and a hash that fits it.
+pub(crate) fn altered(event: &SyncEvent) -> SyncEvent {
+    let mut payload = serde_json::from_str(&event.payload_json).unwrap_or(Value::Null);
+    match &mut payload {
+        Value::Object(fields) => drop(fields.insert("padding".to_owned(), "altered".into())),
+        other => *other = "altered".into(),
+    }
+    let payload_json = canonical_json(&payload);
+    SyncEvent {
+        payload_hash: payload_hash(&payload_json),
+        payload_json,
+        ..event.clone()
+    }
+}

@@ -1,0 +1,511 @@
+//! One connection of the khala lane.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use lanes::khala::CHANNEL;
+use lanes::khala::error::{ErrorBody, ErrorCode, SlowAction};
+use lanes::khala::frame::{Frame, encode};
+use lanes::khala::message::Watermark;
+use lanes::khala::message::{
+    FrameKind, Joined, Reply, Request, ServerMessage, Subscribe, Subscribed, SyncFrame,
+};
+use lanes::khala::topic::{stream_of, topic_of};
+use lanes::token::{Claims, DenyReason};
+use model::ids::{ClientId, StreamId};
+use model::quantity::Rate;
+use serde::Serialize;
+use serde_json::json;
+use tokio_websockets::{CloseCode, Message};
+
+use super::Khala;
+use super::replay::{self, Subscription};
+use super::subscribers::{Framings, Item};
+use crate::bucket::Bucket;
+use crate::connection::{Connection, Event, Gone, Outbox, STRIKES, outbox};
+use crate::counters::Counters;
+use crate::front::Socket;
+
+/// Updates that may wait for a connection before that is a strike.
+const QUEUE_LIMIT: usize = 1_024;
+
+/// What an evicted client is told to wait.
+const RECONNECT_AFTER_MS: u64 = 2_000;
+
+/// The longest message of a client.
+const REQUEST_LIMIT: usize = 1 << 20;
+
+/// Requests per second and connection; more are refused as `rate_limited`.
+const REQUESTS_PER_SECOND: f64 = 50.0;
+
+/// Topics that one request may name.
+const TOPICS_LIMIT: usize = 256;
+
+static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Session {
+    lane: Arc<Khala>,
+    client: String,
+    client_id: Option<ClientId>,
+    claims: Claims,
+    expires_us: u64,
+    id: u64,
+    joined: bool,
+    streams: Vec<StreamId>,
+    live: u64,
+    /// Strikes for slow reading that the client has been told of.
+    told: u64,
+    requests: Bucket,
+}
+
+/// Why a connection ends.
+enum End {
+    /// It is over already.
+    Gone,
+    /// It is closed with this.
+    Close(CloseCode, &'static str),
+}
+
+impl From<Gone> for End {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl Session {
+    pub(super) fn new(lane: Arc<Khala>, client: String, claims: Claims, expires_us: u64) -> Self {
+        Self {
+            lane,
+            client_id: client.parse().ok(),
+            client,
+            claims,
+            expires_us,
+            id: NEXT_CONNECTION.fetch_add(1, Relaxed),
+            joined: false,
+            streams: Vec::new(),
+            live: 0,
+            told: 0,
+            requests: Bucket::new(
+                Rate::per_second(REQUESTS_PER_SECOND),
+                2.0 * REQUESTS_PER_SECOND,
+            ),
+        }
+    }
+
+    /// Serves the connection until it ends.
+    pub(super) async fn run(mut self, socket: Socket) {
+        let lane = Arc::clone(&self.lane);
+        let counters = &lane.ground.counters;
+        Counters::add(&counters.upgrades, 1);
+        Counters::add(&counters.connections, 1);
+        // Given back even when the task is dropped at shutdown.
+        let _open = Open(&lane);
+        let (outbox, inbox) = outbox(QUEUE_LIMIT);
+        let outbox = Arc::new(outbox);
+        let expires = (lane.ground.config.strict && lane.ground.defects.enforces_expiry())
+            .then_some(self.expires_us);
+        let mut connection = Connection::new(socket, inbox, &lane.ground.config.profile, expires);
+        let end = loop {
+            let event = connection.next().await;
+            if let Err(end) = self.handle(event, &mut connection, &outbox).await {
+                break end;
+            }
+        };
+        {
+            let mut state = lane.ground.log.lock();
+            for stream in &self.streams {
+                state.audience.unsubscribe(stream, self.id);
+            }
+        }
+        if let End::Close(code, reason) = end {
+            tracing::debug!(client = self.client, reason, "closing");
+            connection.close(code, reason).await;
+        }
+    }
+
+    async fn handle(
+        &mut self,
+        event: Event<Item>,
+        connection: &mut Connection<Item>,
+        outbox: &Arc<Outbox<Item>>,
+    ) -> Result<(), End> {
+        match event {
+            Event::Message(message) => self.message(&message, connection, outbox).await,
+            Event::Item(Item::Live(live)) => {
+                if !self.streams.iter().any(|stream| stream == live.stream()) {
+                    return Ok(());
+                }
+                self.live += 1;
+                let defects = self.lane.ground.defects;
+                if defects.drops(self.live) {
+                    return Ok(());
+                }
+                if connection.expired() {
+                    return self.expired(connection).await;
+                }
+                Counters::add(&self.lane.ground.counters.delivered, 1);
+                let Framings { batch, frame } = live.framings(defects, self.client_id);
+                tracing::trace!(client = self.client, seq = live.seq(), "update");
+                connection.write(batch.clone()).await?;
+                connection.write(frame.clone()).await?;
+                self.throttle(connection).await
+            }
+            Event::Item(Item::Subscribed(subscription)) => {
+                self.replay(&subscription, connection).await
+            }
+            Event::Tick => self.tick(connection).await,
+            Event::Expired => self.expired(connection).await,
+            Event::Idle => {
+                tracing::info!(client = self.client, "closed: no heartbeat");
+                Err(End::Close(CloseCode::NORMAL_CLOSURE, "heartbeat_timeout"))
+            }
+            Event::Evicted => {
+                let error = slow(SlowAction::Disconnect, connection.depth());
+                self.push_error(&error, connection).await?;
+                Err(End::Close(CloseCode::POLICY_VIOLATION, "slow_consumer"))
+            }
+            Event::Gone => Err(End::Gone),
+        }
+    }
+
+    /// Tells a client that reads too slowly so, once for each strike.
+    async fn throttle(&mut self, connection: &mut Connection<Item>) -> Result<(), End> {
+        let strikes = (connection.depth() / QUEUE_LIMIT) as u64;
+        if strikes > self.told && strikes < STRIKES {
+            self.told = strikes;
+            let error = slow(SlowAction::Throttle, connection.depth());
+            self.push_error(&error, connection).await?;
+        }
+        Ok(())
+    }
+
+    async fn expired(&self, connection: &mut Connection<Item>) -> Result<(), End> {
+        let reason = self
+            .lane
+            .ground
+            .defects
+            .named_reason(DenyReason::TokenExpired);
+        let counters = &self.lane.ground.counters;
+        Counters::add(&counters.expired_live, 1);
+        tracing::info!(
+            client = self.client,
+            reason = reason.name(),
+            "closed: the token has expired"
+        );
+        // The write may not wait: nothing else is sent on this connection.
+        let error = ErrorBody::new(ErrorCode::Unauthorized, reason.name());
+        let _ = self.push_error(&error, connection).await;
+        Err(End::Close(CloseCode::POLICY_VIOLATION, reason.name()))
+    }
+
+    async fn tick(&self, connection: &mut Connection<Item>) -> Result<(), End> {
+        if !self.joined {
+            return Ok(());
+        }
+        let watermarks = self.watermarks(&self.streams);
+        let frame = SyncFrame::new(CHANNEL, 0, FrameKind::Heartbeat, &watermarks);
+        self.write(&ServerMessage::Heartbeat(watermarks), connection)
+            .await?;
+        self.write(&ServerMessage::Frame(frame), connection).await
+    }
+
+    fn watermarks(&self, streams: &[StreamId]) -> Vec<Watermark> {
+        let state = self.lane.ground.log.lock();
+        streams
+            .iter()
+            .filter_map(|stream| {
+                Some(Watermark {
+                    topic: topic_of(stream)?,
+                    watermark: state.streams.get(stream).head(),
+                })
+            })
+            .collect()
+    }
+
+    async fn replay(
+        &mut self,
+        subscription: &Subscription,
+        connection: &mut Connection<Item>,
+    ) -> Result<(), End> {
+        let defects = self.lane.ground.defects;
+        for replay in &subscription.replays {
+            let mut batches = replay.events.chunks(subscription.batch_size).peekable();
+            let mut more = true;
+            while more {
+                if connection.expired() {
+                    return self.expired(connection).await;
+                }
+                // A topic with nothing to replay has one empty batch, which says so.
+                let events = batches.next().unwrap_or_default();
+                more = batches.peek().is_some();
+                Counters::add(&self.lane.ground.counters.delivered, events.len() as u64);
+                let altered: Vec<_> = events
+                    .iter()
+                    .map(|event| {
+                        defects
+                            .alters(self.client_id, event.seq)
+                            .then(|| crate::defect::altered(event))
+                    })
+                    .collect();
+                let events = events
+                    .iter()
+                    .zip(&altered)
+                    .map(|(event, altered)| altered.as_ref().unwrap_or(event));
+                let framings = Framings::of(&replay.topic, events, replay.head, !more);
+                connection.write(framings.batch).await?;
+                connection.write(framings.frame).await?;
+            }
+        }
+        let body = Subscribed {
+            subscription_id: self.subscription_id(),
+            topics: subscription
+                .replays
+                .iter()
+                .map(|replay| replay.topic.clone())
+                .collect(),
+            current_watermarks: subscription.watermarks(),
+        };
+        let frame = SyncFrame::new(CHANNEL, 0, FrameKind::Subscribed, &body);
+        self.write(&ServerMessage::Frame(frame), connection).await?;
+        let (join_ref, reference) = &subscription.refs;
+        self.reply(
+            join_ref.as_deref(),
+            reference.as_deref(),
+            Ok(&body),
+            connection,
+        )
+        .await
+    }
+
+    async fn message(
+        &mut self,
+        message: &Message,
+        connection: &mut Connection<Item>,
+        outbox: &Arc<Outbox<Item>>,
+    ) -> Result<(), End> {
+        let received = &self.lane.ground.counters.received_bytes;
+        Counters::add(received, message.as_payload().len() as u64);
+        let Some(text) = message.as_text() else {
+            return Ok(());
+        };
+        if text.len() > REQUEST_LIMIT {
+            let limit = format!("a message may have {REQUEST_LIMIT} bytes");
+            let error = ErrorBody::new(ErrorCode::PayloadTooLarge, limit);
+            return self.push_error(&error, connection).await;
+        }
+        let frame = match Frame::decode(text) {
+            Ok(frame) => frame,
+            Err(error) => {
+                let error = ErrorBody::new(ErrorCode::BadSubscription, error.to_string());
+                return self.push_error(&error, connection).await;
+            }
+        };
+        let refs = (frame.join_ref.as_deref(), frame.reference.as_deref());
+        if let Err(wait) = self.requests.take(host::clock::now()) {
+            let wait = wait.max(Duration::from_millis(1));
+            let mut error = ErrorBody::new(ErrorCode::RateLimited, "too many requests");
+            error.retry_after_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+            return self
+                .reply(refs.0, refs.1, refused(&error), connection)
+                .await;
+        }
+        match Request::decode(&frame) {
+            Ok(request) => self.request(request, &frame, connection, outbox).await,
+            Err(error) => {
+                let error = ErrorBody::new(ErrorCode::BadSubscription, error.to_string());
+                self.reply(refs.0, refs.1, refused(&error), connection)
+                    .await
+            }
+        }
+    }
+
+    async fn request(
+        &mut self,
+        request: Request,
+        frame: &Frame,
+        connection: &mut Connection<Item>,
+        outbox: &Arc<Outbox<Item>>,
+    ) -> Result<(), End> {
+        let (join_ref, reference) = (frame.join_ref.as_deref(), frame.reference.as_deref());
+        let empty = json!({});
+        match request {
+            Request::TransportHeartbeat => {
+                let reply = Reply::Ok(empty);
+                let text = encode(None, reference, &frame.topic, "phx_reply", &reply);
+                Ok(connection.write(text.into()).await?)
+            }
+            Request::Join => {
+                self.joined = true;
+                let granted = &self.claims.oa_sync_streams;
+                let joined = Joined {
+                    subscription_id: self.subscription_id(),
+                    allowed_topics: granted.iter().filter_map(|each| topic_of(each)).collect(),
+                    current_watermarks: self.watermarks(granted),
+                };
+                self.reply(join_ref, reference, Ok(&joined), connection)
+                    .await
+            }
+            Request::Heartbeat => {
+                self.reply(join_ref, reference, Ok(&empty), connection)
+                    .await
+            }
+            Request::Subscribe(asked) if self.joined => {
+                self.subscribe(&asked, frame, connection, outbox).await
+            }
+            Request::Unsubscribe(asked) => {
+                {
+                    let mut state = self.lane.ground.log.lock();
+                    for stream in asked.topics.iter().map(|topic| stream_of(topic)) {
+                        state.audience.unsubscribe(&stream, self.id);
+                        self.streams.retain(|own| *own != stream);
+                    }
+                }
+                self.reply(join_ref, reference, Ok(&empty), connection)
+                    .await
+            }
+            Request::Leave => {
+                self.reply(join_ref, reference, Ok(&empty), connection)
+                    .await?;
+                self.write(&ServerMessage::ChannelClosed, connection)
+                    .await?;
+                Err(End::Close(CloseCode::NORMAL_CLOSURE, "left"))
+            }
+            Request::Subscribe(_) => {
+                let error = ErrorBody::new(ErrorCode::BadSubscription, "join the channel first");
+                self.reply(join_ref, reference, refused(&error), connection)
+                    .await
+            }
+            Request::Other { topic, event } => {
+                let what = format!("`{event}` on `{topic}` is not known");
+                let error = ErrorBody::new(ErrorCode::BadSubscription, what);
+                self.reply(join_ref, reference, refused(&error), connection)
+                    .await
+            }
+        }
+    }
+
+    async fn subscribe(
+        &mut self,
+        asked: &Subscribe,
+        frame: &Frame,
+        connection: &mut Connection<Item>,
+        outbox: &Arc<Outbox<Item>>,
+    ) -> Result<(), End> {
+        let (join_ref, reference) = (frame.join_ref.as_deref(), frame.reference.as_deref());
+        if asked.topics.is_empty() || asked.topics.len() > TOPICS_LIMIT {
+            let error = ErrorBody::new(
+                ErrorCode::BadSubscription,
+                format!("name 1 to {TOPICS_LIMIT} topics"),
+            );
+            return self
+                .reply(join_ref, reference, refused(&error), connection)
+                .await;
+        }
+        let ground = &self.lane.ground;
+        let foreign = |topic: &&String| !self.claims.grants(&stream_of(topic));
+        if self.lane.checks_grants()
+            && let Some(topic) = asked.topics.iter().find(foreign)
+        {
+            let reason = DenyReason::ForbiddenTopic.name();
+            ground.counters.refuse(&self.client, reason, topic);
+            let mut error = ErrorBody::new(ErrorCode::ForbiddenTopic, reason);
+            error.topic = Some(topic.clone());
+            return self
+                .reply(join_ref, reference, refused(&error), connection)
+                .await;
+        }
+        let refs = (frame.join_ref.clone(), frame.reference.clone());
+        let subscribed = replay::subscribe(
+            &mut ground.log.lock(),
+            ground.defects,
+            self.id,
+            outbox,
+            refs,
+            asked,
+        );
+        match subscribed {
+            Ok(streams) => {
+                for stream in streams {
+                    if !self.streams.contains(&stream) {
+                        self.streams.push(stream);
+                    }
+                }
+                Ok(())
+            }
+            Err(error) => {
+                ground
+                    .counters
+                    .refuse(&self.client, "stale_cursor", &error.message);
+                self.push_error(&error, connection).await?;
+                let frame = SyncFrame::new(CHANNEL, 0, FrameKind::Error, &error);
+                self.write(&ServerMessage::Frame(frame), connection).await?;
+                self.reply(join_ref, reference, refused(&error), connection)
+                    .await
+            }
+        }
+    }
+
+    fn subscription_id(&self) -> String {
+        format!("sub-{}", self.id)
+    }
+
+    async fn push_error(
+        &self,
+        error: &ErrorBody,
+        connection: &mut Connection<Item>,
+    ) -> Result<(), End> {
+        let error = ServerMessage::Error(error.clone());
+        self.write(&error, connection).await
+    }
+
+    async fn write(
+        &self,
+        message: &ServerMessage,
+        connection: &mut Connection<Item>,
+    ) -> Result<(), End> {
+        Ok(connection.write(Bytes::from(message.encode(None))).await?)
+    }
+
+    async fn reply(
+        &self,
+        join_ref: Option<&str>,
+        reference: Option<&str>,
+        outcome: Result<&(impl Serialize + Sync), serde_json::Value>,
+        connection: &mut Connection<Item>,
+    ) -> Result<(), End> {
+        let reply = match outcome {
+            Ok(response) => Reply::Ok(serde_json::to_value(response).unwrap_or_default()),
+            Err(error) => Reply::Error(error),
+        };
+        let text = encode(join_ref, reference, CHANNEL, "phx_reply", &reply);
+        Ok(connection.write(text.into()).await?)
+    }
+}
+
+fn refused(error: &ErrorBody) -> Result<&'static (), serde_json::Value> {
+    Err(serde_json::to_value(error).unwrap_or_default())
+}
+
+fn slow(action: SlowAction, depth: usize) -> ErrorBody {
+    ErrorBody {
+        action: Some(action),
+        queue_depth: Some(depth as u64),
+        queue_limit: Some(QUEUE_LIMIT as u64),
+        reconnect_after_ms: Some(RECONNECT_AFTER_MS),
+        full_resync_required: Some(false),
+        ..ErrorBody::new(ErrorCode::SlowConsumer, "updates are read too slowly")
+    }
+}
+
+/// An open connection in the counters.
+struct Open<'a>(&'a Arc<Khala>);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.ground.counters.connections.fetch_sub(1, Relaxed);
+    }
+}

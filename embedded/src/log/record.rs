@@ -1,0 +1,48 @@
+//! A line of the log.
+
+use std::sync::Arc;
+
+use lanes::spacetime::rows::{StreamCheckpoint, SyncEvent};
+use model::ids::Seq;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A line of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    /// An event was appended.
+    Event {
+        /// The event.
+        #[serde(serialize_with = "inner", deserialize_with = "shared")]
+        event: Arc<SyncEvent>,
+        /// When, in milli-seconds since the Unix epoch.
+        at_ms: u64,
+    },
+    /// A checkpoint was stored.
+    Checkpoint {
+        /// The row.
+        #[serde(serialize_with = "inner", deserialize_with = "shared")]
+        row: Arc<StreamCheckpoint>,
+    },
+}
+
+impl Record {
+    /// The event's seq; 0 for a checkpoint.
+    #[must_use]
+    pub fn seq(&self) -> Seq {
+        match self {
+            Self::Event { event, .. } => event.seq,
+            Self::Checkpoint { .. } => 0,
+        }
+    }
+}
+
+fn inner<T: Serialize, S: Serializer>(value: &Arc<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    value.as_ref().serialize(serializer)
+}
+
+fn shared<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Arc<T>, D::Error> {
+    T::deserialize(deserializer).map(Arc::new)
+}

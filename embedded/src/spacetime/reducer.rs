@@ -1,0 +1,144 @@
+//! The module's two reducers.
+
+use std::sync::Arc;
+
+use lanes::spacetime::message::{ConnectionId, Energy, Identity, ReducerCall, TimeDuration};
+use lanes::spacetime::message::{Timestamp, TransactionUpdate, UpdateStatus};
+use lanes::spacetime::rows::{StreamCheckpoint, SyncEvent};
+use lanes::spacetime::{APPEND_REDUCER, CHECKPOINT_REDUCER};
+use lanes::token::{SCOPE_APPEND, SCOPE_CHECKPOINT};
+
+use super::{Caller, Spacetime};
+use crate::counters::Counters;
+use crate::log::AppendError;
+
+/// A call: what subscribers are told about the transaction behind a change.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) caller_identity: String,
+    /// 0 for a call over HTTP.
+    pub(crate) connection_id: u128,
+    pub(crate) reducer: String,
+    pub(crate) args: Arc<str>,
+    pub(crate) request_id: u32,
+    /// The connection that called; its answer is the update.
+    pub(crate) connection: Option<u64>,
+}
+
+impl Call {
+    /// The transaction with its status. A failed one has request id 0, and reducer id `u32::MAX` where there is no
+    /// such reducer.
+    pub(crate) fn update(&self, status: UpdateStatus) -> TransactionUpdate {
+        let failed = matches!(status, UpdateStatus::Failed(_));
+        TransactionUpdate {
+            status,
+            timestamp: Timestamp {
+                micros: host::clock::unix_micros(),
+            },
+            caller_identity: Identity {
+                text: format!("0x{}", self.caller_identity),
+            },
+            caller_connection_id: ConnectionId {
+                number: self.connection_id,
+            },
+            reducer_call: ReducerCall {
+                reducer_name: self.reducer.clone(),
+                reducer_id: match self.reducer.as_str() {
+                    CHECKPOINT_REDUCER => 1,
+                    APPEND_REDUCER => 0,
+                    _ => u32::MAX,
+                },
+                args: self.args.as_ref().to_owned(),
+                request_id: if failed { 0 } else { self.request_id },
+            },
+            energy_quanta_used: Energy::default(),
+            total_host_execution_duration: TimeDuration::default(),
+        }
+    }
+}
+
+/// What became of a call.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It changed something; subscribers, and the connection that called, have been told.
+    Committed,
+    /// It changed nothing: its key was known.
+    Unchanged,
+}
+
+/// Why a call failed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CallError {
+    /// There is no such reducer.
+    #[error("no such reducer")]
+    NoReducer,
+    /// The arguments are not its columns.
+    #[error("invalid arguments for reducer {reducer}: {reason}")]
+    Arguments {
+        /// Whose.
+        reducer: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The caller may not.
+    #[error("{0}")]
+    Refused(String),
+    /// The reducer failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Spacetime {
+    /// Calls a reducer and waits until it is acknowledged.
+    pub(crate) async fn call(&self, caller: &Caller, call: Call) -> Result<Outcome, CallError> {
+        let outcome = self.try_call(caller, call).await;
+        if let Err(CallError::Refused(reason)) = &outcome {
+            let counted = reason.split(' ').next().unwrap_or(reason);
+            self.ground.counters.refuse(&caller.client, counted, "call");
+        }
+        outcome
+    }
+
+    async fn try_call(&self, caller: &Caller, call: Call) -> Result<Outcome, CallError> {
+        let arguments = |error: serde_json::Error| CallError::Arguments {
+            reducer: call.reducer.clone(),
+            reason: error.to_string(),
+        };
+        let failed = |error: AppendError| CallError::Failed(error.to_string());
+        let allowed = |scope: &str, stream: &str| {
+            let refusal = caller.refusal(scope, Some(stream));
+            refusal.map_or(Ok(()), |reason| Err(CallError::Refused(reason)))
+        };
+        match call.reducer.as_str() {
+            APPEND_REDUCER => {
+                let event: SyncEvent = row(&call.args).map_err(arguments)?;
+                allowed(SCOPE_APPEND, &event.stream_id)?;
+                let expected = Some(event.seq);
+                let appended = self.ground.log.append(event, expected, call).await;
+                if appended.map_err(failed)?.duplicate {
+                    return Ok(Outcome::Unchanged);
+                }
+                Counters::add(&self.ground.counters.appended, 1);
+            }
+            CHECKPOINT_REDUCER => {
+                let row: StreamCheckpoint = row(&call.args).map_err(arguments)?;
+                allowed(SCOPE_CHECKPOINT, &row.stream_id)?;
+                self.ground
+                    .log
+                    .checkpoint(row, call)
+                    .await
+                    .map_err(failed)?;
+            }
+            _ => return Err(CallError::NoReducer),
+        }
+        Ok(Outcome::Committed)
+    }
+}
+
+/// A row from its columns in order. Named columns would be read too, so the array is looked for first.
+fn row<T: serde::de::DeserializeOwned>(args: &str) -> Result<T, serde_json::Error> {
+    if !args.trim_start().starts_with('[') {
+        return Err(serde::de::Error::custom("expected an array of the columns"));
+    }
+    serde_json::from_str(args)
+}
