@@ -362,7 +362,9 @@ impl Client {
         }
         self.delivered.0 += outcome.applied.len() as u64;
         for (_, verdict) in &outcome.applied {
-            if let Verdict::Ours { intended, .. } = verdict {
+            if let Verdict::Ours { intended, .. } = verdict
+                && self.machine.journey.was_due(*intended)
+            {
                 let latency = now.since(*intended);
                 self.delivered.1 += u64::from(latency > common.late_after);
                 self.samples.push(Sample {

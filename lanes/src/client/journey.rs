@@ -54,6 +54,8 @@ pub struct Journey {
     progress: Vec<VecDeque<(Mono, Seq)>>,
     /// The common expiry of a planted token that passed while the client still used that token.
     expired: Option<Mono>,
+    /// When it first subscribed.
+    member_since: Option<Mono>,
     /// A client whose connection survived: when it had everything acknowledged up to the heal.
     survived: Option<Mono>,
 }
@@ -127,6 +129,13 @@ impl Journey {
         });
     }
 
+    /// Whether an event meant for that instant was due to this client: what was published before it first subscribed
+    /// is history to it, which no promise of timely delivery covers.
+    #[must_use]
+    pub fn was_due(&self, intended: Mono) -> bool {
+        self.member_since.is_some_and(|since| intended >= since)
+    }
+
     /// A connection is attempted.
     pub fn attempt(&mut self, at: Mono) {
         self.attempts.push(at);
@@ -168,6 +177,7 @@ impl Journey {
 
     /// Subscribe was sent, with these cursors.
     pub fn subscribed(&mut self, at: Mono, cursors: impl Iterator<Item = Seq>) {
+        self.member_since.get_or_insert(at);
         if let Some(outage) = self.outages.last_mut() {
             outage.subscribed = Some(at);
             outage.resumed = None;

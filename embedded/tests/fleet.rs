@@ -1,0 +1,362 @@
+//! The fleet against the embedded servers, over real sockets: clean runs are clean, and planted defects are found.
+
+#[path = "../../lanes/tests/support/rig.rs"]
+mod rig;
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use host::clock;
+use model::anomaly::Anomaly;
+use model::criteria::Phase;
+use model::defect::Defect;
+use model::event::Origin;
+use model::fault::{Fault, FaultOrder, FaultView, TokenExpiry};
+use model::ids::Lane;
+use model::profile::Profile;
+use model::quantity::{Rate, Share, Span};
+use model::role::{LaneConfig, TokensConfig};
+use model::shard::{
+    Episode, EpisodeFault, FinalRead, Ledger, ProbesConfig, ShardConfig, ShardReport, TokenSource,
+};
+use rig::{DEADLINE, Rig};
+use tokio_util::sync::CancellationToken;
+
+const STREAMS: [&str; 2] = ["runtime.run.1.events", "runtime.worker.w1.lifecycle"];
+const STALE: &str = "runtime.run.stale.events";
+const RIVAL: &str = "runtime.run.rival.events";
+const CLIENTS: u32 = 6;
+const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// Every probe has had its turn.
+const PROBES: usize = 8;
+
+struct Target {
+    _folder: tempfile::TempDir,
+    lane: embedded::lane::Running,
+    config: LaneConfig,
+    stop: CancellationToken,
+    tokens: CancellationToken,
+    base: ShardConfig,
+}
+
+/// Few, small clocks, so that a test takes seconds.
+fn profile() -> Profile {
+    Profile {
+        heartbeat: Span::from_millis(300),
+        server_tick: Span::from_millis(250),
+        heartbeat_timeout: Span::from_secs(1),
+        read_idle: Span::from_secs(1),
+        connect_timeout: Span::from_secs(1),
+        backoff_base: Span::from_millis(50),
+        backoff_cap: Span::from_millis(400),
+        stable_after: Span::from_millis(300),
+        refresh_lead: Span::from_millis(500),
+        ..Profile::embedded()
+    }
+}
+
+impl Target {
+    /// `token_limit` is the token service's rate and burst.
+    fn new(lane: Lane, defect: Option<Defect>, token_limit: Option<(f64, u32)>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let owned = |streams: &[&str]| streams.iter().map(|stream| (*stream).to_owned()).collect();
+        let mut acme: Vec<String> = owned(&STREAMS);
+        acme.push(STALE.to_owned());
+        let key_file = folder.path().join("keys.json");
+        let tokens = CancellationToken::new();
+        let issuer = embedded::tokens::start(
+            TokensConfig {
+                listen: ANY_PORT,
+                key_file: key_file.clone(),
+                session_secret: "session".to_owned(),
+                ttl: Span::from_secs(120),
+                ttl_limits: (Span::from_secs(1), Span::from_secs(900)),
+                refresh_lead: profile().refresh_lead,
+                rate: token_limit.map(|(rate, _)| Rate::per_second(rate)),
+                burst: token_limit.map_or(0, |(_, burst)| burst),
+                tenants: [
+                    ("acme".to_owned(), acme),
+                    ("rival".to_owned(), vec![RIVAL.to_owned()]),
+                ]
+                .into(),
+                defect,
+            },
+            tokens.clone(),
+        )
+        .unwrap();
+        let budgets = [(STALE.to_owned(), (12, 3))];
+        let config = LaneConfig {
+            lane,
+            listen: ANY_PORT,
+            data_dir: folder.path().join("lane"),
+            profile: profile(),
+            strict: true,
+            accept_rate: None,
+            database: "sync".to_owned(),
+            issuer: format!("http://{}", issuer.data),
+            key_file,
+            publish_secret: "publish".to_owned(),
+            stream_budgets: budgets.clone().into(),
+            defect,
+        };
+        let stop = CancellationToken::new();
+        let lane_server = embedded::lane::start(config.clone(), stop.clone()).unwrap();
+        let base = ShardConfig {
+            ordinal: 0,
+            origin: Origin {
+                run: "test".to_owned(),
+                seed: 7,
+                padding: 32,
+            },
+            lane,
+            endpoint: lane_server.data,
+            direct: lane_server.data,
+            database: "sync".to_owned(),
+            tokens: TokenSource {
+                addr: issuer.data,
+                session_secret: "session".to_owned(),
+                org: "acme".to_owned(),
+            },
+            profile: profile(),
+            stream_budgets: budgets.into(),
+            clients: None,
+            publish: None,
+            probes: Some(ProbesConfig {
+                every: Span::from_millis(300),
+                stale_stream: STALE.to_owned(),
+                rival_org: "rival".to_owned(),
+                rival_stream: RIVAL.to_owned(),
+            }),
+            defect,
+        };
+        Self {
+            _folder: folder,
+            lane: lane_server,
+            config: LaneConfig {
+                listen: ANY_PORT,
+                ..config
+            },
+            stop,
+            tokens,
+            base,
+        }
+    }
+
+    fn rig(&self) -> Rig {
+        Rig::new(
+            &self.base,
+            rig::publish(&STREAMS, "publish"),
+            rig::clients(CLIENTS, &STREAMS),
+        )
+    }
+
+    /// Stops the lane, and starts it again where it was.
+    async fn restart(&mut self) {
+        let addr = self.lane.data;
+        self.stop.cancel();
+        (&mut self.lane.ended).await.unwrap();
+        self.stop = CancellationToken::new();
+        let config = LaneConfig {
+            listen: addr,
+            ..self.config.clone()
+        };
+        self.lane = embedded::lane::start(config, self.stop.clone()).unwrap();
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.tokens.cancel();
+        self.lane.ended.await.unwrap();
+    }
+}
+
+type Reports = (Ledger, ShardReport, ShardReport, FinalRead);
+
+/// All live, with 20 events delivered to each; then a restart of the lane; then all whole.
+async fn through_a_restart(lane: Lane, defect: Option<Defect>) -> Reports {
+    let mut target = Target::new(lane, defect, None);
+    let mut rig = target.rig();
+    rig.start().await;
+    live(&mut rig).await;
+    let t0 = clock::now();
+    target.restart().await;
+    rig.tell(t0, Some(clock::now())).await;
+    rig.until("all whole", |_, clients| {
+        clients.affected == CLIENTS && clients.recovered == CLIENTS
+    })
+    .await;
+    // The stale-cursor probes need a stream that is long enough, and the defects have their chosen seqs.
+    let began = clock::now();
+    rig.until("enough published", |publisher, _| {
+        publisher.published.1 > 60 * STREAMS.len() as u64
+            && clock::now().since(began) > Span::from_millis(2_500)
+    })
+    .await;
+    let ledger = rig.stop_publishing().await;
+    let (publisher, clients, read) = rig.finish(&ledger, Span::from_secs(3)).await;
+    rig.end().await;
+    target.end().await;
+    (ledger, publisher, clients, read)
+}
+
+async fn live(rig: &mut Rig) {
+    rig.until("all live, with events delivered", |_, clients| {
+        clients.live == CLIENTS && clients.delivered > u64::from(CLIENTS) * 20
+    })
+    .await;
+}
+
+async fn a_restart_is_survived(lane: Lane) {
+    let (ledger, publisher, clients, read) = through_a_restart(lane, None).await;
+    rig::assert_clean(&ledger, &publisher, &clients, &read);
+    assert_eq!((clients.affected, clients.censored.len()), (CLIENTS, 0));
+    for phase in Phase::ALL {
+        let report = &clients.phases[&phase];
+        assert_eq!(
+            (report.histogram.count(), report.censored),
+            (u64::from(CLIENTS), 0),
+            "{phase}"
+        );
+    }
+    assert!(clients.storm.replayed >= clients.storm.missed && clients.storm.missed > 0);
+    let probed: Vec<_> = publisher
+        .probes
+        .iter()
+        .map(|tally| (tally.probe.as_str(), tally.met))
+        .collect();
+    assert_eq!(probed.len(), PROBES, "{probed:?}");
+    assert!(
+        probed.iter().all(|(_, met)| *met > 0),
+        "{:?}",
+        publisher.probes
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_is_survived_on_khala() {
+    a_restart_is_survived(Lane::Khala).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_is_survived_on_spacetime() {
+    a_restart_is_survived(Lane::Spacetime).await;
+}
+
+async fn an_expiry_storm(lane: Lane, defect: Option<Defect>) -> Reports {
+    // The clients' first tokens and the common ones are within what is issued; their renewal is not.
+    let mut target = Target::new(lane, defect, Some((1.0, 12)));
+    target.base.probes = None;
+    let mut rig = target.rig();
+    rig.start().await;
+    live(&mut rig).await;
+    let settings = TokenExpiry {
+        after: Span::from_millis(4_500),
+        spread: Span::from_secs(2),
+    };
+    let order = FaultOrder {
+        id: "f1-token_expiry".to_owned(),
+        fault: Fault::TokenExpiry(settings),
+        node: None,
+        share: Share::ALL,
+        seed: 7,
+        lease: Span::from_secs(20),
+    };
+    let view: FaultView = rig.clients.post("/faults", &order).await;
+    let episode = Episode {
+        t0: view.injected.asked,
+        th: Some(view.injected.asked),
+        faults: vec![EpisodeFault {
+            id: order.id.clone(),
+            fault: order.fault.clone(),
+            share: order.share,
+        }],
+    };
+    rig.tell_episode(&episode).await;
+    let over = view.injected.asked + Span::from_millis(4_500);
+    rig.until("over", |_, _| clock::now() > over).await;
+    rig.until("all whole", |_, clients| {
+        clients.recovered == clients.affected && clients.live == CLIENTS
+    })
+    .await;
+    let view: FaultView = rig.clients.get("/faults/f1-token_expiry").await;
+    assert!(!view.active);
+    assert!(
+        view.observation.bitten >= u64::from(CLIENTS) / 2,
+        "{view:?}"
+    );
+    assert!(
+        view.observation.figures["expired_while_live"] > 0,
+        "{view:?}"
+    );
+    let ledger = rig.stop_publishing().await;
+    let (publisher, clients, read) = rig.finish(&ledger, Span::from_secs(3)).await;
+    assert_eq!(
+        clients.phases[&Phase::Recovery].histogram.count(),
+        u64::from(clients.affected)
+    );
+    rig.end().await;
+    target.end().await;
+    (ledger, publisher, clients, read)
+}
+
+async fn an_expiry_storm_is_survived(lane: Lane) {
+    let (ledger, publisher, clients, read) = an_expiry_storm(lane, None).await;
+    rig::assert_clean(&ledger, &publisher, &clients, &read);
+    assert!(clients.affected > 0);
+    assert_eq!(
+        clients.storm.retry_after_given,
+        clients.storm.retry_after_obeyed
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expiry_storm_is_survived_on_khala() {
+    an_expiry_storm_is_survived(Lane::Khala).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expiry_storm_is_survived_on_spacetime() {
+    an_expiry_storm_is_survived(Lane::Spacetime).await;
+}
+
+async fn is_found(lane: Lane, defect: Defect, anomaly: Anomaly) {
+    let (_, publisher, clients, _) = match defect {
+        Defect::DeliverAfterExpiry => an_expiry_storm(lane, Some(defect)).await,
+        _ => tokio::time::timeout(DEADLINE, through_a_restart(lane, Some(defect)))
+            .await
+            .unwrap(),
+    };
+    let mut findings = publisher.findings;
+    findings.merge(&clients.findings);
+    let found: Vec<_> = findings
+        .iter()
+        .map(|(anomaly, tally)| (anomaly, tally.count))
+        .collect();
+    assert!(findings.count(anomaly) > 0, "{defect} on {lane}: {found:?}");
+}
+
+/// Some at a time: a machine that is too busy publishes too late for what the defects need.
+const AT_ONCE: usize = 8;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn planted_defects_are_found_online() {
+    let cases = [
+        (Defect::SkipSeq, Anomaly::Gap),
+        (Defect::AlterContent, Anomaly::Divergence),
+        (Defect::ApplyTwice, Anomaly::DuplicateApply),
+        (Defect::GapLivelock, Anomaly::Gap),
+        (Defect::DeliverAfterExpiry, Anomaly::Leak),
+        (Defect::AcceptWrongScope, Anomaly::UnauthorizedSuccess),
+        (Defect::IgnoreStaleCursor, Anomaly::StaleCursor),
+        (Defect::ExpiredCalledInvalid, Anomaly::WrongReason),
+    ];
+    for some in cases.chunks(AT_ONCE / Lane::ALL.len()) {
+        let running: Vec<_> = some
+            .iter()
+            .flat_map(|(defect, anomaly)| Lane::ALL.map(|lane| is_found(lane, *defect, *anomaly)))
+            .map(tokio::spawn)
+            .collect();
+        for case in running {
+            case.await.expect("the case says what was found instead");
+        }
+    }
+}
