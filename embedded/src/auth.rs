@@ -37,7 +37,8 @@ pub(crate) struct Verifier {
     audience: &'static str,
     skew: Span,
     defects: Defects,
-    keys: Mutex<(KeySet, Option<Mono>)>,
+    keys: Mutex<KeySet>,
+    last_look: tokio::sync::Mutex<Option<Mono>>,
 }
 
 impl Verifier {
@@ -92,6 +93,7 @@ impl Verifier {
             skew,
             defects,
             keys: Mutex::default(),
+            last_look: tokio::sync::Mutex::default(),
         }
     }
 
@@ -101,13 +103,8 @@ impl Verifier {
     /// The reason to name.
     pub(crate) async fn verify(&self, token: Option<&str>) -> Result<(Claims, u64), DenyReason> {
         let token = token.ok_or(DenyReason::MissingToken)?;
-        if self.must_look(token) {
-            match self.fetch().await {
-                Ok(keys) => self.lock().0 = keys,
-                Err(error) => {
-                    tracing::warn!(error, "the keys could not be had; the known ones stay");
-                }
-            }
+        if self.lock().lacks_key_of(token) {
+            self.look_again(token).await;
         }
         let expected = Expected {
             issuer: &self.issuer,
@@ -115,23 +112,28 @@ impl Verifier {
             skew_us: self.skew.as_micros(),
             now_us: host::clock::unix_micros(),
         };
-        let claims = self.lock().0.verify(token, &expected);
+        let claims = self.lock().verify(token, &expected);
         let claims = claims.map_err(|reason| self.defects.named_reason(reason))?;
         let ends = claims.refused_from_us(self.skew.as_micros());
         Ok((claims, ends))
     }
 
-    fn must_look(&self, token: &str) -> bool {
-        let mut keys = self.lock();
+    /// Fetches the keys for a token whose key is not known. Whoever comes while that is under way waits for it instead
+    /// of being refused for a key that is about to be known.
+    async fn look_again(&self, token: &str) {
+        let mut last = self.last_look.lock().await;
         let now = host::clock::now();
-        let due = keys
-            .1
-            .is_none_or(|last| now.since(last) >= LOOK_AGAIN_AFTER);
-        if due && keys.0.lacks_key_of(token) {
-            keys.1 = Some(now);
-            return true;
+        let just_looked = last.is_some_and(|at| now.since(at) < LOOK_AGAIN_AFTER);
+        if just_looked || !self.lock().lacks_key_of(token) {
+            return;
         }
-        false
+        match self.fetch().await {
+            Ok(keys) => *self.lock() = keys,
+            Err(error) => {
+                tracing::warn!(error, "the keys could not be had; the known ones stay");
+            }
+        }
+        *last = Some(host::clock::now());
     }
 
     async fn fetch(&self) -> Result<KeySet, String> {
@@ -160,7 +162,7 @@ impl Verifier {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, (KeySet, Option<Mono>)> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, KeySet> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

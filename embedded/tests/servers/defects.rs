@@ -1,0 +1,232 @@
+//! Each planted defect does what it says, on both lanes where it bites on both.
+
+use std::time::Duration;
+
+use lanes::khala::message::{Reply, ServerMessage};
+use lanes::spacetime::message::{ServerMessage as SpacetimeMessage, UpdateStatus};
+use lanes::spacetime::query::events_after;
+use lanes::spacetime::rows::{Row, SyncEvent};
+use lanes::token::{SCOPE_CHECKPOINT, TokenRequest};
+use model::defect::Defect;
+use model::event::payload_hash;
+use model::ids::Lane;
+
+use crate::support::{RIVAL, STREAM, Spacetime, Target, error_of, khala_path, subscriber};
+
+async fn events(client: &mut Spacetime) -> Vec<SyncEvent> {
+    let rows = match client.next().await {
+        SpacetimeMessage::SubscribeMultiApplied(applied) => applied.update.inserted().unwrap(),
+        SpacetimeMessage::TransactionUpdate(update) => match update.status {
+            UpdateStatus::Committed(changed) => changed.inserted().unwrap(),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    rows.into_iter()
+        .filter_map(|row| match row {
+            Row::Event(event) => Some(event),
+            _ => None,
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn lose_acknowledged_answers_before_the_disk() {
+    for lane in Lane::ALL {
+        let target = Target::defective(lane, Defect::LoseAcknowledged);
+        target.publish(STREAM, 1, 5).await;
+        let log = std::fs::read_to_string(target.lane.data_dir.join("log.jsonl")).unwrap();
+        assert!(log.lines().count() < 5, "{lane}");
+    }
+}
+
+#[tokio::test]
+async fn forget_log_has_nothing_after_a_restart_and_says_that_this_is_all() {
+    let mut target = Target::defective(Lane::Khala, Defect::ForgetLog);
+    target.publish(STREAM, 1, 5).await;
+    target.stop_lane().await;
+    target.start_lane();
+    let mut client = target.khala(&target.token().await).await;
+    assert_eq!(client.resume(STREAM, 5).await, [0_u64; 0]);
+    target.publish(STREAM, 1, 1).await;
+    assert_eq!(client.next_seq().await, 1, "a seq is used again");
+}
+
+#[tokio::test]
+async fn skip_seq_withholds_one_seq_live_and_on_replay() {
+    let target = Target::defective(Lane::Khala, Defect::SkipSeq);
+    let token = target.token().await;
+    let mut live = target.khala(&token).await;
+    live.resume(STREAM, 0).await;
+    target.publish(STREAM, 1, 45).await;
+    let mut seen = Vec::new();
+    for _ in 0..44 {
+        seen.push(live.next_seq().await);
+    }
+    let expected: Vec<u64> = (1..=45).filter(|seq| *seq != 43).collect();
+    assert_eq!(seen, expected);
+    assert_eq!(target.khala(&token).await.resume(STREAM, 0).await, expected);
+
+    let target = Target::defective(Lane::Spacetime, Defect::SkipSeq);
+    let mut live = target.spacetime(&target.token().await).await;
+    live.subscribe(1, &[events_after(STREAM, 0)]).await;
+    events(&mut live).await;
+    target.publish(STREAM, 1, 45).await;
+    for seq in &expected {
+        assert_eq!(events(&mut live).await[0].seq, *seq);
+    }
+    live.subscribe(2, &[events_after(STREAM, 40)]).await;
+    assert_eq!(events(&mut live).await.len(), 4);
+}
+
+#[tokio::test]
+async fn alter_content_differs_for_a_quarter_of_the_clients_with_a_hash_that_fits() {
+    let target = Target::defective(Lane::Spacetime, Defect::AlterContent);
+    let token = target.token().await;
+    let mut contents = Vec::new();
+    for client in ["c0002", "c0003"] {
+        let mut connection = target.spacetime_as(&token, client).await;
+        connection.subscribe(1, &[events_after(STREAM, 0)]).await;
+        events(&mut connection).await;
+        contents.push((connection, Vec::new()));
+    }
+    target.publish(STREAM, 1, 40).await;
+    for (connection, seen) in &mut contents {
+        for _ in 1..=40 {
+            seen.extend(events(connection).await);
+        }
+        assert!(
+            seen.iter()
+                .all(|event| payload_hash(&event.payload_json) == event.payload_hash)
+        );
+    }
+    let differ: Vec<u64> = contents[0]
+        .1
+        .iter()
+        .zip(&contents[1].1)
+        .filter(|(a, b)| a != b)
+        .map(|(a, _)| a.seq)
+        .collect();
+    assert_eq!(differ, [40]);
+
+    let target = Target::defective(Lane::Khala, Defect::AlterContent);
+    target.publish(STREAM, 1, 40).await;
+    let token = target.token().await;
+    let path = khala_path(&token);
+    target
+        .socket(&path, &[(model::ids::CLIENT_HEADER, "c0003")])
+        .await
+        .unwrap();
+    assert_eq!(
+        target.khala(&token).await.resume(STREAM, 39).await,
+        [40],
+        "unaltered without an id"
+    );
+}
+
+#[tokio::test]
+async fn gap_livelock_drops_one_live_delivery_that_a_resume_brings() {
+    let target = Target::defective(Lane::Khala, Defect::GapLivelock);
+    let token = target.token().await;
+    let mut client = target.khala(&token).await;
+    client.resume(STREAM, 0).await;
+    target.publish(STREAM, 1, 13).await;
+    let mut seen = Vec::new();
+    for _ in 0..12 {
+        seen.push(client.next_seq().await);
+    }
+    assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13]);
+    assert_eq!(
+        target.khala(&token).await.resume(STREAM, 10).await,
+        [11, 12, 13]
+    );
+}
+
+#[tokio::test]
+async fn deliver_after_expiry_serves_on() {
+    for lane in Lane::ALL {
+        let target = Target::defective(lane, Defect::DeliverAfterExpiry);
+        let grant = target.token_for(1).await;
+        let left =
+            (grant.expires_at * 1_000_000 + 50_000).saturating_sub(host::clock::unix_micros());
+        match lane {
+            Lane::Khala => {
+                let mut client = target.khala(&grant.token).await;
+                client.resume(STREAM, 0).await;
+                tokio::time::sleep(Duration::from_micros(left)).await;
+                target.publish(STREAM, 1, 1).await;
+                assert_eq!(client.next_seq().await, 1);
+            }
+            Lane::Spacetime => {
+                let mut client = target.spacetime(&grant.token).await;
+                client.subscribe(1, &[events_after(STREAM, 0)]).await;
+                events(&mut client).await;
+                tokio::time::sleep(Duration::from_micros(left)).await;
+                target.publish(STREAM, 1, 1).await;
+                assert_eq!(events(&mut client).await.len(), 1);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn accept_wrong_scope_opens_everything() {
+    for lane in Lane::ALL {
+        let target = Target::defective(lane, Defect::AcceptWrongScope);
+        target.publish(RIVAL, 1, 2).await;
+        let narrow = TokenRequest {
+            scopes: vec![SCOPE_CHECKPOINT.to_owned()],
+            ..subscriber()
+        };
+        let narrow = target.grant(&narrow).await.token;
+        let foreign = TokenRequest {
+            streams: vec![RIVAL.to_owned()],
+            ..TokenRequest::default()
+        };
+        target.grant(&foreign).await;
+        match lane {
+            Lane::Khala => assert_eq!(target.khala(&narrow).await.resume(RIVAL, 0).await, [1, 2]),
+            Lane::Spacetime => {
+                let mut client = target.spacetime(&narrow).await;
+                client.subscribe(1, &[events_after(RIVAL, 0)]).await;
+                assert_eq!(events(&mut client).await.len(), 2);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn ignore_stale_cursor_answers_that_the_replay_is_complete() {
+    let target = Target::defective(Lane::Khala, Defect::IgnoreStaleCursor);
+    target.publish(STREAM, 1, 3).await;
+    let mut client = target.khala(&target.token().await).await;
+    let (before, reply) = client.subscribe(STREAM, 99).await;
+    assert!(matches!(reply, Reply::Ok(_)));
+    assert!(
+        matches!(&before[0], ServerMessage::UpdateBatch(batch) if batch.replay_complete && batch.updates.is_empty())
+    );
+}
+
+#[tokio::test]
+async fn expired_called_invalid_names_another_reason() {
+    for lane in Lane::ALL {
+        let target = Target::defective(lane, Defect::ExpiredCalledInvalid);
+        let grant = target.token_for(1).await;
+        let left = (grant.expires_at * 1_000_000).saturating_sub(host::clock::unix_micros());
+        tokio::time::sleep(Duration::from_micros(left)).await;
+        let path = match lane {
+            Lane::Khala => khala_path(&grant.token),
+            Lane::Spacetime => format!("/v1/database/sync/subscribe?token={}", grant.token),
+        };
+        let Err(refused) = target
+            .socket(&path, &[("sec-websocket-protocol", "v1.json.spacetimedb")])
+            .await
+        else {
+            panic!("accepted");
+        };
+        assert_eq!(
+            (refused.status.as_u16(), error_of(&refused).as_str()),
+            (401, "invalid_signature")
+        );
+    }
+}

@@ -1,0 +1,8 @@
+//! The embedded servers over real sockets, as clients and publishers meet them.
+
+mod defects;
+mod khala;
+mod log;
+mod spacetime;
+mod support;
+mod tokens;
