@@ -29,8 +29,10 @@
 //! ```text
 //! http      the calls           session       one connection      reducer    the module's two reducers
 //! identity  tokens of its own   subscribers   who gets what live  snapshot   rows that match now
+//! applied   a snapshot as an answer
 //! ```
 
+mod applied;
 mod http;
 mod identity;
 mod reducer;

@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use bytes::Bytes;
 use lanes::spacetime::message::{
-    ClientMessage, ConnectionId, DatabaseUpdate, Identity, IdentityToken, InitialSubscription,
-    Maybe, MultiApplied, OneOffQueryResponse, OneOffTable, QueryApplied, QueryId, QueryUpdate,
-    ServerMessage, SubscribeRows, SubscriptionError, TableUpdate, TimeDuration,
+    ClientMessage, ConnectionId, DatabaseUpdate, Identity, IdentityToken, Maybe, MessageId,
+    OneOffQueryResponse, OneOffTable, QueryId, ServerMessage, SubscriptionError, TimeDuration,
     TransactionUpdateLight, UpdateStatus,
 };
 use lanes::spacetime::query::Query;
@@ -15,8 +13,9 @@ use lanes::token::{DenyReason, SigningKey};
 use model::ids::ClientId;
 use tokio_websockets::{CloseCode, Message};
 
+use super::applied::{Applied, AppliedKind};
 use super::reducer::{Call, Outcome};
-use super::subscribers::{Applied, AppliedKind, Item, SetId};
+use super::subscribers::{Item, SetId};
 use super::{Caller, Spacetime, snapshot};
 use crate::connection::{Connection, Event, Gone, Outbox, outbox};
 use crate::counters::Counters;
@@ -158,7 +157,8 @@ impl Session {
                 if connection.expired() {
                     return Err(self.expired());
                 }
-                let bytes = self.encode(*applied);
+                Counters::add(&ground.counters.delivered, applied.delivers());
+                let bytes = applied.encode(ground.defects, self.client_id);
                 Ok(connection.write(bytes).await?)
             }
             Event::Tick => Ok(connection.ping().await?),
@@ -234,7 +234,7 @@ impl Session {
                     Err(error) => (Maybe::Some(error), Vec::new()),
                 };
                 let answer = OneOffQueryResponse {
-                    message_id: lanes::spacetime::message::MessageId::Hex(message_id.to_hex()),
+                    message_id: MessageId::Hex(message_id.to_hex()),
                     error,
                     tables,
                     total_host_execution_duration: TimeDuration::default(),
@@ -416,75 +416,6 @@ impl Session {
                 .map(|row| row.row(defects, self.client_id).named())
                 .collect(),
         })
-    }
-
-    fn encode(&self, applied: Applied) -> Bytes {
-        let defects = self.lane.ground.defects;
-        let ended = matches!(
-            applied.kind,
-            AppliedKind::EndSingle(_) | AppliedKind::EndMulti(_)
-        );
-        let mut tables: Vec<TableUpdate> = applied
-            .rows
-            .into_iter()
-            .map(|(table, found)| {
-                if !ended {
-                    let counters = &self.lane.ground.counters;
-                    Counters::add(&counters.delivered, found.len() as u64);
-                }
-                let rows = found
-                    .iter()
-                    .map(|row| row.row(defects, self.client_id).named())
-                    .collect();
-                let update = if ended {
-                    QueryUpdate {
-                        deletes: rows,
-                        inserts: Vec::new(),
-                    }
-                } else {
-                    QueryUpdate {
-                        deletes: Vec::new(),
-                        inserts: rows,
-                    }
-                };
-                TableUpdate::new(table, vec![update])
-            })
-            .collect();
-        let request_id = applied.request_id;
-        let multi = |id, tables| MultiApplied {
-            request_id,
-            total_host_execution_duration_micros: 0,
-            query_id: QueryId { id },
-            update: DatabaseUpdate { tables },
-        };
-        let message = match applied.kind {
-            AppliedKind::Legacy => ServerMessage::InitialSubscription(InitialSubscription {
-                database_update: DatabaseUpdate { tables },
-                request_id,
-                total_host_execution_duration: TimeDuration::default(),
-            }),
-            AppliedKind::Multi(id) => ServerMessage::SubscribeMultiApplied(multi(id, tables)),
-            AppliedKind::EndMulti(id) => ServerMessage::UnsubscribeMultiApplied(multi(id, tables)),
-            AppliedKind::Single(id) | AppliedKind::EndSingle(id) => {
-                let table_rows = tables.remove(0);
-                let applied = QueryApplied {
-                    request_id,
-                    total_host_execution_duration_micros: 0,
-                    query_id: QueryId { id },
-                    rows: SubscribeRows {
-                        table_id: table_rows.table_id,
-                        table_name: table_rows.table_name.clone(),
-                        table_rows,
-                    },
-                };
-                if ended {
-                    ServerMessage::UnsubscribeApplied(applied)
-                } else {
-                    ServerMessage::SubscribeApplied(applied)
-                }
-            }
-        };
-        message.encode().into()
     }
 }
 

@@ -8,11 +8,11 @@ use lanes::spacetime::message::{
     DatabaseUpdate, QueryUpdate, ServerMessage, TableUpdate, TransactionUpdateLight, UpdateStatus,
 };
 use lanes::spacetime::query::Query;
-use lanes::spacetime::rows::{Row, StreamHead, Table};
+use lanes::spacetime::rows::{Row, StreamHead};
 use model::ids::{ClientId, StreamId};
 
+use super::applied::Applied;
 use super::reducer::Call;
-use super::snapshot::Found;
 use crate::connection::Outbox;
 use crate::counters::Counters;
 use crate::defect::{Defects, altered};
@@ -28,29 +28,6 @@ pub(crate) enum Item {
     /// The rows of a subscription that was made or ended. The log had them at the moment at which live updates began,
     /// or ceased, to queue behind.
     Rows(Box<Applied>),
-}
-
-/// The answer to a subscription, not yet encoded.
-#[derive(Debug)]
-pub(crate) struct Applied {
-    pub(crate) kind: AppliedKind,
-    pub(crate) request_id: u32,
-    pub(crate) rows: Vec<(Table, Vec<Found>)>,
-}
-
-/// What the answer is to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AppliedKind {
-    /// `Subscribe`
-    Legacy,
-    /// `SubscribeSingle`, by its query id
-    Single(u32),
-    /// `SubscribeMulti`
-    Multi(u32),
-    /// `Unsubscribe`
-    EndSingle(u32),
-    /// `UnsubscribeMulti`
-    EndMulti(u32),
 }
 
 /// Which of a connection's subscriptions.
