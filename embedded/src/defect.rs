@@ -6,7 +6,7 @@
 //! | lose-acknowledged | [`Defects::durability`]: acknowledged at once, written 700 ms later |
 //! | forget-log | [`Defects::durability`]: never written; [`Defects::answers_stale_cursors`] (khala) |
 //! | skip-seq | [`Defects::skips`]: one seq of each stream is in the head's count and never delivered |
-//! | alter-content | [`Defects::alters`]: every 40th event has other content for a quarter of the clients |
+//! | alter-content | [`Defects::alters`]: every 16th event has other content for a quarter of the clients |
 //! | gap-livelock | [`Defects::drops`]: one live delivery of each connection is dropped; the rest is the client's |
 //! | deliver-after-expiry | [`Defects::enforces_expiry`] |
 //! | accept-wrong-scope | [`Defects::checks_grants`]: scopes, grants and tenants |
@@ -20,6 +20,7 @@ use lanes::token::DenyReason;
 use model::defect::Defect;
 use model::event::{canonical_json, payload_hash};
 use model::ids::{ClientId, Seq};
+use model::role::LaneConfig;
 use serde_json::Value;
 
 use crate::log::Durability;
@@ -33,16 +34,37 @@ const REAL_SYNC: Duration = Duration::from_millis(500);
 
 /// The one defect of a server, if any, and what it changes.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Defects(pub(crate) Option<Defect>);
+pub(crate) struct Defects {
+    planted: Option<Defect>,
+    /// The lane has run before, in the same data folder.
+    restarted: bool,
+}
 
 impl Defects {
+    /// What is planted in a server that has no folder to come back to.
+    pub(crate) const fn of(planted: Option<Defect>) -> Self {
+        Self {
+            planted,
+            restarted: false,
+        }
+    }
+
+    /// What is planted in a lane with this data folder.
+    pub(crate) fn of_lane(config: &LaneConfig) -> Self {
+        let restarted = config.data_dir.is_dir();
+        Self {
+            planted: config.defect,
+            restarted,
+        }
+    }
+
     fn is(self, defect: Defect) -> bool {
-        self.0 == Some(defect)
+        self.planted == Some(defect)
     }
 
     /// When an event is on disk.
     pub(crate) fn durability(self, strict: bool) -> Durability {
-        match self.0 {
+        match self.planted {
             Some(Defect::LoseAcknowledged) => Durability::Late(ACKNOWLEDGED_BEFORE_DISK),
             Some(Defect::ForgetLog) => Durability::Never,
             _ if strict => Durability::Synced,
@@ -52,13 +74,13 @@ impl Defects {
 
     /// Whether a seq of a stream is withheld. Early in the stream, so that every drill sees it.
     pub(crate) fn skips(self, seq: Seq) -> bool {
-        self.is(Defect::SkipSeq) && seq == 43
+        self.is(Defect::SkipSeq) && seq == 17
     }
 
     /// Whether a client gets other content for a seq: a quarter of the fleet's clients, always the same.
     pub(crate) fn alters(self, client: Option<ClientId>, seq: Seq) -> bool {
         self.is(Defect::AlterContent)
-            && seq.is_multiple_of(40)
+            && seq.is_multiple_of(16)
             && client.is_some_and(|client| client.0 % 4 == 3)
     }
 
@@ -77,9 +99,10 @@ impl Defects {
         !self.is(Defect::AcceptWrongScope)
     }
 
-    /// Whether a stale cursor is answered with `stale_cursor`. A log that forgot does not know that it is stale.
+    /// Whether a stale cursor is answered with `stale_cursor`. A log that has forgotten does not know what is stale.
     pub(crate) fn answers_stale_cursors(self) -> bool {
-        !self.is(Defect::IgnoreStaleCursor) && !self.is(Defect::ForgetLog)
+        let forgotten = self.is(Defect::ForgetLog) && self.restarted;
+        !self.is(Defect::IgnoreStaleCursor) && !forgotten
     }
 
     /// The reason that is named for a refusal.

@@ -50,7 +50,7 @@ pub(crate) struct Khala {
 impl Khala {
     /// Opens its log.
     pub(crate) fn open(config: LaneConfig) -> io::Result<Self> {
-        let (defects, counters) = (Defects(config.defect), Arc::<Counters>::default());
+        let (defects, counters) = (Defects::of_lane(&config), Arc::<Counters>::default());
         let verifier = Verifier::of_file(
             &config.key_file,
             &config.issuer,
@@ -60,7 +60,7 @@ impl Khala {
         );
         let subscribers = Subscribers::new(defects, Arc::clone(&counters));
         Ok(Self {
-            ground: Ground::open(config, counters, subscribers, true)?,
+            ground: Ground::open(config, defects, counters, subscribers, true)?,
             verifier,
         })
     }

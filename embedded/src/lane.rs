@@ -62,6 +62,7 @@ impl<A: Audience> Ground<A> {
     /// Opens the log of a lane. `trims` says whether streams lose what is beyond their retention.
     pub(crate) fn open(
         config: LaneConfig,
+        defects: Defects,
         counters: Arc<Counters>,
         audience: A,
         trims: bool,
@@ -70,7 +71,6 @@ impl<A: Audience> Ground<A> {
             let folder = config.data_dir.display();
             io::Error::new(error.kind(), format!("data folder {folder}: {error}"))
         })?;
-        let defects = Defects(config.defect);
         let budget = |retention: u64, replay: u64| Budget {
             retention: if trims { retention.max(1) } else { u64::MAX },
             replay,

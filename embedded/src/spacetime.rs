@@ -106,7 +106,7 @@ impl Caller {
 impl Spacetime {
     /// Opens its log and its keys.
     pub(crate) fn open(config: LaneConfig) -> io::Result<Self> {
-        let (defects, counters) = (Defects(config.defect), Arc::<Counters>::default());
+        let (defects, counters) = (Defects::of_lane(&config), Arc::<Counters>::default());
         let skew = if config.strict {
             config.profile.token_skew
         } else {
@@ -115,7 +115,7 @@ impl Spacetime {
         let verifier = Verifier::of_issuer(&config.issuer, AUDIENCE_SPACETIME, skew, defects);
         let subscribers = Subscribers::new(defects, Arc::clone(&counters));
         let trims = config.strict;
-        let ground = Ground::open(config, counters, subscribers, trims)?;
+        let ground = Ground::open(config, defects, counters, subscribers, trims)?;
         Ok(Self {
             identities: Identities::open(&ground.config.data_dir)?,
             ground,

@@ -95,7 +95,7 @@ pub fn start(config: TokensConfig, shutdown: CancellationToken) -> io::Result<Ru
             pid: std::process::id(),
             ..TokensStatus::default()
         }),
-        defects: Defects(config.defect),
+        defects: Defects::of(config.defect),
         config,
     });
     let data = {

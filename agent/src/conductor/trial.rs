@@ -298,12 +298,14 @@ impl Conductor<'_> {
         ticks: &mut tokio::time::Interval,
     ) -> Result<(), Abort> {
         let plan = self.setting.plan;
-        let heal = self
-            .episode()
-            .and_then(|episode| episode.th)
-            .unwrap_or_else(clock::now);
-        // A fault that ends by itself (an expiry) may have its effect long after it was asked for.
+        // An expiry is planted long before it comes: the way back begins when the last fault is over.
         let from = clock::now();
+        let over = self
+            .trial
+            .faults
+            .iter()
+            .filter_map(|fault| fault.view.as_ref()?.healed);
+        let heal = over.map(|healed| healed.asked).max().unwrap_or(from);
         let mut watch = SteadyWatch::new(plan.steady.clone());
         let mut steady = None;
         let mut below = None;
