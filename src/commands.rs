@@ -13,8 +13,8 @@ mod source;
 /// Does what was typed.
 pub(crate) fn execute(command: Command) -> Result<Exit, Error> {
     match command {
-        Command::Drill(args) => drill::drill(args),
-        Command::Run { scenario, drill } => drill::run(scenario.as_deref(), drill),
+        Command::Drill(args) => drill::drill(&args),
+        Command::Run { scenario, drill } => drill::run(scenario.as_deref(), &drill),
         Command::Check { scenarios, set } => check::check(&scenarios, &set),
         Command::Plan {
             scenario,

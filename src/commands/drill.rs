@@ -24,11 +24,11 @@ const STANDARD: [&str; 4] = [
     "reconnect-storm",
 ];
 
-pub(super) fn drill(args: DrillArgs) -> Result<Exit, Error> {
+pub(super) fn drill(args: &DrillArgs) -> Result<Exit, Error> {
     execute(&STANDARD, args)
 }
 
-pub(super) fn run(scenario: Option<&str>, args: DrillArgs) -> Result<Exit, Error> {
+pub(super) fn run(scenario: Option<&str>, args: &DrillArgs) -> Result<Exit, Error> {
     match scenario {
         Some(name) => execute(&[name], args),
         None if args.defect.as_deref() == Some("list") => execute(&[], args),
@@ -39,13 +39,13 @@ pub(super) fn run(scenario: Option<&str>, args: DrillArgs) -> Result<Exit, Error
     }
 }
 
-fn execute(names: &[&str], args: DrillArgs) -> Result<Exit, Error> {
+fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
     let defect = match args.defect.as_deref() {
         Some("list") => return Ok(list_defects()),
         Some(name) => Some(name.parse::<Defect>().map_err(Error::usage)?),
         None => None,
     };
-    let trials = plan_all(names, &args, defect)?;
+    let trials = plan_all(names, args, defect)?;
     preflight(&trials)?;
 
     let now = Utc::now();
@@ -61,7 +61,7 @@ fn execute(names: &[&str], args: DrillArgs) -> Result<Exit, Error> {
         started: now.to_rfc3339_opts(SecondsFormat::Millis, true),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         seed: args.plan.seed,
-        settings: settings(names, &args),
+        settings: settings(names, args),
         rows: trials.iter().map(planned_row).collect(),
     };
     let folder = RunFolder::create(&dir, &record).map_err(Error::could_not_run)?;

@@ -1,5 +1,6 @@
-//! What is refused, and how it is said: exit 2, file:line:column, a snippet, a hint.
+//! What is refused, and how it is said: exit 2, `file:line:column`, a snippet, a hint.
 
+use std::fmt::Write as _;
 use std::fs;
 
 use crate::support::{Finished, output};
@@ -25,7 +26,9 @@ fn changed(from: &str, to: &str) -> Finished {
 fn refused(finished: Finished, line: usize, words: &[&str]) {
     let finished = finished.expect_code(2);
     finished.says(&format!("bad.yaml:{line}:"));
-    words.iter().for_each(|word| drop(finished.says(word)));
+    for word in words {
+        finished.says(word);
+    }
 }
 
 #[track_caller]
@@ -88,8 +91,8 @@ fn an_empty_a_binary_and_a_bomb_are_refused_quickly() {
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for n in 1..10 {
         let before = format!("*a{}", n - 1);
-        let row = vec![before.as_str(); 10].join(", ");
-        bomb.push_str(&format!("a{n}: &a{n} [{row}]\n"));
+        let row = [before.as_str(); 10].join(", ");
+        writeln!(bomb, "a{n}: &a{n} [{row}]").expect("a string can be written to");
     }
     let began = std::time::Instant::now();
     check(bomb).expect_code(2).says("bad.yaml");

@@ -30,7 +30,7 @@ fn partition(evidence: &Evidence) -> (Running, Vec<u32>) {
         .expect("it starts");
     let running = Running(child);
     let log = evidence.dir.join("logs/partition-khala-1/trial.log");
-    until("the partition is injected", Duration::from_secs(60), || {
+    until("the partition is injected", Duration::from_mins(1), || {
         std::fs::read_to_string(&log)
             .ok()
             .filter(|text| text.contains("injected"))

@@ -142,7 +142,7 @@ pub(crate) fn until<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Op
 
 /// The process ids below a process, itself not included.
 pub(crate) fn descendants(root: u32) -> Vec<u32> {
-    let mut parents = Vec::new();
+    let mut parents: Vec<(u32, u32)> = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
         let Some(pid) = entry
             .file_name()
