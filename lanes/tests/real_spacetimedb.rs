@@ -4,6 +4,7 @@
 #[path = "support/rig.rs"]
 mod rig;
 
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Stdio;
@@ -21,7 +22,10 @@ use rig::{DEADLINE, Rig};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/spacetimedb/module.wasm");
+const MODULE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../deploy/spacetimedb/module.wasm"
+);
 const DATABASE: &str = "sync";
 const STREAMS: [&str; 2] = ["runtime.run.real.events", "runtime.worker.real.lifecycle"];
 const CLIENTS: u32 = 8;
@@ -31,9 +35,11 @@ const ON_DISK: Duration = Duration::from_millis(1_500);
 #[tokio::test]
 async fn clients_resume_on_a_real_server_that_was_killed() {
     let Ok(binary) = std::env::var("FAULTLANE_SPACETIMEDB") else {
-        eprintln!(
+        // Not eprintln!, which the test runner would keep to itself.
+        let _ = writeln!(
+            std::io::stderr(),
             "SKIPPED: clients_resume_on_a_real_server_that_was_killed: set FAULTLANE_SPACETIMEDB to the path of \
-             spacetimedb-standalone to run the client against a real server"
+             spacetimedb-standalone (deploy/spacetimedb/install.sh) to run the client against a real server"
         );
         return;
     };
