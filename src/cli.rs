@@ -159,6 +159,11 @@ pub(crate) struct DrillArgs {
     pub(crate) json: bool,
 }
 
+/// What publishers present where nothing else is asked for. Good on loopback only.
+pub(crate) const PUBLISH_SECRET: &str = "publish";
+/// As [`PUBLISH_SECRET`], for session credentials.
+pub(crate) const SESSION_SECRET: &str = "session";
+
 /// Which of the embedded lane's manners to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProfileArg {
@@ -179,6 +184,9 @@ pub(crate) struct LaneArgs {
     /// Its manners.
     #[arg(long, value_enum, default_value_t = ProfileArg::Embedded)]
     pub(crate) profile: ProfileArg,
+    /// How long past its expiry a token is still accepted [default: the profile's].
+    #[arg(long)]
+    pub(crate) skew: Option<Span>,
     /// Upgrades per second beyond which 503 is answered.
     #[arg(long)]
     pub(crate) accept_rate: Option<Rate>,
@@ -196,7 +204,7 @@ pub(crate) struct LaneArgs {
         long,
         env = "FAULTLANE_PUBLISH_SECRET",
         hide_env_values = true,
-        default_value = "publish"
+        default_value = PUBLISH_SECRET
     )]
     pub(crate) publish_secret: String,
 }
@@ -215,6 +223,9 @@ pub(crate) struct TokensArgs {
     /// A token is to be refreshed so long before it expires.
     #[arg(long, default_value = "30s")]
     pub(crate) refresh_lead: Span,
+    /// A token is valid from so long before it was issued, for lanes whose clock is behind.
+    #[arg(long, default_value = "30s")]
+    pub(crate) skew: Span,
     /// Tokens per second beyond which 429 is answered.
     #[arg(long)]
     pub(crate) rate: Option<Rate>,
@@ -226,7 +237,7 @@ pub(crate) struct TokensArgs {
         long,
         env = "FAULTLANE_SESSION_SECRET",
         hide_env_values = true,
-        default_value = "session"
+        default_value = SESSION_SECRET
     )]
     pub(crate) session_secret: String,
     /// ORG=STREAM[,STREAM…]: which organisation owns which streams. May be repeated.

@@ -71,6 +71,7 @@ impl Target {
                 ttl: Span::from_secs(120),
                 ttl_limits: (Span::from_secs(1), Span::from_secs(900)),
                 refresh_lead: profile().refresh_lead,
+                skew: Span::ZERO,
                 rate: token_limit.map(|(rate, _)| Rate::per_second(rate)),
                 burst: token_limit.map_or(0, |(_, burst)| burst),
                 tenants: [

@@ -132,6 +132,9 @@ pub struct TokensConfig {
     pub ttl_limits: (Span, Span),
     /// `refresh_after_in` is the lifetime less this.
     pub refresh_lead: Span,
+    /// A token is valid from so long before it was issued, for lanes whose clock is behind; whole seconds.
+    #[serde(default)]
+    pub skew: Span,
     /// Tokens per second beyond which 429 with Retry-After is answered; `None` for no limit.
     pub rate: Option<Rate>,
     /// How many may be issued at once before the rate bites.

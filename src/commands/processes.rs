@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{ConfigStdin, LaneArgs, ProfileArg, TokensArgs};
+use crate::cli::{ConfigStdin, LaneArgs, PUBLISH_SECRET, ProfileArg, SESSION_SECRET, TokensArgs};
 use crate::exit::{Error, Exit};
 
 pub(super) fn agent(config: &ConfigStdin) -> Result<Exit, Error> {
@@ -45,16 +45,24 @@ pub(super) fn proxy(
 }
 
 pub(super) fn lane(lane: Lane, config: &ConfigStdin, args: LaneArgs) -> Result<Exit, Error> {
+    refuse_known_secret(
+        args.listen,
+        "--publish-secret",
+        &args.publish_secret,
+        PUBLISH_SECRET,
+    )?;
     let strict = args.profile == ProfileArg::Embedded;
+    let mut profile = if strict {
+        Profile::embedded()
+    } else {
+        Profile::field()
+    };
+    profile.token_skew = args.skew.unwrap_or(profile.token_skew);
     let typed = move || LaneConfig {
         lane,
         listen: args.listen,
         data_dir: args.data_dir.expect("clap requires it"),
-        profile: if strict {
-            Profile::embedded()
-        } else {
-            Profile::field()
-        },
+        profile,
         strict,
         accept_rate: args.accept_rate,
         database: args.database,
@@ -68,6 +76,12 @@ pub(super) fn lane(lane: Lane, config: &ConfigStdin, args: LaneArgs) -> Result<E
 }
 
 pub(super) fn tokens(config: &ConfigStdin, args: TokensArgs) -> Result<Exit, Error> {
+    refuse_known_secret(
+        args.listen,
+        "--session-secret",
+        &args.session_secret,
+        SESSION_SECRET,
+    )?;
     let tenants = args
         .tenants
         .iter()
@@ -91,6 +105,7 @@ pub(super) fn tokens(config: &ConfigStdin, args: TokensArgs) -> Result<Exit, Err
             Span::from_secs(900).max(args.ttl),
         ),
         refresh_lead: args.refresh_lead,
+        skew: args.skew,
         rate: args.rate,
         burst: args.burst,
         tenants,
@@ -105,6 +120,21 @@ pub(super) fn guard(command: &[std::ffi::OsString]) -> Result<Exit, Error> {
         .block_on(agent::guard::main(program, args))
         .map_err(|error| Error::could_not_run(format!("{}: {error}", program.display())))?;
     Ok(Exit::Other(code))
+}
+
+/// Off loopback a secret that everybody knows is none.
+fn refuse_known_secret(
+    listen: SocketAddr,
+    flag: &str,
+    secret: &str,
+    known: &str,
+) -> Result<(), Error> {
+    if listen.ip().is_loopback() || secret != known {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "--listen {listen} is off loopback, where the default {flag} would protect nothing: choose one"
+    )))
 }
 
 /// A process that makes no sense by hand.

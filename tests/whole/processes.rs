@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Running, alive, faultlane, until};
+use crate::support::{Running, alive, faultlane, output, until};
 
 /// Starts a process and reads its ready line.
 fn ready(mut command: Command) -> (Running, Value) {
@@ -117,4 +117,16 @@ fn a_guard_passes_the_exit_code_on_and_names_what_it_cannot_start() {
     let (code, stderr) = ended(&["guard", "/no/such/program"]);
     assert_eq!(code, Some(4));
     assert!(stderr.contains("/no/such/program"), "{stderr}");
+}
+
+#[test]
+fn a_secret_that_everybody_knows_is_refused_off_loopback() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let dir = data.path().to_str().expect("UTF-8");
+    output(&["lane", "khala", "--listen", "0.0.0.0:0", "--data-dir", dir])
+        .expect_code(2)
+        .says("--publish-secret");
+    output(&["tokens", "--listen", "0.0.0.0:0"])
+        .expect_code(2)
+        .says("--session-secret");
 }

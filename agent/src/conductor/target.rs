@@ -144,6 +144,7 @@ fn tokens_config(plan: &Plan, secrets: &Secrets, key_file: &Path) -> TokensConfi
         ttl: plan.target.profile.token_ttl,
         ttl_limits: (Span::from_secs(1), Span::from_secs(900)),
         refresh_lead: plan.target.profile.refresh_lead,
+        skew: plan.target.profile.token_skew,
         rate: plan.target.token_rate,
         burst: plan.target.token_burst,
         tenants: tenants(plan),

@@ -94,7 +94,7 @@ pub(super) fn grant(
         sub: session.user.clone(),
         jti: token_id,
         iat: now,
-        nbf: now,
+        nbf: now.saturating_sub(service.config.skew.as_micros() / 1_000_000),
         exp: now + ttl,
         oa_org_id: session.org.clone(),
         oa_session_id: session_id,

@@ -68,6 +68,7 @@ impl Target {
             ttl: Span::from_secs(60),
             ttl_limits: (Span::from_secs(1), Span::from_secs(900)),
             refresh_lead: Span::from_secs(1),
+            skew: Span::ZERO,
             rate: None,
             burst: 1,
             tenants: [
