@@ -181,12 +181,12 @@ impl RunFolder {
         format!("logs/{}", trial_name(scenario, lane, trial))
     }
 
-    /// Appends a row, under the run's id and with secrets masked, and its histograms. When this returns the row is
-    /// on disk.
+    /// Appends a row, under the run's id and with secrets masked, and its histograms; the row as it was written. When
+    /// this returns it is on disk.
     ///
     /// # Errors
     /// The row or its histograms cannot be written.
-    pub fn append(&mut self, row: &Row) -> Result<(), FolderError> {
+    pub fn append(&mut self, row: &Row) -> Result<Row, FolderError> {
         let rows_file = self.path.join(ROWS_FILE);
         let mut row = redact::clean(row).map_err(|error| at(&rows_file, error.into()))?;
         row.run.clone_from(&self.run);
@@ -195,8 +195,8 @@ impl RunFolder {
             .map_err(|source| at(&rows_file, source))?;
         let sidecar = self.path.join(format!("histograms/{}.hlog", row.name()));
         write_whole(&sidecar, hlog::render(&row).as_bytes())?;
-        self.rows.push(row);
-        Ok(())
+        self.rows.push(row.clone());
+        Ok(row)
     }
 
     /// Judges the folder as `gate` would, writes `SUMMARY.md`, and says what was decided.

@@ -19,6 +19,7 @@ use crate::decision::{Decision, Outcome, RowDecision};
 use crate::folder::{PlannedRow, ROWS_FILE, RUN_FILE, RunRecord, plan_file};
 use crate::judge::settle;
 use crate::record::{Row, SCHEMA_VERSION, Status};
+use crate::redact::MASK;
 
 /// The folder cannot be judged.
 #[derive(Debug, Error)]
@@ -100,7 +101,13 @@ pub(crate) fn read(folder: &Path) -> Result<Evidence, GateError> {
         }
         match serde_json::from_value::<Row>(line.clone()) {
             Ok(row) => {
-                if let Some(what) = altered(folder, &record, &line, &row) {
+                let what = altered(&record, &line, &row).or_else(|| {
+                    against_plan(folder, &row).unwrap_or_else(|doubt| {
+                        doubts.push(doubt);
+                        None
+                    })
+                });
+                if let Some(what) = what {
                     tampered.insert(rows.len(), what);
                 }
                 rows.push(row);
@@ -139,8 +146,8 @@ fn read_record(folder: &Path) -> Result<RunRecord, GateError> {
     Ok(record)
 }
 
-/// How a row differs from what its evidence, or its plan, says.
-fn altered(folder: &Path, record: &RunRecord, line: &Value, row: &Row) -> Option<String> {
+/// How a row differs from what its evidence says.
+fn altered(record: &RunRecord, line: &Value, row: &Row) -> Option<String> {
     if row.run != record.run {
         return Some(format!("it is of run `{}`, not `{}`", row.run, record.run));
     }
@@ -153,15 +160,29 @@ fn altered(folder: &Path, record: &RunRecord, line: &Value, row: &Row) -> Option
         Ok(value) => value,
         Err(error) => return Some(format!("it cannot be derived anew: {error}")),
     };
-    if let Some(difference) = difference(line, &recomputed, "") {
-        return Some(difference);
+    difference(line, &recomputed, "")
+}
+
+/// How a row differs from its plan.
+///
+/// # Errors
+/// There is no plan to compare it with: then its criteria may be anything.
+fn against_plan(folder: &Path, row: &Row) -> Result<Option<String>, String> {
+    let path = plan_file(folder, &row.scenario, row.lane, row.trial);
+    let doubt = |error: &dyn std::fmt::Display| {
+        let path = path.strip_prefix(folder).unwrap_or(&path).display();
+        format!("{path} cannot be read, so that the criteria of its row prove nothing: {error}")
+    };
+    let text = fs::read_to_string(&path).map_err(|error| doubt(&error))?;
+    let plan: Plan = serde_json::from_str(&text).map_err(|error| doubt(&error))?;
+    // Where something was masked the digest is of what stood there before.
+    if !text.contains(MASK) && plan.computed_digest() != plan.digest {
+        return Ok(Some("its plan is not the one of that digest".to_owned()));
     }
-    let plan = fs::read(plan_file(folder, &row.scenario, row.lane, row.trial)).ok()?;
-    let plan: Plan = serde_json::from_slice(&plan).ok()?;
     let same = plan.digest == row.plan_digest
         && plan.criteria == row.criteria
         && u64::from(plan.workload.clients) == row.clients.intended;
-    (!same).then(|| "its criteria, digest or clients are not those of its plan".to_owned())
+    Ok((!same).then(|| "its criteria, digest or clients are not those of its plan".to_owned()))
 }
 
 /// The first place where a written row differs from the recomputed one.

@@ -45,6 +45,14 @@ pub struct Plan {
     pub defect: Option<Defect>,
 }
 
+impl Plan {
+    /// What [`Self::digest`] has to be: computed anew from the other fields.
+    #[must_use]
+    pub fn computed_digest(&self) -> String {
+        crate::resolve::digest(self)
+    }
+}
+
 /// The load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Workload {

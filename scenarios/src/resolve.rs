@@ -221,7 +221,7 @@ fn criteria(scenario: &Scenario) -> Criteria {
 }
 
 /// `sha256:<hex>` over the plan's canonical JSON without its digest and its defect.
-fn digest(plan: &Plan) -> String {
+pub(crate) fn digest(plan: &Plan) -> String {
     let mut value =
         serde_json::to_value(plan).expect("a plan has only string keys and finite numbers");
     if let Some(fields) = value.as_object_mut() {

@@ -35,7 +35,7 @@ pub(crate) fn plan() -> Plan {
         max: Some(Span::from_secs(max)),
         ..Bounds::default()
     };
-    Plan {
+    let mut plan = Plan {
         scenario: "partition".to_owned(),
         about: "a two-way partition".to_owned(),
         lane: Lane::Khala,
@@ -92,9 +92,11 @@ pub(crate) fn plan() -> Plan {
             },
             deadline: Span::from_secs(20),
         },
-        digest: "sha256:00".to_owned(),
+        digest: String::new(),
         defect: None,
-    }
+    };
+    plan.digest = plan.computed_digest();
+    plan
 }
 
 pub(crate) fn histogram(count: u64, each: impl Fn(u64) -> Span) -> Micros {
@@ -313,7 +315,7 @@ pub(crate) fn record(trials: u32) -> RunRecord {
                 scenario: "partition".to_owned(),
                 lane: Lane::Khala,
                 trial,
-                plan_digest: "sha256:00".to_owned(),
+                plan_digest: plan().digest,
             })
             .collect(),
     }

@@ -218,6 +218,51 @@ fn criteria_other_than_the_plan_s_are_noticed() {
 }
 
 #[test]
+fn a_plan_that_was_softened_with_its_row_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let mut softer = plan();
+    softer.criteria.steady = None;
+    let mut run = RunFolder::create(&path, &record(1)).unwrap();
+    run.keep_plan(&softer, 1).unwrap();
+    run.append(&judge(&softer, &trial(), 1, "logs/x", None))
+        .unwrap();
+    let decision = run.finish().unwrap();
+    assert_eq!(decision.decision, Outcome::NoGo);
+    assert!(decision.rows[0].reason.contains("digest"), "{decision:?}");
+}
+
+#[test]
+fn a_row_whose_plan_is_gone_is_no_go_ahead() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    assert_eq!(written(&path, 1, &rows(1)).decision, Outcome::Go);
+    let kept = path.join("plans/partition-khala-1.json");
+    for spoil in [
+        |file: &Path| fs::write(file, "{").unwrap(),
+        |file: &Path| fs::remove_file(file).unwrap(),
+    ] {
+        spoil(&kept);
+        let decision = gate(&path).unwrap();
+        assert_eq!(decision.decision, Outcome::Inconclusive);
+        assert!(
+            decision.notes[0].contains("plans/partition-khala-1.json cannot be read"),
+            "{decision:?}"
+        );
+    }
+}
+
+#[test]
+fn a_row_is_handed_back_as_it_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = RunFolder::create(folder.path(), &record(1)).unwrap();
+    let row = run.append(&rows(1)[0]).unwrap();
+    let line = lines(folder.path()).remove(0);
+    assert_eq!(serde_json::to_value(&row).unwrap(), line);
+    assert_eq!(row.run, "r-20260101");
+}
+
+#[test]
 fn rows_that_are_double_unplanned_or_of_another_plan_are_named_and_prevent_a_go() {
     let doubled = tempfile::tempdir().unwrap();
     let row = rows(1).remove(0);

@@ -12,6 +12,7 @@ fn summary(planned: u32, rows: &[results::Row]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let mut run = RunFolder::create(folder.path(), &record(planned)).unwrap();
     for row in rows {
+        run.keep_plan(&plan(), row.trial).unwrap();
         run.append(row).unwrap();
     }
     run.finish().unwrap();

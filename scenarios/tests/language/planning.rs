@@ -256,3 +256,19 @@ fn a_description_has_a_line_for_each_injection_and_each_undo() {
         "{shown}"
     );
 }
+
+#[test]
+fn a_plan_that_was_read_back_has_the_digest_that_it_names_and_an_altered_one_has_not() {
+    for (name, text) in library() {
+        for quick in [false, true] {
+            let odd = &[("bounds.recovery.p99", "7333ms"), ("affected", "33.3%")];
+            let settings = Settings { quick, ..set(odd) };
+            let planned = plan(text, &settings).expect("a plan");
+            let written = serde_json::to_string_pretty(&planned).expect("JSON");
+            let mut read: scenarios::plan::Plan = serde_json::from_str(&written).expect("a plan");
+            assert_eq!(read.computed_digest(), planned.digest, "{name}");
+            read.criteria.deadline = Span::from_secs(3600);
+            assert_ne!(read.computed_digest(), planned.digest, "{name}");
+        }
+    }
+}
