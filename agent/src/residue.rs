@@ -14,6 +14,8 @@ use crate::procfs;
 use crate::supervisor::{Child, Supervisor};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// So begins the state of a child that has ended.
+const ENDED: &str = "ended";
 
 /// The state of every thing that a fault can touch.
 pub type Fingerprint = BTreeMap<Thing, String>;
@@ -21,8 +23,10 @@ pub type Fingerprint = BTreeMap<Thing, String>;
 /// A thing that a fault can touch.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Thing {
-    /// A child, by name.
+    /// A child that is part of the target, by name.
     Child(String),
+    /// A child that is part of the harness, by name: a proxy or a shard.
+    Harness(String),
     /// A fault in force, by id and holder.
     Fault(String, String),
     /// A process whose parent is the agent and that is none of its children.
@@ -55,7 +59,11 @@ pub async fn take(supervisor: &Supervisor, holder: &AgentHolder) -> Fingerprint 
                 state_of(&child)
             ),
         };
-        found.insert(Thing::Child(name), state);
+        let thing = match *child.role {
+            Role::Proxy(_) | Role::Shard(_) => Thing::Harness(name),
+            Role::Lane(_) | Role::Tokens(_) => Thing::Child(name),
+        };
+        found.insert(thing, state);
     }
     for (pid, stat) in procfs::children_of(std::process::id()) {
         if !own.contains(&pid) {
@@ -71,7 +79,8 @@ pub async fn take(supervisor: &Supervisor, holder: &AgentHolder) -> Fingerprint 
     found
 }
 
-/// What differs from the mark. A child that was started or ended on demand meanwhile is none.
+/// What differs from the mark. A child that was started or ended on demand meanwhile is none. No fault ends a part of
+/// the harness: where one ended, that is a loss for whoever needs it, and nothing that a fault left behind.
 #[must_use]
 pub fn compare(mark: &Fingerprint, now: &Fingerprint) -> Residue {
     let mut residue = Residue::default();
@@ -81,10 +90,13 @@ pub fn compare(mark: &Fingerprint, now: &Fingerprint) -> Residue {
             continue;
         }
         match (thing, before) {
-            (Thing::Child(name), Some(before)) => residue
+            (Thing::Harness(name), Some(_)) if state.starts_with(ENDED) => residue
+                .foreign
+                .push(format!("child `{name}`, a part of the harness, {state}")),
+            (Thing::Child(name) | Thing::Harness(name), Some(before)) => residue
                 .owned
                 .push(format!("child `{name}`: {state}; before: {before}")),
-            (Thing::Child(_), None) => {}
+            (Thing::Child(_) | Thing::Harness(_), None) => {}
             (Thing::Fault(id, holder), _) => residue
                 .owned
                 .push(format!("fault `{id}` is still in force at `{holder}`")),
@@ -101,7 +113,7 @@ pub fn compare(mark: &Fingerprint, now: &Fingerprint) -> Residue {
 
 fn state_of(child: &Child) -> String {
     if let Some(exit) = child.process.exit() {
-        return format!("ended ({exit})");
+        return format!("{ENDED} ({exit})");
     }
     let paused = procfs::is_stopped(child.process.pid()) == Some(true);
     let state = if paused { "paused" } else { "runs" };
@@ -170,5 +182,18 @@ mod tests {
             assert!(owned.contains(named), "{owned}");
         }
         assert_eq!(residue.foreign.len(), 1);
+    }
+
+    #[test]
+    fn a_part_of_the_harness_that_was_lost_is_not_left_behind_but_a_paused_one_is() {
+        let part = |state: &str| {
+            let proxy = Thing::Harness("proxy".to_owned());
+            Fingerprint::from([(proxy, state.to_owned())])
+        };
+        let lost = compare(&part("runs"), &part("ended (signal: 9 (SIGKILL))"));
+        assert!(lost.owned.is_empty(), "{lost:?}");
+        assert!(lost.foreign[0].contains("`proxy`"), "{lost:?}");
+        let paused = compare(&part("runs"), &part("paused"));
+        assert_eq!((paused.owned.len(), paused.foreign.len()), (1, 0));
     }
 }

@@ -37,7 +37,7 @@ pub struct Drill {
     pub trials: Vec<PlannedTrial>,
     /// Where evidence goes.
     pub folder: Arc<Mutex<RunFolder>>,
-    /// Cancelled by Ctrl-C. Cancelled from within when a part of the harness is lost.
+    /// Cancelled by Ctrl-C.
     pub cancel: CancellationToken,
     /// Who watches.
     pub observer: Observer,
@@ -59,33 +59,40 @@ pub async fn drill(drill: Drill) -> io::Result<()> {
             .push(planned.clone());
     }
     let mut lanes = JoinSet::new();
+    let lost = CancellationToken::new();
     for trials in by_lane.into_values() {
-        lanes.spawn(one_lane(drill.clone(), trials));
+        lanes.spawn(one_lane(drill.clone(), trials, lost.clone()));
     }
     let mut first_error = Ok(());
     while let Some(ended) = lanes.join_next().await {
         let ended = ended.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
         if let Err(error) = ended {
-            drill.cancel.cancel();
+            lost.cancel();
             first_error = first_error.and(Err(error));
         }
     }
     first_error
 }
 
-async fn one_lane(drill: Drill, trials: Vec<PlannedTrial>) -> io::Result<()> {
+/// Takes one lane through its trials. `lost` is cancelled when a part of the harness is, and ends the other lanes too.
+async fn one_lane(
+    drill: Drill,
+    trials: Vec<PlannedTrial>,
+    lost: CancellationToken,
+) -> io::Result<()> {
+    let stopped = || drill.cancel.is_cancelled() || lost.is_cancelled();
     for planned in trials {
-        if drill.cancel.is_cancelled() {
+        if stopped() {
             break;
         }
-        let mut row = one_trial(&drill, &planned, None).await?;
+        let mut row = one_trial(&drill, &planned, &lost, None).await?;
         // A machine that was busy with something else proves nothing: once more, and the row says so.
-        if row.invalid_by_lag().is_some() && !drill.cancel.is_cancelled() {
+        if row.invalid_by_lag().is_some() && !stopped() {
             let reason = row.verdict.reason.clone();
-            row = one_trial(&drill, &planned, Some(reason)).await?;
+            row = one_trial(&drill, &planned, &lost, Some(reason)).await?;
         }
         let mut folder = drill.folder.lock().unwrap_or_else(PoisonError::into_inner);
-        folder.append(&row).map_err(io::Error::other)?;
+        let row = folder.append(&row).map_err(io::Error::other)?;
         drop(folder);
         (drill.on_row)(&row);
     }
@@ -95,6 +102,7 @@ async fn one_lane(drill: Drill, trials: Vec<PlannedTrial>) -> io::Result<()> {
 async fn one_trial(
     drill: &Drill,
     planned: &PlannedTrial,
+    lost: &CancellationToken,
     repeated: Option<String>,
 ) -> io::Result<Row> {
     let PlannedTrial { plan, number } = planned;
@@ -129,20 +137,24 @@ async fn one_trial(
         number: *number,
         diary: &diary,
         cancel: &drill.cancel,
+        lost,
         observer: &drill.observer,
     };
-    let trial = trial::run(&setting).await;
-    let agent_was_lost = matches!(trial.abort, Some(Abort::Harness(_))) && !node.answers().await;
+    let mut trial = trial::run(&setting).await;
+    if let Some(Abort::Harness(why)) = &mut trial.abort
+        && !node.answers().await
+    {
+        *why = format!("the agent (process {}) is gone: {why}", node.pid());
+        diary.note(why);
+        // Whatever killed it may be about to kill the rest: what is on disk is safe, the rest is not begun.
+        lost.cancel();
+    }
     let ended = node.end().await;
     diary.note(if ended {
         "the agent and its children have ended"
     } else {
         "the agent was killed"
     });
-    if agent_was_lost {
-        // Whatever killed it may be about to kill the rest: what is on disk is safe, the rest is not begun.
-        drill.cancel.cancel();
-    }
     let log_file = format!(
         "{}/{name}",
         RunFolder::log_path(&plan.scenario, plan.lane, *number)

@@ -26,9 +26,11 @@ use super::node::Node;
 use super::steady::{Sample, SteadyWatch};
 use super::step::{self, Outcome};
 use super::target::{LANE, PROXY, Target};
+use crate::api::ChildView;
 use crate::client::Agent;
 
 const TICK: Duration = Duration::from_millis(100);
+const TICKS_PER_ROLL_CALL: u32 = 10;
 /// How long clients that are live may take to apply the last events after the publisher has stopped.
 const SETTLE: Span = Span::from_secs(3);
 
@@ -64,6 +66,8 @@ pub struct Setting<'a> {
     pub diary: &'a Diary,
     /// Cancelled by Ctrl-C.
     pub cancel: &'a CancellationToken,
+    /// Cancelled when a part of the harness is lost, be it another lane's.
+    pub lost: &'a CancellationToken,
     /// Who watches.
     pub observer: &'a Observer,
 }
@@ -92,6 +96,7 @@ pub async fn run(setting: &Setting<'_>) -> Trial {
             abort: None,
         },
         sample: Sample::default(),
+        ticks: 0,
     };
     let abort = conductor.walk().await.err();
     if let Some(abort) = &abort {
@@ -117,6 +122,7 @@ struct Conductor<'a> {
     agent: Agent,
     trial: Trial,
     sample: Sample,
+    ticks: u32,
 }
 
 /// A part of the harness that does not answer ends the trial.
@@ -351,6 +357,9 @@ impl Conductor<'_> {
         tokio::select! {
             biased;
             () = self.setting.cancel.cancelled() => Err(Abort::Operator("interrupted".to_owned())),
+            () = self.setting.lost.cancelled() => {
+                Err(Abort::Harness("another lane of this run was lost, and this one stopped with it".to_owned()))
+            }
             _ = ticks.tick() => Ok(()),
         }
     }
@@ -358,7 +367,21 @@ impl Conductor<'_> {
     async fn tick(&mut self, fleet: &mut Fleet, phase: &'static str) -> Result<Sample, Abort> {
         self.sample = fleet.tick().await.map_err(lost("a shard"))?;
         self.beat(phase);
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(TICKS_PER_ROLL_CALL) {
+            self.roll_call().await?;
+        }
         Ok(self.sample)
+    }
+
+    /// A shard that ended does not answer its ticks; nobody hears of a proxy. Without this its end would look like the
+    /// target's failure.
+    async fn roll_call(&self) -> Result<(), Abort> {
+        let children = self.agent.children().await.map_err(lost("the agent"))?;
+        match ended(&children) {
+            Some(why) => Err(Abort::Harness(why)),
+            None => Ok(()),
+        }
     }
 
     fn beat(&self, phase: &'static str) {
@@ -451,6 +474,20 @@ impl Conductor<'_> {
             .ok();
         first_error.map_or(Ok(()), Err)
     }
+}
+
+/// Which proxy has ended, and how.
+fn ended(children: &[ChildView]) -> Option<String> {
+    children
+        .iter()
+        .find(|child| child.role == "proxy" && !child.alive)
+        .map(|child| {
+            let exit = child.exit.as_deref().unwrap_or("status unknown");
+            format!(
+                "child `{}` (process {}) ended ({exit})",
+                child.name, child.pid
+            )
+        })
 }
 
 async fn status<T: DeserializeOwned>(agent: &Agent, child: &str) -> Result<T, CallError> {
