@@ -105,7 +105,7 @@ fn held(body: &[u8]) -> Option<Held> {
     let (now, unix_us) = (clock::now(), clock::unix_micros());
     // What the lane will go by is the claim; a token without one lasts as long as the service says.
     let exp_unix = expiry(&data.token).unwrap_or(data.expires_at);
-    let left = Span::from_micros((exp_unix * 1_000_000).saturating_sub(unix_us));
+    let left = Span::from_micros(exp_unix.saturating_mul(1_000_000).saturating_sub(unix_us));
     let lead = Span::from_secs(data.expires_in.saturating_sub(data.refresh_after_in));
     let exp: Mono = now + left;
     Some(Held {

@@ -164,6 +164,8 @@ pub struct Machine {
     /// Attempts made before the time that had been named: when, and when it would have been time.
     pub disobeyed: Vec<(Mono, Mono)>,
     token: Option<Held>,
+    /// The token of the attempt under way: a newer one may come before it is answered.
+    dialled: Option<Held>,
     /// The token of the open connection.
     using: Option<Held>,
     /// When that token is to be renewed.
@@ -197,6 +199,7 @@ impl Machine {
             obedience: Obedience::default(),
             disobeyed: Vec::new(),
             token: None,
+            dialled: None,
             using: None,
             renewal: Mono(u64::MAX),
             fetching: false,
@@ -293,7 +296,7 @@ impl Machine {
             Event::NoToken(refusal) => self.no_token(now, &refusal),
             Event::Upgraded => {
                 self.state = State::Joining;
-                self.using.clone_from(&self.token);
+                self.using = self.dialled.take();
                 self.renewal = self.renewal();
                 self.heard = now;
                 self.heartbeat = now + self.settings.profile.heartbeat;
@@ -329,7 +332,10 @@ impl Machine {
                 self.failed(now, &refusal, out);
             }
             Event::Joined | Event::Rebootstrap | Event::Subscribed | Event::Gap => {}
-            Event::Align { expires_unix, at } => self.align = Some((expires_unix, at)),
+            Event::Align { expires_unix, at } => {
+                // What the token service asked for holds for every reason to call it.
+                self.align = Some((expires_unix, at.max(self.token_due)));
+            }
             Event::Unalign => self.align = None,
             Event::Tick => self.tick(now, out),
             Event::Stop => {
@@ -389,6 +395,7 @@ impl Machine {
     fn dial(&mut self, now: Mono, out: &mut Vec<Action>) {
         self.state = State::Connecting;
         self.give_up = now + self.settings.profile.connect_timeout;
+        self.dialled.clone_from(&self.token);
         self.journey.attempt(now);
         let floor = self.connect_floor.take();
         self.judge_patience(now, floor);
@@ -492,10 +499,10 @@ impl Machine {
             }
         }
         // Only the token that was refused is given up: a newer one may have come meanwhile.
-        if wants_new_token(refusal) && (self.using.is_none() || self.using == self.token) {
+        let refused = self.using.take().or(self.dialled.take());
+        if wants_new_token(refusal) && refused == self.token {
             self.token = None;
         }
-        self.using = None;
         out.push(Action::Drop);
         let unauthorized = refusal.status == Some(401);
         if (self.settings.stays_down && self.ever_live)
@@ -771,7 +778,11 @@ mod tests {
 
     #[test]
     fn an_expired_token_is_renewed_before_connecting_and_an_invalid_one_is_kept() {
-        for (reason, renewed) in [("token_expired", true), ("invalid_signature", false)] {
+        for (reason, renewed) in [
+            ("token_expired", true),
+            ("unknown_kid", true),
+            ("invalid_signature", false),
+        ] {
             let mut rig = Rig::live(settings(), 100_000);
             rig.at(
                 5_000,
@@ -810,6 +821,55 @@ mod tests {
                 obeyed: 1
             }
         );
+    }
+
+    #[test]
+    fn a_common_expiry_does_not_cut_short_what_the_token_service_asked_for() {
+        let mut rig = Rig::new(settings());
+        rig.at(0, Event::Start(ms(0)));
+        let limited = Refusal {
+            status: Some(429),
+            reason: "slow down".to_owned(),
+            retry_after: Some(Span::from_secs(1)),
+        };
+        rig.at(10, Event::NoToken(limited));
+        let align = Event::Align {
+            expires_unix: (UNIX + 8_000_000) / 1_000_000,
+            at: ms(200),
+        };
+        rig.at(100, align);
+        let (again, actions) = rig.tick();
+        assert!(
+            matches!(actions[..], [Action::FetchToken(_)]),
+            "{actions:?}"
+        );
+        assert!(again >= 1_010, "{again}");
+        assert_eq!(rig.machine.disobeyed, []);
+    }
+
+    #[test]
+    fn a_token_that_comes_during_an_attempt_is_not_taken_for_the_one_it_was_made_with() {
+        let renewed_while_connecting = || {
+            let mut rig = Rig::live(settings(), 10_000);
+            let (asked, _) = rig.next_deed();
+            rig.at(asked + 1, Event::Lost("FIN".to_owned()));
+            let (dialled, actions) = rig.tick();
+            assert_eq!(actions, [Action::Dial]);
+            let second = Event::Token(token("second", 120_000));
+            assert_eq!(rig.at(dialled + 1, second), []);
+            (rig, dialled + 2)
+        };
+        let (mut rig, now) = renewed_while_connecting();
+        rig.at(now, Event::Upgraded);
+        assert_eq!(rig.machine.expires(), Some(ms(10_000)));
+        rig.at(now, Event::Joined);
+        let actions = rig.at(now, Event::Subscribed);
+        assert_eq!(actions, [Action::Close, Action::Dial]);
+
+        let (mut rig, now) = renewed_while_connecting();
+        rig.at(now, refusal(401, "token_expired", None));
+        let (_, actions) = rig.tick();
+        assert_eq!(actions, [Action::Dial], "the newer token was not refused");
     }
 
     #[test]

@@ -85,7 +85,11 @@ impl DenyReason {
     pub const fn refresh_helps(self) -> bool {
         matches!(
             self,
-            Self::MissingToken | Self::TokenExpired | Self::TokenTooOld | Self::TokenRevoked
+            Self::MissingToken
+                | Self::UnknownKid
+                | Self::TokenExpired
+                | Self::TokenTooOld
+                | Self::TokenRevoked
         )
     }
 }
