@@ -151,7 +151,7 @@ impl Writer {
     }
 
     async fn publish(&mut self, event: &Event) -> Outcome {
-        let mut unsettled = false;
+        let (mut unsettled, mut conflicted) = (false, false);
         loop {
             match self.attempt(event, unsettled).await {
                 Ok(seq) => {
@@ -163,7 +163,10 @@ impl Writer {
                     tracing::debug!(key = event.key, %error, "not acknowledged");
                     self.head = None;
                     unsettled |= matches!(error, AppendError::Unknown(_));
-                    if !matches!(error, AppendError::Conflict(_)) && self.give_up().await {
+                    // The first conflict is over with the head read anew; a lane that goes on so is one that is away.
+                    let stale_head = matches!(error, AppendError::Conflict(_)) && !conflicted;
+                    conflicted |= stale_head;
+                    if !stale_head && self.give_up().await {
                         return if unsettled {
                             Outcome::Unknown
                         } else {
@@ -177,8 +180,14 @@ impl Writer {
 
     async fn attempt(&mut self, event: &Event, unsettled: bool) -> Result<Seq, AppendError> {
         let not_sent = AppendError::NotSent;
+        let store = &self.press.store;
+        let head = match self.head {
+            Some(head) => head,
+            None => store.head(&event.stream).await.map_err(not_sent)?.0,
+        };
+        // After the head: should the open append be committed only now, then it is as the seq after that head, which
+        // is what a repetition that changes nothing is taken to have.
         if unsettled {
-            let store = &self.press.store;
             let found = store
                 .find(&event.stream, &event.key, self.acknowledged)
                 .await;
@@ -186,18 +195,7 @@ impl Writer {
                 return Ok(seq);
             }
         }
-        let head = match self.head {
-            Some(head) => head,
-            None => {
-                self.press
-                    .store
-                    .head(&event.stream)
-                    .await
-                    .map_err(not_sent)?
-                    .0
-            }
-        };
-        self.press.store.append(event, head + 1).await
+        store.append(event, head.saturating_add(1)).await
     }
 
     /// Waits a little; `true` once the order to stop has come and its grace is over.
@@ -212,5 +210,85 @@ impl Writer {
         tokio::time::sleep(PACE).await;
         self.deadline
             .is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use host::http::{Failure, Request, Response, StatusCode, serve};
+    use host::net::listen;
+    use model::ids::Lane;
+    use model::profile::Profile;
+    use model::shard::{ShardConfig, TokenSource};
+
+    use super::*;
+
+    fn press(addr: std::net::SocketAddr) -> Press {
+        let origin = Origin {
+            run: "r".to_owned(),
+            seed: 7,
+            padding: 0,
+        };
+        let config = ShardConfig {
+            ordinal: 0,
+            origin: origin.clone(),
+            lane: Lane::Khala,
+            endpoint: addr,
+            direct: addr,
+            database: "sync".to_owned(),
+            tokens: TokenSource {
+                addr,
+                session_secret: "s".to_owned(),
+                org: "o".to_owned(),
+            },
+            profile: Profile::embedded(),
+            stream_budgets: std::collections::BTreeMap::new(),
+            clients: None,
+            publish: None,
+            probes: None,
+            defect: None,
+        };
+        Press {
+            origin,
+            store: Store::new(&config, "publish"),
+            timer: Timer::start().unwrap(),
+            send_lag: Arc::default(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_only_conflicts_is_asked_in_moderation_and_given_up_at_the_end() {
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let appends = Arc::<Mutex<u32>>::default();
+        let counted = Arc::clone(&appends);
+        let lane = move |request: Request| {
+            let appends = Arc::clone(&counted);
+            async move {
+                if request.method == "GET" {
+                    return Response::json(&serde_json::json!({"head": 4, "floor": 0}));
+                }
+                *appends.lock().unwrap() += 1;
+                let text = "sequence_conflict expected_next_seq=5 actual_next_seq=9";
+                Err(Failure::new(StatusCode::CONFLICT, text))
+            }
+        };
+        tokio::spawn(serve(listener, CancellationToken::new(), lane));
+        let publisher = Publisher::new(press(addr));
+        let schedule = Schedule {
+            stream: "s".to_owned(),
+            rate: Rate::per_second(100.0),
+            first: clock::now(),
+        };
+        publisher.write(schedule, true);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let begun = *appends.lock().unwrap();
+        assert!(begun <= 8, "{begun} appends in 300 ms");
+        tokio::time::timeout(Duration::from_secs(10), publisher.stop())
+            .await
+            .expect("the writer gives up");
+        let ledger = publisher.book().ledger();
+        assert_eq!(ledger.streams["s"].failed.len(), 1);
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::connection::reason_in;
 use crate::spacetime::query::{events_after, head_of};
 use crate::spacetime::rows::SyncEvent;
-use crate::spacetime::{APPEND_REDUCER, call_path, sql_path};
+use crate::spacetime::{APPEND_REDUCER, STATUS_REDUCER_FAILED, call_path, sql_path};
 
 /// A lane that is away answers nothing; one that is there answers in milli-seconds.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -131,6 +131,11 @@ impl Store {
         let reason = reason_in(&answer.body);
         if reason.starts_with("sequence_conflict") {
             Err(AppendError::Conflict(reason))
+        } else if answer.status.is_server_error() && answer.status.as_u16() != STATUS_REDUCER_FAILED
+        {
+            // The lane, or what stands before it, broke: that says nothing about what became of the event.
+            let status = answer.status.as_u16();
+            Err(AppendError::Unknown(format!("{status} {reason}")))
         } else {
             Err(AppendError::Refused(format!(
                 "{} {reason}",
