@@ -40,7 +40,14 @@ pub fn until_stdin_ends() -> CancellationToken {
     std::thread::spawn(move || {
         let mut sink = [0_u8; 512];
         let mut stdin = io::stdin().lock();
-        while matches!(stdin.read(&mut sink), Ok(1..)) {}
+        loop {
+            match stdin.read(&mut sink) {
+                Ok(1..) => {}
+                // A signal is not the end.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => break,
+            }
+        }
         ended.cancel();
     });
     token

@@ -75,11 +75,14 @@ impl<H: Holder> Leased<H> {
 
     /// Undoes faults as their leases lapse, until `shutdown`; then undoes all that is left.
     pub async fn enforce(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut undoing = tokio::task::JoinSet::new();
         while !shutdown.is_cancelled() {
             let lapsed = self.leases().lapsed(clock::now());
             for id in lapsed {
                 tracing::warn!(fault = id, "the lease lapsed: undoing");
-                self.undo_or_retry(&id, true).await;
+                // Each by itself: an undo that hangs must not keep the others from lapsing in time.
+                let this = Arc::clone(&self);
+                undoing.spawn(async move { this.undo_or_retry(&id, true).await });
             }
             let next = self.leases().next();
             let wait = async {
@@ -91,9 +94,13 @@ impl<H: Holder> Leased<H> {
             tokio::select! {
                 () = wait => {}
                 () = self.changed.notified() => {}
+                // One that failed has been granted its retry.
+                Some(_) = undoing.join_next() => {}
                 () = shutdown.cancelled() => {}
             }
         }
+        // One under way has its fault's turn, for which what follows waits.
+        undoing.detach_all();
         self.undo_all().await;
     }
 
@@ -193,4 +200,90 @@ impl<H: Holder> Leased<H> {
 
 fn unknown(id: &str) -> Failure {
     Failure::new(StatusCode::NOT_FOUND, format!("no fault `{id}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use model::fault::{Fault, Hold};
+    use model::instant::{Bracket, Mono};
+    use model::quantity::{Share, Span};
+
+    use super::*;
+
+    /// Undoing `stuck` never ends.
+    #[derive(Default)]
+    struct OneIsStuck {
+        views: Mutex<BTreeMap<FaultId, FaultView>>,
+    }
+
+    impl OneIsStuck {
+        fn views(&self) -> std::sync::MutexGuard<'_, BTreeMap<FaultId, FaultView>> {
+            self.views.lock().unwrap()
+        }
+    }
+
+    impl Holder for OneIsStuck {
+        async fn inject(&self, order: FaultOrder) -> Result<FaultView, Failure> {
+            let view = FaultView {
+                id: order.id.clone(),
+                active: true,
+                injected: Bracket {
+                    asked: Mono(0),
+                    observed: Mono(0),
+                },
+                healed: None,
+                lapsed: false,
+                observation: model::fault::Observation::default(),
+            };
+            self.views().insert(order.id, view.clone());
+            Ok(view)
+        }
+
+        async fn look(&self, id: &str) -> Option<FaultView> {
+            self.views().get(id).cloned()
+        }
+
+        async fn undo(&self, id: &str, lapsed: bool) -> Result<FaultView, Failure> {
+            if id == "stuck" {
+                std::future::pending::<()>().await;
+            }
+            let mut views = self.views();
+            let view = views.get_mut(id).ok_or_else(|| unknown(id))?;
+            (view.active, view.lapsed) = (false, lapsed);
+            Ok(view.clone())
+        }
+
+        fn ids(&self) -> Vec<FaultId> {
+            self.views().keys().cloned().collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn an_undo_that_hangs_does_not_keep_another_lease_from_lapsing() {
+        let leased = Leased::new(OneIsStuck::default());
+        let enforced = tokio::spawn(Arc::clone(&leased).enforce(CancellationToken::new()));
+        for (id, lease) in [("stuck", 10), ("other", 60)] {
+            let order = FaultOrder {
+                id: id.to_owned(),
+                fault: Fault::Hold(Hold {}),
+                node: None,
+                share: Share::ALL,
+                seed: 7,
+                lease: Span::from_millis(lease),
+            };
+            leased.inject(order).await.unwrap();
+        }
+        let lapsed = async {
+            while !leased.holder().views()["other"].lapsed {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), lapsed)
+            .await
+            .expect("the other fault is undone");
+        assert!(leased.holder().views()["stuck"].active);
+        enforced.abort();
+    }
 }
