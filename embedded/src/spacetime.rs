@@ -18,7 +18,7 @@
 //! - **grant**: every query must be confined by `stream_id = '…'` to a stream that the token grants, else it is
 //!   refused with `forbidden_stream …`.
 //! - **append**: `append_sync_event` takes the publishers' secret as bearer, or the scope `sync.append` and the grant;
-//!   `ack_stream_checkpoint` takes the scope `sync.checkpoint` and the grant.
+//!   `ack_stream_checkpoint` takes the scope `sync.checkpoint` and the grant, and the key `client_id:stream_id`.
 //! - **expiry**: a live connection is closed with 1008 and `token_expired` when its token and the skew are over. A
 //!   real one takes tokens for another 60 s and leaves live connections alone.
 //! - **durable**: an acknowledgement, and the delivery to subscribers, wait for the disk. A real one syncs every

@@ -123,6 +123,12 @@ impl Spacetime {
             CHECKPOINT_REDUCER => {
                 let row: StreamCheckpoint = row(&call.args).map_err(arguments)?;
                 allowed(SCOPE_CHECKPOINT, &row.stream_id)?;
+                // The key says which row is replaced: it has to be one of the stream that the grant is for.
+                let own = format!("{}:{}", row.client_id, row.stream_id);
+                if !caller.trusted && row.checkpoint_key != own {
+                    let key = &row.checkpoint_key;
+                    return Err(CallError::Refused(format!("foreign_checkpoint {key}")));
+                }
                 self.ground
                     .log
                     .checkpoint(row, call)

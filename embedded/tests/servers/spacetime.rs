@@ -370,6 +370,21 @@ async fn checkpoints_are_replaced_and_survive() {
     for seq in [4, 9] {
         assert_eq!(target.post(path, &row(seq), "publish").await.status, 200);
     }
+    // A grant for one stream does not reach the rows of another by their key.
+    let asked = TokenRequest {
+        scopes: vec!["sync.checkpoint".to_owned()],
+        streams: vec![STREAM.to_owned()],
+        ..TokenRequest::default()
+    };
+    let token = target.grant(&asked).await.token;
+    let keyed = |key: &str| json!([key, "c", STREAM, 1, 1, 1]);
+    let refused = target.post(path, &keyed("c:s"), &token).await;
+    assert_eq!(
+        (refused.status.as_u16(), error_of(&refused).as_str()),
+        (403, "foreign_checkpoint c:s")
+    );
+    let own = keyed(&format!("c:{STREAM}"));
+    assert_eq!(target.post(path, &own, &token).await.status, 200);
     target.stop_lane().await;
     target.start_lane();
     let mut client = target.spacetime("publish").await;
@@ -378,7 +393,7 @@ async fn checkpoints_are_replaced_and_survive() {
         .await;
     let found = rows(&mut client).await;
     assert!(
-        matches!(found.as_slice(), [Row::Checkpoint(row)] if row.last_applied_seq == 9),
+        matches!(found.as_slice(), [Row::Checkpoint(_), Row::Checkpoint(row)] if row.last_applied_seq == 9),
         "{found:?}"
     );
 }
