@@ -24,8 +24,11 @@ use tokio_util::task::TaskTracker;
 
 pub use hyper::{Method, StatusCode, header};
 
-/// The longest body that is read. Reports of a large shard are some megabytes.
-const BODY_LIMIT: usize = 256 << 20;
+/// The longest answer that is read. Reports of a large shard are some megabytes.
+const ANSWER_LIMIT: usize = 256 << 20;
+
+/// The longest request that is read. It lies in memory before anybody knows who sends it.
+const REQUEST_LIMIT: usize = 16 << 20;
 
 /// A request as a handler sees it.
 #[derive(Debug)]
@@ -213,7 +216,7 @@ where
     F: Future<Output = Reply>,
 {
     let (parts, body) = request.into_parts();
-    let reply = match Limited::new(body, BODY_LIMIT).collect().await {
+    let reply = match Limited::new(body, REQUEST_LIMIT).collect().await {
         Ok(body) => {
             handler(Request {
                 method: parts.method,
@@ -430,7 +433,7 @@ impl Client {
                 .await
                 .map_err(|error| broken(&error, !error.is_canceled()))?;
             let (parts, body) = response.into_parts();
-            let body = Limited::new(body, BODY_LIMIT)
+            let body = Limited::new(body, ANSWER_LIMIT)
                 .collect()
                 .await
                 .map_err(|error| broken(&error, true))?;
@@ -491,6 +494,23 @@ mod tests {
         match (request.method.as_str(), request.segments().as_slice()) {
             ("POST", ["echo"]) => Response::json(&request.json::<Vec<u32>>()?),
             _ => Err(Failure::no_route(&request)),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_too_long_is_not_read_to_its_end() {
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let client = Client::new(listener.local_addr().unwrap());
+        tokio::spawn(serve(listener, CancellationToken::new(), |_| async {
+            Response::empty()
+        }));
+        let longest = Bytes::from(vec![b' '; REQUEST_LIMIT]);
+        let send = async |body| client.send(Method::POST, "/", &[], body, 10 * SECOND).await;
+        assert_eq!(send(longest).await.unwrap().status, 200);
+        let longer = Bytes::from(vec![b' '; REQUEST_LIMIT + 1]);
+        // Refused; or cut off, when that comes before the refusal is read.
+        if let Ok(answer) = send(longer).await {
+            assert_eq!(answer.status, 400);
         }
     }
 
