@@ -69,7 +69,7 @@ pub struct PlannedRow {
 pub enum FolderError {
     /// It holds another run.
     #[error(
-        "{} already holds a run ({RUN_FILE} is there); evidence is never overwritten: name another folder",
+        "{} already holds a run ({RUN_FILE} or {ROWS_FILE} is there); evidence is never overwritten: name another folder",
         .0.display()
     )]
     Taken(PathBuf),
@@ -121,12 +121,20 @@ impl RunFolder {
             fs::create_dir_all(&folder).map_err(|source| at(&folder, source))?;
         }
         let rows_file = path.join(ROWS_FILE);
-        if rows_file.exists() {
-            return Err(FolderError::Taken(path.to_owned()));
+        // Made anew or refused in one step: of two runs that begin in one second only one gets the folder.
+        match File::create_new(&rows_file) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(FolderError::Taken(path.to_owned()));
+            }
+            made => drop(made.map_err(|source| at(&rows_file, source))?),
         }
         let mut record = record.clone();
         record.settings = redact::mask_json(record.settings);
-        write_whole(&run_file, &pretty(&record))?;
+        if let Err(error) = write_whole(&run_file, &pretty(&record)) {
+            // There is no run: the folder may be tried again.
+            let _ = fs::remove_file(&rows_file);
+            return Err(error);
+        }
         let appender = Appender::open(&rows_file).map_err(|source| at(&rows_file, source))?;
         sync_folder(path)?;
         // The folder's own name is in its parent.

@@ -66,6 +66,7 @@ fn figure(figures: Option<&Figures>, show: impl Fn(&Figures) -> String) -> Strin
         .map_or_else(text::dash, show)
 }
 
+/// What was found; `none` only where everything was looked for.
 fn anomalies(row: &Row) -> String {
     let found: Vec<String> = row
         .anomalies
@@ -80,10 +81,12 @@ fn anomalies(row: &Row) -> String {
             Some(format!("{anomaly} {count}{allowed}"))
         })
         .collect();
-    if found.is_empty() {
-        "none".to_owned()
-    } else {
-        found.join(", ")
+    let unjudged =
+        row.anomalies.is_empty() || row.anomalies.values().any(|tally| tally.count.is_none());
+    match (found.is_empty(), unjudged) {
+        (false, _) => found.join(", "),
+        (true, true) => "not judged".to_owned(),
+        (true, false) => "none".to_owned(),
     }
 }
 

@@ -39,11 +39,15 @@ pub(super) fn all(row: &mut Row, trial: &Trial) {
     if trial.ledger.is_none() || trial.final_read.is_none() {
         unjudged.insert(Anomaly::Vanished);
     }
+    // A shard that left no report may have seen any of them.
+    let ordinals: BTreeSet<u32> = trial.shards.iter().map(|shard| shard.shard).collect();
+    let heard = trial.shards_planned > 0
+        && (0..trial.shards_planned).all(|shard| ordinals.contains(&shard));
     row.anomalies = Anomaly::ALL
         .into_iter()
         .map(|anomaly| {
             let tally = findings.iter().find(|(found, _)| *found == anomaly);
-            let known = tally.is_some() || !unjudged.contains(&anomaly);
+            let known = tally.is_some() || (heard && !unjudged.contains(&anomaly));
             let count = AnomalyCount {
                 count: known.then(|| tally.map_or(0, |(_, tally)| tally.count)),
                 ratio: None,

@@ -346,6 +346,20 @@ fn evidence_is_never_overwritten() {
 }
 
 #[test]
+fn of_runs_that_begin_at_once_one_gets_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = std::thread::scope(|scope| {
+        let begin = || RunFolder::create(folder.path(), &record(1)).is_ok();
+        let runs: Vec<_> = (0..16).map(|_| scope.spawn(begin)).collect();
+        runs.into_iter()
+            .map(|run| run.join().unwrap())
+            .filter(|made| *made)
+            .count()
+    });
+    assert_eq!(made, 1);
+}
+
+#[test]
 fn log_folders_are_made_inside() {
     let folder = tempfile::tempdir().unwrap();
     let run = RunFolder::create(folder.path(), &record(1)).unwrap();

@@ -260,6 +260,20 @@ fn a_percentile_among_the_censored_is_null_and_fails_its_bound() {
 }
 
 #[test]
+fn what_a_silent_shard_may_have_seen_is_not_called_clean() {
+    let row = row(|_, trial| trial.shards.clear());
+    assert!(
+        row.anomalies
+            .values()
+            .all(|tally| tally.count != Some(0) && tally.within != Some(true)),
+        "{:?}",
+        row.anomalies
+    );
+    assert!(results::table(&[row]).contains("not judged"));
+    assert!(results::table(&[clean_row()]).contains("none"));
+}
+
+#[test]
 fn a_bound_on_a_quantile_with_too_few_samples_is_held_against_the_largest() {
     let row = row(|plan, trial| {
         plan.workload.clients = 60;
