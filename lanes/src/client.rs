@@ -174,6 +174,8 @@ impl Client {
                     Command::Dial(common.kind.upgrade(&common.database, jwt))
                 }
                 Action::Open => {
+                    // What the last connection was told may be told again on this one.
+                    self.stale.clear();
                     self.session = common.kind.session();
                     Command::Send(self.session.open())
                 }

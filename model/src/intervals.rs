@@ -39,7 +39,7 @@ impl IntervalSet {
         // The runs that overlap or touch the new one become one with it.
         let from = self
             .runs
-            .partition_point(|run| run.1 < first && run.1 + 1 < first);
+            .partition_point(|run| run.1.saturating_add(1) < first);
         let to = self
             .runs
             .partition_point(|run| run.0 <= last.saturating_add(1));

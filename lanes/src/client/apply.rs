@@ -162,7 +162,7 @@ impl StreamApply {
                 self.cursor = next - 1;
                 self.drain(false, &mut outcome, noter);
             } else if !replay {
-                outcome.gap = Some((self.cursor + 1, next));
+                outcome.gap = Some((self.cursor.saturating_add(1), next));
             }
         }
         outcome
@@ -204,7 +204,7 @@ impl StreamApply {
     fn drain(&mut self, across_holes: bool, outcome: &mut Outcome, noter: &mut Noter<'_>) {
         while let Some(first) = self.pending.first_entry() {
             let seq = *first.key();
-            if seq != self.cursor + 1 && !across_holes {
+            if seq != self.cursor.saturating_add(1) && !across_holes {
                 return;
             }
             let verdict = first.remove();
@@ -248,7 +248,7 @@ impl Checker {
             noter.note(Anomaly::DuplicateApply, stream, Some(seq), detail);
             return;
         }
-        if seq > before + 1 {
+        if seq > before.saturating_add(1) {
             let detail = format!(
                 "applied after {before}; {} never came",
                 span(before + 1, seq - 1)
@@ -343,7 +343,7 @@ mod tests {
                     let again = deliver(&mut state, &seqs, false, &mut findings);
                     prop_assert!(again.applied.is_empty());
                 }
-                next = last + 1;
+                next = last.saturating_add(1);
             }
             prop_assert_eq!(state.cursor(), total);
             prop_assert_eq!(state.applied().0, &IntervalSet::range(1, total));

@@ -12,10 +12,10 @@ pub fn continuity(cursor: Seq, head: Seq, first: Option<Seq>, budget: u64) -> Op
     if cursor == 0 {
         return None;
     }
-    let oldest = first.unwrap_or(head + 1);
+    let oldest = first.unwrap_or(head.saturating_add(1));
     if head < cursor {
         Some(StaleReason::CursorAheadOfHead)
-    } else if head > cursor && oldest > cursor + 1 {
+    } else if head > cursor && oldest > cursor.saturating_add(1) {
         Some(StaleReason::RetentionFloorBreach)
     } else if head - cursor > budget.max(1) {
         Some(StaleReason::ReplayBudgetExceeded)
