@@ -9,7 +9,7 @@ use model::quantity::{Rate, Span};
 
 /// Chaos drills for real-time sync services, with a verdict that can be recomputed from its evidence.
 ///
-/// Exit codes: 0 go, 1 no-go, 2 usage or invalid scenario, 3 inconclusive, 4 could not run.
+/// Exit codes: 0 go, 1 no-go, 2 usage or invalid scenario, 3 inconclusive, 4 could not run, 130 interrupted twice.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 pub(crate) struct Cli {

@@ -180,10 +180,13 @@ impl<H: Holder> Leased<H> {
         self.leases().grant(&id, clock::now(), lease);
         self.changed.notify_one();
         let injected = self.holder.inject(order).await;
-        match &injected {
-            Err(_) => drop(self.leases().release(&id)),
-            Ok(view) if !view.active => drop(self.leases().release(&id)),
-            Ok(_) => {}
+        let in_force = match &injected {
+            Ok(view) => view.active,
+            // A failed injection that could not be rolled back is in force all the same: its lease stays.
+            Err(_) => self.holder.look(&id).await.is_some_and(|view| view.active),
+        };
+        if !in_force {
+            self.leases().release(&id);
         }
         Response::json(&injected?)
     }

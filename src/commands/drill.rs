@@ -7,7 +7,7 @@ use agent::conductor::{Drill, PlannedTrial};
 use chrono::{SecondsFormat, Utc};
 use model::defect::Defect;
 use model::ids::Lane;
-use results::{PlannedRow, Row, RunFolder, RunRecord, SCHEMA_VERSION, Status};
+use results::{Decision, PlannedRow, Row, RunFolder, RunRecord, SCHEMA_VERSION, Status};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -70,8 +70,9 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
 
     let progress = Progress::new();
     progress.say(&format!(
-        "{} trials; evidence: {}",
+        "{} trial{}; evidence: {}",
         trials.len(),
+        if trials.len() == 1 { "" } else { "s" },
         dir.display()
     ));
     let cancel = CancellationToken::new();
@@ -101,21 +102,33 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
     progress.done();
     let folder = Arc::into_inner(folder).expect("whoever else held it has ended");
     let folder = folder.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let decision = folder.finish().map_err(Error::could_not_run)?;
+    let finished = folder.finish();
     let rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
-    if args.json {
-        let text = serde_json::to_string_pretty(&json!({"decision": decision, "rows": *rows}))
+    show(&rows, finished.as_ref().ok(), args.json)?;
+    // The first cause first: where evidence could not be written, a summary mostly cannot either.
+    ended.map_err(Error::could_not_run)?;
+    let decision = finished.map_err(Error::could_not_run)?;
+    if !args.json {
+        print(&format!("Evidence: {}\n", dir.display()));
+    }
+    Ok(gate::exit(&decision))
+}
+
+fn show(rows: &[Row], decision: Option<&Decision>, json: bool) -> Result<(), Error> {
+    if json {
+        let text = serde_json::to_string_pretty(&json!({"decision": decision, "rows": rows}))
             .map_err(Error::could_not_run)?;
         print(&format!("{text}\n"));
-    } else {
-        print(&results::table(&rows));
-        for row in rows.iter().filter(|row| row.status != Status::Passed) {
-            print(&results::explain(row));
-        }
-        print(&format!("{decision}Evidence: {}\n", dir.display()));
+        return Ok(());
     }
-    ended.map_err(Error::could_not_run)?;
-    Ok(gate::exit(&decision))
+    print(&results::table(rows));
+    for row in rows.iter().filter(|row| row.status != Status::Passed) {
+        print(&results::explain(row));
+    }
+    if let Some(decision) = decision {
+        print(&decision.to_string());
+    }
+    Ok(())
 }
 
 /// One line as a row ends.

@@ -500,7 +500,7 @@ async fn status<T: DeserializeOwned>(agent: &Agent, child: &str) -> Result<T, Ca
 fn marks(ledger: &Ledger) -> BTreeMap<StreamId, Seq> {
     let highest = |runs: &model::shard::SeqRuns| {
         runs.iter()
-            .map(|(seq, _, length)| seq + length - 1)
+            .map(|(seq, _, length)| seq + length.saturating_sub(1))
             .max()
             .unwrap_or(0)
     };
