@@ -306,12 +306,13 @@ impl Conductor<'_> {
         let plan = self.setting.plan;
         // An expiry is planted long before it comes: the way back begins when the last fault is over.
         let from = clock::now();
-        let over = self
+        let heal = self
             .trial
             .faults
             .iter()
-            .filter_map(|fault| fault.view.as_ref()?.healed);
-        let heal = over.map(|healed| healed.asked).max().unwrap_or(from);
+            .filter_map(over)
+            .max()
+            .unwrap_or(from);
         let mut watch = SteadyWatch::new(plan.steady.clone());
         let mut steady = None;
         let mut below = None;
@@ -494,6 +495,15 @@ async fn status<T: DeserializeOwned>(agent: &Agent, child: &str) -> Result<T, Ca
     agent
         .call_child(child, Method::GET, "/status", &(), Duration::from_secs(2))
         .await
+}
+
+/// When a fault was over: its heal, or for one that ends by itself the end that was planned for it.
+fn over(fault: &FaultRecord) -> Option<Mono> {
+    let view = fault.view.as_ref()?;
+    match fault.fault.ends_after() {
+        Some(lasts) => Some(view.injected.asked + lasts),
+        None => view.healed.map(|healed| healed.asked),
+    }
 }
 
 /// The highest acknowledged seq by stream.
