@@ -18,6 +18,7 @@ use model::role::{LaneConfig, TokensConfig};
 use model::shard::{
     Episode, EpisodeFault, FinalRead, Ledger, ProbesConfig, ShardConfig, ShardReport, TokenSource,
 };
+use model::target::{Access, Promise};
 use rig::{DEADLINE, Rig};
 use tokio_util::sync::CancellationToken;
 
@@ -109,9 +110,8 @@ impl Target {
                 padding: 32,
             },
             lane,
-            endpoint: lane_server.data,
-            direct: lane_server.data,
-            database: "sync".to_owned(),
+            access: Access::plain(lane_server.data, lane_server.data),
+            promise: Promise::strict(Span::ZERO),
             tokens: TokenSource {
                 addr: issuer.data,
                 session_secret: "session".to_owned(),

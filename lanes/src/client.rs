@@ -22,6 +22,7 @@ use model::ids::{ClientId, Seq, StreamId};
 use model::instant::Mono;
 use model::intervals::IntervalSet;
 use model::quantity::Span;
+use model::target::{ExpiryEnforcement, Promise};
 
 use self::apply::{FRAMINGS, Noter, Outcome, StreamApply};
 use self::machine::{Action, Event, Machine, Settings, State};
@@ -56,8 +57,8 @@ pub struct Common {
     pub kind: Kind,
     /// The database in spacetime URLs.
     pub database: String,
-    /// How long past its expiry a token is still good.
-    pub token_skew: Span,
+    /// What the lane promises.
+    pub promise: Promise,
     /// The replay budget by stream, where it differs, and the usual one.
     pub budgets: (BTreeMap<StreamId, u64>, u64),
     /// Later than this is late.
@@ -338,7 +339,8 @@ impl Client {
             }
             Verdict::Ours { intended, .. } => {
                 if let Some(exp) = self.machine.expires()
-                    && intended > exp + common.token_skew + EXPIRY_TOLERANCE
+                    && common.promise.expiry_enforcement == ExpiryEnforcement::Live
+                    && intended > exp + common.promise.token_skew + EXPIRY_TOLERANCE
                 {
                     let after = intended.since(exp);
                     let detail =

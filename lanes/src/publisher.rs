@@ -220,6 +220,7 @@ mod tests {
     use model::ids::Lane;
     use model::profile::Profile;
     use model::shard::{ShardConfig, TokenSource};
+    use model::target::{Access, Promise};
 
     use super::*;
 
@@ -233,9 +234,8 @@ mod tests {
             ordinal: 0,
             origin: origin.clone(),
             lane: Lane::Khala,
-            endpoint: addr,
-            direct: addr,
-            database: "sync".to_owned(),
+            access: Access::plain(addr, addr),
+            promise: Promise::strict(Span::ZERO),
             tokens: TokenSource {
                 addr,
                 session_secret: "s".to_owned(),

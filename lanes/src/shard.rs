@@ -105,7 +105,7 @@ impl Shard {
                 tokens: TokenClient::new(&config.tokens, config.lane),
                 org: config.tokens.org.clone(),
                 budget: budget.unwrap_or((profile.retention, profile.replay_budget)),
-                skew: profile.token_skew,
+                skew: config.promise.token_skew,
                 defect: config.defect,
                 config: probes,
             })
@@ -323,9 +323,9 @@ impl Shard {
 
 fn asked(config: &ShardConfig, within: Duration) -> Asked {
     Asked {
-        addr: config.direct,
+        addr: config.access.direct,
         kind: Kind::of(config.lane),
-        database: config.database.clone(),
+        database: config.access.names.database.clone(),
         within,
     }
 }

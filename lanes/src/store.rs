@@ -48,9 +48,9 @@ impl Store {
     #[must_use]
     pub fn new(config: &ShardConfig, secret: &str) -> Self {
         Self {
-            http: Client::new(config.direct),
+            http: Client::new(config.access.direct),
             lane: config.lane,
-            database: config.database.clone(),
+            database: config.access.names.database.clone(),
             secret: secret.to_owned(),
         }
     }

@@ -18,6 +18,7 @@ use model::ids::Lane;
 use model::profile::Profile;
 use model::quantity::Span;
 use model::shard::{ShardConfig, TokenSource};
+use model::target::{Access, Promise};
 use rig::{DEADLINE, Rig};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
@@ -60,9 +61,8 @@ async fn clients_resume_on_a_real_server_that_was_killed() {
             padding: 32,
         },
         lane: Lane::Spacetime,
-        endpoint: addr,
-        direct: addr,
-        database: DATABASE.to_owned(),
+        access: Access::plain(addr, addr),
+        promise: Promise::strict(Span::ZERO),
         tokens: TokenSource {
             addr: tokens,
             session_secret: "s".to_owned(),

@@ -9,6 +9,7 @@
 //! anomaly     what a check can find                      defect      what is planted to prove that it does
 //! profile     the protocol's clocks and budgets          criteria    bounds and limits of a trial
 //! role        configuration of every child process       shard       what a fleet shard is told and reports
+//! target      how a lane is reached, spoken to, and what it promises
 //! trial       all that was seen in one execution of a plan
 //! ```
 
@@ -27,4 +28,5 @@ pub mod profile;
 pub mod quantity;
 pub mod role;
 pub mod shard;
+pub mod target;
 pub mod trial;

@@ -27,6 +27,7 @@ use crate::instant::Mono;
 use crate::intervals::IntervalSet;
 use crate::profile::Profile;
 use crate::quantity::{Rate, Share, Span};
+use crate::target::{Access, Promise};
 
 /// How a client spaces its attempts to reconnect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -54,12 +55,10 @@ pub struct ShardConfig {
     pub origin: Origin,
     /// Which protocol.
     pub lane: Lane,
-    /// Where clients connect (a proxy).
-    pub endpoint: SocketAddr,
-    /// Where publishers, probes and the final reader connect (the lane itself).
-    pub direct: SocketAddr,
-    /// The database name in spacetime URLs.
-    pub database: String,
+    /// How it is reached and spoken to.
+    pub access: Access,
+    /// What it promises.
+    pub promise: Promise,
     /// Where tokens come from.
     pub tokens: TokenSource,
     /// Clocks and budgets.

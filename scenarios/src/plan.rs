@@ -10,6 +10,7 @@ use model::ids::{FaultId, Lane, StreamId};
 use model::profile::Profile;
 use model::quantity::{Rate, Share, Span};
 use model::shard::Policy;
+use model::target::Promise;
 use serde::{Deserialize, Serialize};
 
 mod describe;
@@ -78,9 +79,11 @@ pub struct Workload {
     pub probe_every: Span,
 }
 
-/// Settings of the embedded target.
+/// Settings of the target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TargetSettings {
+    /// What it promises, and is held to.
+    pub promise: Promise,
     /// Clocks and budgets.
     pub profile: Profile,
     /// Upgrades per second beyond which the lane answers 503.

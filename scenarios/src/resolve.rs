@@ -7,6 +7,7 @@ use model::event::{canonical_json, hex};
 use model::fault::{Fault, Holder};
 use model::profile::Profile;
 use model::quantity::{Rate, Span};
+use model::target::Promise;
 use sha2::{Digest as _, Sha256};
 
 use crate::check;
@@ -106,6 +107,7 @@ fn build(scenario: &Scenario, settings: &Settings) -> Plan {
             .iter()
             .map(|(stream, budget)| (stream.clone(), (budget.retention, budget.replay_budget))),
     );
+    let profile = scenario.target.profile.apply(Profile::embedded());
     let mut plan = Plan {
         scenario: scenario.name.clone(),
         about: scenario.about.clone(),
@@ -113,7 +115,8 @@ fn build(scenario: &Scenario, settings: &Settings) -> Plan {
         seed: settings.seed,
         workload,
         target: TargetSettings {
-            profile: scenario.target.profile.apply(Profile::embedded()),
+            promise: Promise::strict(profile.token_skew),
+            profile,
             accept_rate: scenario.target.accept_rate,
             token_rate: scenario.target.token_rate,
             token_burst: scenario.target.token_burst,

@@ -9,6 +9,7 @@ use model::event::{Origin, hex};
 use model::quantity::Span;
 use model::role::{LaneConfig, ProxyConfig, Ready, Role, TokensConfig};
 use model::shard::{ClientsConfig, ProbesConfig, PublishConfig, ShardConfig, TokenSource};
+use model::target::{Access, Names};
 use scenarios::plan::Plan;
 
 use crate::client::Agent;
@@ -29,7 +30,6 @@ const RIVAL_ORG: &str = "rival";
 const STALE_STREAM: &str = "runtime.run.stale.events";
 /// The rival's stream: whatever of it reaches the fleet has leaked.
 const RIVAL_STREAM: &str = "runtime.run.rival.events";
-const DATABASE: &str = "sync";
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// The children of a trial.
@@ -77,9 +77,8 @@ impl Target {
                 padding: plan.workload.padding,
             },
             lane: plan.lane,
-            endpoint: proxy,
-            direct: lane,
-            database: DATABASE.to_owned(),
+            access: Access::plain(proxy, lane),
+            promise: plan.target.promise.clone(),
             tokens: TokenSource {
                 addr: tokens,
                 session_secret: secrets.session.clone(),
@@ -166,7 +165,7 @@ fn lane_config(
         profile: plan.target.profile.clone(),
         strict: true,
         accept_rate: plan.target.accept_rate,
-        database: DATABASE.to_owned(),
+        database: Names::default().database,
         issuer: format!("http://{tokens}"),
         key_file,
         publish_secret: secrets.publish.clone(),

@@ -17,6 +17,7 @@ use model::profile::Profile;
 use model::quantity::{Share, Span};
 use model::role::{AgentConfig, LaneConfig, ProxyConfig, Role};
 use model::shard::{ClientsConfig, Policy, ShardConfig, TokenSource};
+use model::target::{Access, Promise};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -180,9 +181,8 @@ pub(crate) fn shard(with_clients: bool) -> Role {
             padding: 0,
         },
         lane: Lane::Khala,
-        endpoint: ANY_PORT,
-        direct: ANY_PORT,
-        database: String::new(),
+        access: Access::plain(ANY_PORT, ANY_PORT),
+        promise: Promise::strict(Span::ZERO),
         tokens: TokenSource {
             addr: ANY_PORT,
             session_secret: String::new(),

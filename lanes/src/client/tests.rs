@@ -43,7 +43,7 @@ impl Rig {
         let common = Common {
             kind: Kind::of(lane),
             database: "sync".to_owned(),
-            token_skew: Span::ZERO,
+            promise: model::target::Promise::strict(Span::ZERO),
             budgets: (BTreeMap::new(), 100),
             late_after: Span::from_secs(1),
             defect,

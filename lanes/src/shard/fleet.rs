@@ -66,7 +66,7 @@ impl Fleet {
                 member: Arc::clone(&member),
                 common: Arc::clone(&common),
                 live: Arc::clone(&live),
-                endpoint: shard.endpoint,
+                endpoint: shard.access.endpoint,
                 tokens: tokens.clone(),
                 org: shard.tokens.org.clone(),
                 streams,
@@ -201,8 +201,8 @@ fn common(shard: &ShardConfig, late_after: Span) -> Common {
         .collect();
     Common {
         kind: Kind::of(shard.lane),
-        database: shard.database.clone(),
-        token_skew: shard.profile.token_skew,
+        database: shard.access.names.database.clone(),
+        promise: shard.promise.clone(),
         budgets: (budgets, shard.profile.replay_budget),
         late_after,
         defect: shard.defect,

@@ -1,0 +1,325 @@
+//! A target as those who speak to it know it: where a lane is, how it is spoken to, and what it promises.
+
+use std::net::SocketAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::quantity::Span;
+
+/// How a lane is reached and spoken to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// Where fleet clients connect (a proxy).
+    pub endpoint: SocketAddr,
+    /// Where publishers, probes and the final reader connect (the lane itself).
+    pub direct: SocketAddr,
+    /// What `Host` and SNI say, such as `sync.example.com`; the address that is dialled where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
+    /// What stands before the lane's own paths, such as `/staging`; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path_prefix: String,
+    /// Further headers of every request and upgrade.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// TLS towards the lane; plain TCP where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsClient>,
+    /// How messages are encoded, on a lane that has a choice.
+    #[serde(default)]
+    pub wire: Wire,
+    /// What things are called in the lane's database, on a lane that has one.
+    #[serde(default)]
+    pub names: Names,
+}
+
+impl Access {
+    /// A lane in plain text at these addresses, with the sync module's own names.
+    #[must_use]
+    pub fn plain(endpoint: SocketAddr, direct: SocketAddr) -> Self {
+        Self {
+            endpoint,
+            direct,
+            authority: None,
+            path_prefix: String::new(),
+            headers: Vec::new(),
+            tls: None,
+            wire: Wire::default(),
+            names: Names::default(),
+        }
+    }
+}
+
+/// TLS as a client of a lane speaks it. PEM texts, not paths: who reads the files is not who connects.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TlsClient {
+    /// Certificates of the authorities that are trusted; the system's where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_pem: Option<String>,
+    /// The client's own certificate chain and private key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<TlsIdentity>,
+}
+
+/// A certificate chain with its private key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsIdentity {
+    /// The chain, the leaf first.
+    pub chain_pem: String,
+    /// The leaf's private key. Never logged.
+    pub key_pem: String,
+}
+
+// By hand: a derived form would print the private key wherever a configuration is printed.
+impl std::fmt::Debug for TlsClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsClient")
+            .field("private_ca", &self.ca_pem.is_some())
+            .field("identity", &self.identity)
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for TlsIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsIdentity").finish_non_exhaustive()
+    }
+}
+
+/// How `SpacetimeDB` messages are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Wire {
+    /// `v1.json.spacetimedb`: text.
+    #[default]
+    Json,
+    /// `v1.bsatn.spacetimedb`: binary.
+    Bsatn,
+}
+
+/// What things are called in a lane's database, and how its publish reducer is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// The database's name or identity in URLs.
+    pub database: String,
+    /// The table of events, its columns in the order of its definition.
+    pub events: Table<EventColumn>,
+    /// The table of heads.
+    pub heads: Table<HeadColumn>,
+    /// The reducer that appends an event.
+    pub publish: String,
+    /// Its arguments in order.
+    pub arguments: Vec<Argument>,
+}
+
+/// A table's name and columns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table<C> {
+    /// Its name.
+    pub name: String,
+    /// Its columns, all of them, in the order of its definition.
+    pub columns: Vec<Column<C>>,
+}
+
+/// A column: what it is called and what it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column<C> {
+    /// Its name.
+    pub name: String,
+    /// What it means to a drill; `None` for one that a drill has no use for.
+    pub holds: Option<C>,
+    /// Its type.
+    pub kind: ColumnKind,
+}
+
+/// The types of columns that are understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ColumnKind {
+    /// A text.
+    String,
+    /// An unsigned integer of 64 bits.
+    U64,
+    /// A truth value.
+    Bool,
+}
+
+/// What a column of the events' table holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventColumn {
+    /// The stream's name.
+    StreamId,
+    /// The place in the stream, from 1.
+    Seq,
+    /// The idempotency key.
+    IdempotencyKey,
+    /// `sha256:<hex>` of the payload.
+    PayloadHash,
+    /// The payload as canonical JSON.
+    PayloadJson,
+}
+
+/// What a column of the heads' table holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadColumn {
+    /// The stream's name.
+    StreamId,
+    /// Its newest seq.
+    HeadSeq,
+}
+
+/// An argument of the publish reducer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Argument {
+    /// The stream's name.
+    StreamId,
+    /// The seq that the event is to have.
+    Seq,
+    /// The idempotency key.
+    IdempotencyKey,
+    /// `sha256:<hex>` of the payload.
+    PayloadHash,
+    /// The payload as canonical JSON.
+    PayloadJson,
+    /// Milli-seconds since the Unix epoch.
+    CommittedAtUnixMs,
+    /// The seq again: what the publisher considers durable.
+    DurableOffset,
+    /// Always true.
+    ConfirmedRead,
+    /// The seq that has to be next, or the call fails with `sequence_conflict`.
+    ExpectedNextSeq,
+}
+
+impl Default for Names {
+    /// Those of the sync module in `deploy/spacetimedb`.
+    fn default() -> Self {
+        use ColumnKind::{Bool, String, U64};
+        fn column<C>(name: &str, holds: Option<C>, kind: ColumnKind) -> Column<C> {
+            Column {
+                name: name.to_owned(),
+                holds,
+                kind,
+            }
+        }
+        Self {
+            database: "sync".to_owned(),
+            events: Table {
+                name: "sync_event".to_owned(),
+                columns: vec![
+                    column("stream_id", Some(EventColumn::StreamId), String),
+                    column("seq", Some(EventColumn::Seq), U64),
+                    column("idempotency_key", Some(EventColumn::IdempotencyKey), String),
+                    column("payload_hash", Some(EventColumn::PayloadHash), String),
+                    column("payload_json", Some(EventColumn::PayloadJson), String),
+                    column("committed_at_unix_ms", None, U64),
+                    column("durable_offset", None, U64),
+                    column("confirmed_read", None, Bool),
+                ],
+            },
+            heads: Table {
+                name: "stream_head".to_owned(),
+                columns: vec![
+                    column("stream_id", Some(HeadColumn::StreamId), String),
+                    column("head_seq", Some(HeadColumn::HeadSeq), U64),
+                    column("updated_at_unix_ms", None, U64),
+                ],
+            },
+            publish: "append_sync_event".to_owned(),
+            arguments: vec![
+                Argument::StreamId,
+                Argument::Seq,
+                Argument::IdempotencyKey,
+                Argument::PayloadHash,
+                Argument::PayloadJson,
+                Argument::CommittedAtUnixMs,
+                Argument::DurableOffset,
+                Argument::ConfirmedRead,
+            ],
+        }
+    }
+}
+
+/// What a target says of itself, and is held to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    /// What becomes of a connection whose token expires.
+    pub expiry_enforcement: ExpiryEnforcement,
+    /// How long past `exp` a token is still accepted.
+    pub token_skew: Span,
+    /// What an acknowledgement is worth.
+    pub acknowledged: Durability,
+    /// Whether only this run publishes to its streams.
+    pub world: World,
+    /// Whether the lane looks at a token's scopes and streams.
+    pub authorization: Authorization,
+}
+
+impl Promise {
+    /// The strictest: what the embedded target keeps.
+    #[must_use]
+    pub const fn strict(token_skew: Span) -> Self {
+        Self {
+            expiry_enforcement: ExpiryEnforcement::Live,
+            token_skew,
+            acknowledged: Durability::Durable,
+            world: World::Closed,
+            authorization: Authorization::Enforced,
+        }
+    }
+}
+
+/// What becomes of a connection whose token expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpiryEnforcement {
+    /// It is closed, and nothing that is published later reaches it.
+    Live,
+    /// It lives on; only a new one is refused.
+    AtConnect,
+}
+
+/// What an acknowledgement is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The event survives whatever happens to a node.
+    Durable,
+    /// The event survives what happens to a node so long after the acknowledgement.
+    Within(Span),
+}
+
+impl Durability {
+    /// From so long after its acknowledgement on an event must survive.
+    #[must_use]
+    pub const fn after(self) -> Span {
+        match self {
+            Self::Durable => Span::ZERO,
+            Self::Within(window) => window,
+        }
+    }
+}
+
+/// Whether only this run publishes to its streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum World {
+    /// It does: whatever else is found there is a phantom.
+    Closed,
+    /// Others do too (shared staging): only events that bear this run's mark are judged.
+    Open,
+}
+
+/// Whether a lane looks at a token's scopes and streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Authorization {
+    /// A token opens what it was granted and nothing else.
+    Enforced,
+    /// Any valid token opens everything: that is declared, not found.
+    None,
+}
