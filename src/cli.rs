@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::ids::Lane;
 use model::quantity::{Rate, Span};
+use model::target::Kind;
 
 /// Chaos drills for real-time sync services, with a verdict that can be recomputed from its evidence.
 ///
@@ -84,6 +85,23 @@ pub(crate) enum Command {
         #[command(flatten)]
         lane_args: LaneArgs,
     },
+    /// A real spacetimedb server, under guard, with the sync module published to it.
+    Spacetimedb {
+        #[command(flatten)]
+        config: ConfigStdin,
+        /// The server: spacetimedb-standalone, by its path.
+        #[arg(long, value_name = "BIN", default_value = "spacetimedb-standalone")]
+        server: PathBuf,
+        /// Where to listen for clients.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+        /// Where its data and keys live.
+        #[arg(long, required_unless_present = "config_stdin")]
+        data_dir: Option<PathBuf>,
+        /// The database to which the module is published.
+        #[arg(long, default_value = "sync")]
+        database: String,
+    },
     /// The embedded token service.
     Tokens {
         #[command(flatten)]
@@ -107,6 +125,7 @@ impl Command {
             | Self::Proxy { .. }
             | Self::Shard(_)
             | Self::Lane { .. }
+            | Self::Spacetimedb { .. }
             | Self::Tokens { .. }
             | Self::Guard { .. } => "info",
             _ => "error",
@@ -136,6 +155,9 @@ pub(crate) struct PlanArgs {
     /// A short form with few clients, for CI: the whole drill ends within 40 s.
     #[arg(long)]
     pub(crate) quick: bool,
+    /// What is drilled: embedded, or spacetimedb (a real server, which the drill starts).
+    #[arg(long, default_value_t = Kind::Embedded)]
+    pub(crate) target: Kind,
 }
 
 #[derive(Debug, Args)]
@@ -145,7 +167,15 @@ pub(crate) struct DrillArgs {
     /// The run's folder, which must not hold a run yet [default: output/chaos/spacetime/TIMESTAMP].
     #[arg(long, value_name = "DIR")]
     pub(crate) output_dir: Option<PathBuf>,
-    /// Only this lane [default: both].
+    /// The server of `--target spacetimedb`: a path, or a name on the PATH.
+    #[arg(
+        long,
+        value_name = "BIN",
+        env = "FAULTLANE_SPACETIMEDB",
+        default_value = "spacetimedb-standalone"
+    )]
+    pub(crate) spacetimedb: PathBuf,
+    /// Only this lane [default: all that the target has].
     #[arg(long)]
     pub(crate) lane: Option<Lane>,
     /// How often each scenario is run on each lane.

@@ -36,6 +36,13 @@ pub(crate) fn execute(command: Command) -> Result<Exit, Error> {
             config,
             lane_args,
         } => processes::lane(lane, &config, lane_args),
+        Command::Spacetimedb {
+            config,
+            server,
+            listen,
+            data_dir,
+            database,
+        } => processes::spacetimedb(&config, &server, listen, data_dir, database),
         Command::Tokens { config, tokens } => processes::tokens(&config, tokens),
         Command::Guard { command } => processes::guard(&command),
     }

@@ -13,7 +13,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use host::child::until_stdin_ends;
@@ -35,7 +35,7 @@ pub async fn main(program: &OsStr, args: &[OsString]) -> io::Result<u8> {
         signal(SignalKind::interrupt())?,
     );
     let stdin_ended = until_stdin_ends();
-    let mut guarded = Guarded::start(program, args)?;
+    let mut guarded = Guarded::start(program, args, Stdio::inherit())?;
     tokio::select! {
         () = guarded.ended() => {}
         () = async {
@@ -46,17 +46,12 @@ pub async fn main(program: &OsStr, args: &[OsString]) -> io::Result<u8> {
             }
         } => guarded.terminate().await,
     }
-    let status = guarded.reap()?;
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal))
-        .and_then(|code| u8::try_from(code).ok());
-    Ok(code.unwrap_or(u8::MAX))
+    guarded.reap()
 }
 
 /// A program in a group of its own. The program is not reaped before [`Self::reap`], so that until then the group's
 /// number is its own and can be signalled.
-struct Guarded {
+pub(crate) struct Guarded {
     program: Child,
     group: Pid,
     ended: oneshot::Receiver<()>,
@@ -65,7 +60,8 @@ struct Guarded {
 }
 
 impl Guarded {
-    fn start(program: &OsStr, args: &[OsString]) -> io::Result<Self> {
+    /// Starts a program.
+    pub(crate) fn start(program: &OsStr, args: &[OsString], stdout: Stdio) -> io::Result<Self> {
         let mut watcher = Command::new("/bin/sh")
             .args(["-c", WATCH])
             .stdin(Stdio::piped())
@@ -77,6 +73,7 @@ impl Guarded {
         let started = Command::new(program)
             .args(args)
             .stdin(Stdio::null())
+            .stdout(stdout)
             .process_group(0)
             .spawn();
         let program = match started {
@@ -112,7 +109,13 @@ impl Guarded {
         })
     }
 
-    async fn ended(&mut self) {
+    /// The program's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.program.id()
+    }
+
+    /// Waits until the program has ended.
+    pub(crate) async fn ended(&mut self) {
         if !self.has_ended {
             // An error would mean that the thread is gone, and then there is nothing to wait for.
             let _ = (&mut self.ended).await;
@@ -120,20 +123,26 @@ impl Guarded {
         }
     }
 
-    async fn terminate(&mut self) {
+    /// Asks the group to end, and waits for that, but not for long.
+    pub(crate) async fn terminate(&mut self) {
         self.signal(Signal::TERM);
         if tokio::time::timeout(GRACE, self.ended()).await.is_err() {
             tracing::warn!(group = %self.group.as_raw_nonzero(), "did not end by SIGTERM; killed");
         }
     }
 
-    /// Kills what is left of the group, and takes the program's status.
-    fn reap(mut self) -> io::Result<ExitStatus> {
+    /// Kills what is left of the group. The program's exit code, or 128 and the number of the signal that ended it.
+    pub(crate) fn reap(mut self) -> io::Result<u8> {
         self.signal(Signal::KILL);
         let status = self.program.wait();
         self.watcher.kill()?;
         self.watcher.wait()?;
-        status
+        let status = status?;
+        let code = status
+            .code()
+            .or_else(|| status.signal().map(|signal| 128 + signal))
+            .and_then(|code| u8::try_from(code).ok());
+        Ok(code.unwrap_or(u8::MAX))
     }
 
     fn signal(&self, signal: Signal) {

@@ -11,6 +11,7 @@
 //! residue     what faults can touch, before and after
 //! procfs      what the kernel says about processes
 //! guard       `faultlane guard`: a foreign program that must not outlive its parent
+//! spacetimedb `faultlane spacetimedb`: a real server under guard, as a node
 //! preflight   descriptors
 //! ```
 //!
@@ -29,6 +30,7 @@ pub mod process;
 pub mod procfs;
 pub mod residue;
 pub mod service;
+pub mod spacetimedb;
 pub mod state;
 pub mod supervisor;
 

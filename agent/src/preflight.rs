@@ -1,6 +1,7 @@
 //! Limits of this host that a drill can run into.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -31,6 +32,42 @@ pub fn raise_descriptor_limit() -> io::Result<()> {
         maximum: limit.maximum,
     };
     Ok(setrlimit(Resource::Nofile, raised)?)
+}
+
+/// The file behind a program's name: as it is where it has a folder, else the first of the PATH.
+///
+/// # Errors
+/// There is no such file that may be run; the error names it.
+pub fn program(name: &Path) -> io::Result<PathBuf> {
+    let candidates: Vec<PathBuf> = if name.components().count() > 1 {
+        vec![name.to_owned()]
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path)
+            .map(|folder| folder.join(name))
+            .collect()
+    };
+    candidates
+        .into_iter()
+        .find(|candidate| may_be_run(candidate))
+        .and_then(|found| found.canonicalize().ok())
+        .ok_or_else(|| {
+            let place = if name.components().count() > 1 {
+                ""
+            } else {
+                " on the PATH"
+            };
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("there is no program `{}`{place}", name.display()),
+            )
+        })
+}
+
+fn may_be_run(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    path.metadata()
+        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]

@@ -48,12 +48,16 @@ impl std::fmt::Display for Exit {
     }
 }
 
-/// A child process and what became of it.
+/// A child process and what became of it. Where the child only stands for a foreign program that it guards, signals go
+/// to that program; the child ends with it, and its exit code tells how.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     ready: Ready,
+    /// Of the process that is the node.
     pidfd: OwnedFd,
+    /// Of the child, where that is another.
+    guard: Option<OwnedFd>,
     started: u64,
     stdin: Mutex<Option<ChildStdin>>,
     exit: watch::Receiver<Option<Exit>>,
@@ -70,8 +74,10 @@ impl Process {
         let (ready, mut process, stdin) = child.into_parts();
         let gone = || io::Error::other(format!("`{name}` ended as soon as it was ready"));
         // The child is not waited for before the task below runs, so that its id cannot be used again until then.
-        let pid = process.id().ok_or_else(gone)?;
+        let own = process.id().ok_or_else(gone)?;
+        let pid = ready.node.unwrap_or(own);
         let pidfd = open(pid)?;
+        let guard = if pid == own { None } else { Some(open(own)?) };
         let started = procfs::stat(pid).ok_or_else(gone)?.started;
         let (sender, exit) = watch::channel(None);
         let end_expected = Arc::new(AtomicBool::new(false));
@@ -93,6 +99,7 @@ impl Process {
             name: name.to_owned(),
             ready,
             pidfd,
+            guard,
             started,
             stdin: Mutex::new(stdin),
             exit,
@@ -106,10 +113,22 @@ impl Process {
         &self.ready
     }
 
-    /// Its process id.
+    /// The process id of the node.
     #[must_use]
-    pub const fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
+        self.ready.node.unwrap_or(self.ready.pid)
+    }
+
+    /// The process id of the agent's own child: the node's, or that of its guard.
+    #[must_use]
+    pub const fn own_pid(&self) -> u32 {
         self.ready.pid
+    }
+
+    /// Whether the node is a foreign program under a guard.
+    #[must_use]
+    pub const fn is_guarded(&self) -> bool {
+        self.guard.is_some()
     }
 
     /// When it was started, as [`procfs::Stat::started`].
@@ -187,7 +206,16 @@ impl Process {
             "did not end with its stdin; killed"
         );
         let _ = self.signal(Signal::KILL);
-        self.exited_within(Duration::from_millis(500)).await;
+        if self
+            .exited_within(Duration::from_millis(500))
+            .await
+            .is_none()
+            && let Some(guard) = &self.guard
+        {
+            // What it guarded is dead; it has nothing left to do, and must not stay.
+            let _ = pidfd_send_signal(guard, Signal::KILL);
+            self.exited_within(Duration::from_millis(500)).await;
+        }
         false
     }
 }

@@ -1,6 +1,7 @@
 //! What the kernel says about processes, from `/proc`.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// A process as `/proc/PID/stat` tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,42 @@ pub fn is_stopped(pid: u32) -> Option<bool> {
     Some(threads.all(|thread| state_of(thread).is_none_or(|state| matches!(state, 'T' | 't'))))
 }
 
+/// Where a process listens on TCP over IPv4, by its own descriptors.
+#[must_use]
+pub fn listening_on(pid: u32) -> Vec<SocketAddr> {
+    let sockets: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let link = fs::read_link(entry.ok()?.path()).ok()?;
+            let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+            Some(inode.to_owned())
+        })
+        .collect();
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
+    table
+        .lines()
+        .skip(1)
+        .filter_map(listener)
+        .filter(|(_, inode)| sockets.iter().any(|own| own == inode))
+        .map(|(addr, _)| addr)
+        .collect()
+}
+
+/// A listening socket's address and inode, from a line of `/proc/PID/net/tcp`: `sl local remote state … inode …`. The
+/// address is in hexadecimal, its bytes in the order in which they lie in memory.
+fn listener(line: &str) -> Option<(SocketAddr, &str)> {
+    const LISTEN: &str = "0A";
+    let mut fields = line.split_ascii_whitespace();
+    let (ip, port) = fields.nth(1)?.split_once(':')?;
+    if fields.nth(1)? != LISTEN {
+        return None;
+    }
+    let ip = Ipv4Addr::from(u32::from_str_radix(ip, 16).ok()?.to_ne_bytes());
+    let port = u16::from_str_radix(port, 16).ok()?;
+    Some((SocketAddr::from((ip, port)), fields.nth(5)?))
+}
+
 fn numbers(folder: &str) -> impl Iterator<Item = u32> + use<> {
     fs::read_dir(folder)
         .into_iter()
@@ -86,6 +123,15 @@ mod tests {
         fn no_text_panics(text in ".{0,60}") {
             let _ = parse(&text);
         }
+    }
+
+    #[test]
+    fn a_listener_is_found_by_the_process_that_has_it() {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let addr = listener.local_addr().unwrap();
+        assert!(listening_on(std::process::id()).contains(&addr));
+        drop(listener);
+        assert!(!listening_on(std::process::id()).contains(&addr));
     }
 
     #[test]

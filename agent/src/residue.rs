@@ -48,7 +48,7 @@ pub async fn take(supervisor: &Supervisor, holder: &AgentHolder) -> Fingerprint 
     let held = join_all(children.iter().map(|(_, child)| held_by(child))).await;
     let mut own = Vec::new();
     for ((name, child), held) in children.into_iter().zip(held) {
-        own.push(child.process.pid());
+        own.push(child.process.own_pid());
         let state = match held {
             Ok(ids) => {
                 found.extend(ids.into_iter().map(|id| in_force(id, &name)));
@@ -61,7 +61,7 @@ pub async fn take(supervisor: &Supervisor, holder: &AgentHolder) -> Fingerprint 
         };
         let thing = match *child.role {
             Role::Proxy(_) | Role::Shard(_) => Thing::Harness(name),
-            Role::Lane(_) | Role::Tokens(_) => Thing::Child(name),
+            Role::Lane(_) | Role::Spacetimedb(_) | Role::Tokens(_) => Thing::Child(name),
         };
         found.insert(thing, state);
     }
@@ -150,7 +150,7 @@ async fn held_by(child: &Child) -> Result<Vec<String>, String> {
                 .map(|view| view.id)
                 .collect())
         }
-        Role::Shard(_) | Role::Lane(_) | Role::Tokens(_) => Ok(Vec::new()),
+        Role::Shard(_) | Role::Lane(_) | Role::Spacetimedb(_) | Role::Tokens(_) => Ok(Vec::new()),
     }
 }
 

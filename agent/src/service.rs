@@ -62,7 +62,7 @@ impl Service {
             )
         })?;
         let (journal, _healed) = Journal::open(&state.journal())?;
-        let supervisor = Arc::new(Supervisor::new(program, config.log_dir));
+        let supervisor = Arc::new(Supervisor::new(program, config.log_dir, config.spacetimedb));
         let holder = AgentHolder::new(Arc::clone(&supervisor), Arc::clone(&state), journal);
         let faults = Leased::new(holder);
         let api = Api::new(config.name, Arc::clone(&supervisor), Arc::clone(&faults));

@@ -25,6 +25,8 @@ const LONGEST_NAME: usize = 32;
 pub struct Supervisor {
     program: PathBuf,
     log_dir: PathBuf,
+    /// The only `SpacetimeDB` server that may be run: none that a request could name.
+    spacetimedb: Option<PathBuf>,
     children: Mutex<BTreeMap<String, Slot>>,
     ending: AtomicBool,
 }
@@ -53,12 +55,14 @@ pub struct Child {
 }
 
 impl Supervisor {
-    /// A supervisor of children that are `program`, and log to `log_dir`.
+    /// A supervisor of children that are `program`, and log to `log_dir`; `spacetimedb` is the server that a child may
+    /// run.
     #[must_use]
-    pub fn new(program: PathBuf, log_dir: PathBuf) -> Self {
+    pub fn new(program: PathBuf, log_dir: PathBuf, spacetimedb: Option<PathBuf>) -> Self {
         Self {
             program,
             log_dir,
+            spacetimedb,
             children: Mutex::default(),
             ending: AtomicBool::new(false),
         }
@@ -202,7 +206,7 @@ impl Supervisor {
                 ChildView {
                     name,
                     role: kind_of(&child.role).to_owned(),
-                    pid: ready.pid,
+                    pid: child.process.pid(),
                     alive: exit.is_none(),
                     exit: exit.map(|exit| exit.to_string()),
                     restarts: child.restarts,
@@ -237,6 +241,16 @@ impl Supervisor {
                 let args = ["lane", config.lane.name()];
                 host::child::spawn(program, &args, config, &log, timeout).await
             }
+            Role::Spacetimedb(config) => {
+                let server = self.spacetimedb.as_ref().ok_or_else(|| {
+                    failed(
+                        "this agent's configuration names no SpacetimeDB server to run".to_owned(),
+                    )
+                })?;
+                let server = server.to_string_lossy();
+                let args = ["spacetimedb", "--server", &*server];
+                host::child::spawn(program, &args, config, &log, timeout).await
+            }
             Role::Tokens(config) => {
                 host::child::spawn(program, &["tokens"], config, &log, timeout).await
             }
@@ -263,11 +277,11 @@ impl Supervisor {
     }
 }
 
-/// `lane`, `tokens`, `proxy` or `shard`.
+/// `lane` (whoever serves it), `tokens`, `proxy` or `shard`.
 #[must_use]
 pub const fn kind_of(role: &Role) -> &'static str {
     match role {
-        Role::Lane(_) => "lane",
+        Role::Lane(_) | Role::Spacetimedb(_) => "lane",
         Role::Tokens(_) => "tokens",
         Role::Proxy(_) => "proxy",
         Role::Shard(_) => "shard",
@@ -301,6 +315,7 @@ fn unknown(name: &str) -> Failure {
 fn pinned(mut role: Role, ready: &Ready) -> Role {
     let wanted = match &mut role {
         Role::Lane(config) => &mut config.listen,
+        Role::Spacetimedb(config) => &mut config.listen,
         Role::Tokens(config) => &mut config.listen,
         Role::Proxy(config) => &mut config.listen,
         Role::Shard(_) => return role,
@@ -314,6 +329,7 @@ fn pinned(mut role: Role, ready: &Ready) -> Role {
 fn service(role: &Role) -> Option<SocketAddr> {
     match role {
         Role::Lane(config) => Some(config.listen),
+        Role::Spacetimedb(config) => Some(config.listen),
         Role::Tokens(config) => Some(config.listen),
         Role::Proxy(config) => Some(config.listen),
         Role::Shard(_) => None,

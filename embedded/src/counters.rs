@@ -37,6 +37,7 @@ impl Counters {
     /// All of them; the heads are the log's to add.
     pub(crate) fn status(&self) -> LaneStatus {
         LaneStatus {
+            held: BTreeMap::new(),
             pid: std::process::id(),
             connections: self.connections.load(Relaxed),
             upgrades: self.upgrades.load(Relaxed),

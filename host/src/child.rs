@@ -58,10 +58,33 @@ pub fn until_stdin_ends() -> CancellationToken {
 /// # Errors
 /// stdout is closed.
 pub fn announce(what: &str, control: SocketAddr, listen: &[(&str, SocketAddr)]) -> io::Result<()> {
+    say_ready(what, control, listen, None)
+}
+
+/// Says on stdout that this process is ready, and that `node` is the foreign process that it stands for.
+///
+/// # Errors
+/// stdout is closed.
+pub fn announce_node(
+    what: &str,
+    control: SocketAddr,
+    listen: &[(&str, SocketAddr)],
+    node: u32,
+) -> io::Result<()> {
+    say_ready(what, control, listen, Some(node))
+}
+
+fn say_ready(
+    what: &str,
+    control: SocketAddr,
+    listen: &[(&str, SocketAddr)],
+    node: Option<u32>,
+) -> io::Result<()> {
     let ready = Ready {
         ready: what.to_owned(),
         protocol: PROTOCOL_VERSION,
         pid: std::process::id(),
+        node,
         control,
         listen: listen
             .iter()

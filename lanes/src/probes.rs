@@ -10,6 +10,7 @@ use model::defect::Defect;
 use model::ids::{Seq, StreamId};
 use model::quantity::Span;
 use model::shard::{ProbeTally, ProbesConfig};
+use model::target::{Authorization, Promise};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::client::cursor::continuity;
@@ -53,8 +54,8 @@ pub struct Setting {
     pub org: String,
     /// Retention and replay budget of the stale stream.
     pub budget: (u64, u64),
-    /// How long past its expiry a token is accepted.
-    pub skew: Span,
+    /// What the lane promises, and so what has to be refused.
+    pub promise: Promise,
     /// Whether the client's own detection is off, as planted.
     pub defect: Option<Defect>,
 }
@@ -94,6 +95,17 @@ impl Probe {
             Self::AheadOfHead => "cursor-ahead-of-head",
             Self::BelowFloor => "cursor-below-floor",
             Self::BeyondBudget => "cursor-beyond-budget",
+        }
+    }
+
+    /// Whether the lane says that it refuses this. An expiry is waited for only where that takes no longer than a drill.
+    fn is_promised(self, promise: &Promise) -> bool {
+        match self {
+            Self::WrongScope | Self::UngrantedStream | Self::RivalToken => {
+                promise.authorization == Authorization::Enforced
+            }
+            Self::ExpiredToken => promise.token_skew <= LEFT,
+            _ => true,
         }
     }
 
@@ -159,9 +171,13 @@ impl Probes {
             .every
             .duration()
             .max(std::time::Duration::from_millis(50));
-        let count = u32::try_from(Probe::ALL.len()).unwrap_or(1);
+        let promised: Vec<Probe> = Probe::ALL
+            .into_iter()
+            .filter(|probe| probe.is_promised(&self.setting.promise))
+            .collect();
+        let count = u32::try_from(promised.len()).unwrap_or(1);
         let mut running = tokio::task::JoinSet::new();
-        for (place, probe) in (0..).zip(Probe::ALL) {
+        for (place, probe) in (0..).zip(promised) {
             let this = Arc::clone(&self);
             running.spawn(async move {
                 // Each at its own time: together they would be a small storm of their own.
@@ -224,7 +240,7 @@ impl Probes {
                     Ok(token) => token,
                     Err(refusal) => return Shown::Unreachable(refusal.reason),
                 };
-                let dead = token.exp + self.setting.skew + WELL_EXPIRED;
+                let dead = token.exp + self.setting.promise.token_skew + WELL_EXPIRED;
                 tokio::time::sleep(dead.since(clock::now()).duration()).await;
                 let answer = self.setting.asked.resume(&token.jwt, &[(stale, 0)]).await;
                 judge_refusal(probe, answer)

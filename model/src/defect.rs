@@ -103,6 +103,18 @@ impl Defect {
         }
     }
 
+    /// Whether it is planted in the fleet's clients alone: then it can be planted against any target.
+    #[must_use]
+    pub const fn is_of_clients(self) -> bool {
+        matches!(
+            self,
+            Self::ApplyTwice
+                | Self::IgnoreRetryAfter
+                | Self::NeverRecover
+                | Self::IgnoreStaleCursor
+        )
+    }
+
     /// The lanes on which it can be planted.
     #[must_use]
     pub const fn lanes(self) -> &'static [Lane] {

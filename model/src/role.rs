@@ -23,6 +23,8 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub enum Role {
     /// `faultlane lane`: an embedded lane server.
     Lane(LaneConfig),
+    /// `faultlane spacetimedb`: a real server.
+    Spacetimedb(SpacetimedbConfig),
     /// `faultlane tokens`: the embedded token service.
     Tokens(TokensConfig),
     /// `faultlane proxy`.
@@ -41,6 +43,9 @@ pub struct AgentConfig {
     pub state_dir: PathBuf,
     /// Where its children's logs go.
     pub log_dir: PathBuf,
+    /// The `spacetimedb-standalone` that may be run here; without it the role is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spacetimedb: Option<PathBuf>,
 }
 
 /// The one line on a child's stdout.
@@ -52,6 +57,9 @@ pub struct Ready {
     pub protocol: u32,
     /// Its process id.
     pub pid: u32,
+    /// The process that is the node, where that is a foreign program under this one's guard: what node faults hit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<u32>,
     /// Where its control API listens (HTTP/JSON on loopback).
     pub control: SocketAddr,
     /// Where its services listen, by name: `data` for a lane, a proxy and the token service.
@@ -115,6 +123,24 @@ pub struct LaneStatus {
     pub received_bytes: u64,
     /// Head seq by stream.
     pub heads: BTreeMap<StreamId, u64>,
+    /// Events held, by stream: counted by the lane itself, where it can.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub held: BTreeMap<StreamId, u64>,
+}
+
+/// A real `SpacetimeDB` server, with the sync module published to it. Control: `GET /status` ([`LaneStatus`]).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpacetimedbConfig {
+    /// Where to listen for clients; port 0 takes a free one. A restarted node gets the address it had.
+    pub listen: SocketAddr,
+    /// Where its data and keys live.
+    pub data_dir: PathBuf,
+    /// The database to which the module is published.
+    pub database: String,
+    /// It pings connections so often; see `Profile::server_tick`.
+    pub ping: Span,
+    /// It gives up a connection that has been silent for so long.
+    pub idle: Span,
 }
 
 /// The embedded token service.

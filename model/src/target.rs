@@ -1,10 +1,13 @@
 //! A target as those who speak to it know it: where a lane is, how it is spoken to, and what it promises.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::ids::Lane;
 use crate::quantity::Span;
 
 /// How a lane is reached and spoken to.
@@ -244,6 +247,59 @@ impl Default for Names {
     }
 }
 
+/// Which target is drilled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The built-in lane servers.
+    #[default]
+    Embedded,
+    /// A real `SpacetimeDB` server that the drill starts.
+    Spacetimedb,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Embedded, Self::Spacetimedb];
+
+    /// The lanes that it has, in the order in which results list them.
+    #[must_use]
+    pub const fn lanes(self) -> &'static [Lane] {
+        match self {
+            Self::Embedded => &Lane::ALL,
+            Self::Spacetimedb => &[Lane::Spacetime],
+        }
+    }
+
+    /// The name on the command line and in results.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Spacetimedb => "spacetimedb",
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.name() == text)
+            .ok_or_else(|| {
+                format!("unknown target `{text}`; the targets are embedded and spacetimedb")
+            })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
 /// What a target says of itself, and is held to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promise {
@@ -269,6 +325,20 @@ impl Promise {
             acknowledged: Durability::Durable,
             world: World::Closed,
             authorization: Authorization::Enforced,
+        }
+    }
+
+    /// What a `SpacetimeDB` 1.3.0 server with the sync module is known to keep: it writes to disk every 500 ms and
+    /// answers before that, looks at a token once and with a leeway of a minute, and its module asks nobody what they
+    /// may do.
+    #[must_use]
+    pub const fn spacetimedb() -> Self {
+        Self {
+            expiry_enforcement: ExpiryEnforcement::AtConnect,
+            token_skew: Span::from_secs(60),
+            acknowledged: Durability::Within(Span::from_millis(500)),
+            world: World::Closed,
+            authorization: Authorization::None,
         }
     }
 }

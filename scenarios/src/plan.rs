@@ -10,7 +10,7 @@ use model::ids::{FaultId, Lane, StreamId};
 use model::profile::Profile;
 use model::quantity::{Rate, Share, Span};
 use model::shard::Policy;
-use model::target::Promise;
+use model::target::{Kind, Promise};
 use serde::{Deserialize, Serialize};
 
 mod describe;
@@ -82,6 +82,8 @@ pub struct Workload {
 /// Settings of the target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TargetSettings {
+    /// Which.
+    pub kind: Kind,
     /// What it promises, and is held to.
     pub promise: Promise,
     /// Clocks and budgets.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use model::criteria::{Criteria, Phase};
 use model::event::{canonical_json, hex};
 use model::fault::{Fault, Holder};
+use model::ids::StreamId;
 use model::profile::Profile;
 use model::quantity::{Rate, Span};
-use model::target::Promise;
+use model::target::{Kind, Promise};
 use sha2::{Digest as _, Sha256};
 
 use crate::check;
@@ -107,21 +108,14 @@ fn build(scenario: &Scenario, settings: &Settings) -> Plan {
             .iter()
             .map(|(stream, budget)| (stream.clone(), (budget.retention, budget.replay_budget))),
     );
-    let profile = scenario.target.profile.apply(Profile::embedded());
+    let target = target(scenario, settings.target, stream_budgets);
     let mut plan = Plan {
         scenario: scenario.name.clone(),
         about: scenario.about.clone(),
         lane: settings.lane,
         seed: settings.seed,
         workload,
-        target: TargetSettings {
-            promise: Promise::strict(profile.token_skew),
-            profile,
-            accept_rate: scenario.target.accept_rate,
-            token_rate: scenario.target.token_rate,
-            token_burst: scenario.target.token_burst,
-            stream_budgets,
-        },
+        target,
         steady,
         steps: steps(scenario),
         abort: scenario.abort.as_ref().map(|rule| AbortRule {
@@ -135,6 +129,34 @@ fn build(scenario: &Scenario, settings: &Settings) -> Plan {
     plan.digest = digest(&plan);
     plan.defect = settings.defect;
     plan
+}
+
+/// The target's settings, as far as the target lets itself be set.
+fn target(
+    scenario: &Scenario,
+    kind: Kind,
+    stream_budgets: BTreeMap<StreamId, (u64, u64)>,
+) -> TargetSettings {
+    let mut profile = scenario.target.profile.apply(Profile::embedded());
+    let promise = match kind {
+        Kind::Embedded => Promise::strict(profile.token_skew),
+        Kind::Spacetimedb => Promise::spacetimedb(),
+    };
+    kind.name().clone_into(&mut profile.name);
+    profile.token_skew = promise.token_skew;
+    TargetSettings {
+        kind,
+        promise,
+        profile,
+        // A real server takes in whoever comes.
+        accept_rate: scenario
+            .target
+            .accept_rate
+            .filter(|_| kind == Kind::Embedded),
+        token_rate: scenario.target.token_rate,
+        token_burst: scenario.target.token_burst,
+        stream_budgets,
+    }
 }
 
 /// The load and the steady state, with the ramp that the target's doors allow.

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use model::defect::Defect;
 use model::ids::Lane;
+use model::target::Kind;
 use serde_json::Number;
 
 use crate::diagnostic::{Diagnostic, Place};
@@ -24,6 +25,8 @@ pub struct Settings {
     pub set: Vec<(String, String)>,
     /// Whether the scenario's short form is wanted.
     pub quick: bool,
+    /// Against which target.
+    pub target: Kind,
     /// A defect to plant. Not part of the plan's digest.
     pub defect: Option<Defect>,
 }
@@ -38,6 +41,7 @@ impl Settings {
             clients: None,
             set: Vec::new(),
             quick: false,
+            target: Kind::Embedded,
             defect: None,
         }
     }

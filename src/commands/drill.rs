@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use agent::conductor::{Drill, PlannedTrial};
 use chrono::{SecondsFormat, Utc};
 use model::defect::Defect;
-use model::ids::Lane;
+use model::target::Kind;
 use results::{Decision, PlannedRow, Row, RunFolder, RunRecord, SCHEMA_VERSION, Status};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,7 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
     };
     let trials = plan_all(names, args, defect)?;
     preflight(&trials)?;
+    let spacetimedb = server(args)?;
 
     let now = Utc::now();
     let stamp = now.format("%Y%m%dT%H%M%SZ").to_string();
@@ -88,6 +89,7 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
     };
     let walk = Drill {
         program,
+        spacetimedb,
         run,
         trials,
         folder: Arc::clone(&folder),
@@ -153,9 +155,23 @@ fn plan_all(
     args: &DrillArgs,
     defect: Option<Defect>,
 ) -> Result<Vec<PlannedTrial>, Error> {
-    let lanes = args
-        .lane
-        .map_or_else(|| Lane::ALL.to_vec(), |lane| vec![lane]);
+    let target = args.plan.target;
+    let lanes = match args.lane {
+        Some(lane) if !target.lanes().contains(&lane) => {
+            return Err(Error::usage(format!(
+                "--lane {lane}: the target {target} has no such lane"
+            )));
+        }
+        Some(lane) => vec![lane],
+        None => target.lanes().to_vec(),
+    };
+    if let Some(defect) =
+        defect.filter(|defect| target != Kind::Embedded && !defect.is_of_clients())
+    {
+        return Err(Error::usage(format!(
+            "--defect {defect} is planted in the embedded servers, and --target {target} has others"
+        )));
+    }
     let mut trials = Vec::new();
     for name in names {
         let (scenario, source) = source::load(name)?;
@@ -171,6 +187,19 @@ fn plan_all(
         }
     }
     Ok(trials)
+}
+
+/// The server that a drill may start, found before anything is begun.
+fn server(args: &DrillArgs) -> Result<Option<PathBuf>, Error> {
+    if args.plan.target != Kind::Spacetimedb {
+        return Ok(None);
+    }
+    agent::preflight::program(&args.spacetimedb).map(Some).map_err(|error| {
+        Error::could_not_run(format!(
+            "--target spacetimedb needs a server: {error}; name it by --spacetimedb BIN or FAULTLANE_SPACETIMEDB, \
+             or build it with deploy/spacetimedb/install.sh DEST"
+        ))
+    })
 }
 
 /// A client costs a shard one descriptor and a proxy two.
@@ -203,7 +232,7 @@ fn planned_row(planned: &PlannedTrial) -> PlannedRow {
 fn settings(names: &[&str], args: &DrillArgs) -> serde_json::Value {
     json!({
         "scenarios": names,
-        "target": "embedded",
+        "target": args.plan.target,
         "lane": args.lane,
         "clients": args.plan.clients,
         "trials": args.trials,

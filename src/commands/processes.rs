@@ -3,12 +3,13 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use host::child;
 use model::ids::Lane;
 use model::profile::Profile;
 use model::quantity::Span;
-use model::role::{LaneConfig, ProxyConfig, TokensConfig};
+use model::role::{LaneConfig, ProxyConfig, SpacetimedbConfig, TokensConfig};
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ pub(super) fn agent(config: &ConfigStdin) -> Result<Exit, Error> {
         || unreachable!("checked"),
         agent::main,
     )
+    .map(|()| Exit::Go)
 }
 
 pub(super) fn shard(config: &ConfigStdin) -> Result<Exit, Error> {
@@ -30,6 +32,7 @@ pub(super) fn shard(config: &ConfigStdin) -> Result<Exit, Error> {
         || unreachable!("checked"),
         lanes::shard::main,
     )
+    .map(|()| Exit::Go)
 }
 
 pub(super) fn proxy(
@@ -41,7 +44,7 @@ pub(super) fn proxy(
         listen,
         upstream: upstream.expect("clap requires it"),
     };
-    serve(config, typed, proxy::main)
+    serve(config, typed, proxy::main).map(|()| Exit::Go)
 }
 
 pub(super) fn lane(lane: Lane, config: &ConfigStdin, args: LaneArgs) -> Result<Exit, Error> {
@@ -72,7 +75,7 @@ pub(super) fn lane(lane: Lane, config: &ConfigStdin, args: LaneArgs) -> Result<E
         stream_budgets: [].into(),
         defect: None,
     };
-    serve(config, typed, embedded::lane::main)
+    serve(config, typed, embedded::lane::main).map(|()| Exit::Go)
 }
 
 pub(super) fn tokens(config: &ConfigStdin, args: TokensArgs) -> Result<Exit, Error> {
@@ -111,7 +114,28 @@ pub(super) fn tokens(config: &ConfigStdin, args: TokensArgs) -> Result<Exit, Err
         tenants,
         defect: None,
     };
-    serve(config, typed, embedded::tokens::main)
+    serve(config, typed, embedded::tokens::main).map(|()| Exit::Go)
+}
+
+pub(super) fn spacetimedb(
+    config: &ConfigStdin,
+    server: &Path,
+    listen: SocketAddr,
+    data_dir: Option<PathBuf>,
+    database: String,
+) -> Result<Exit, Error> {
+    let profile = Profile::field();
+    let typed = || SpacetimedbConfig {
+        listen,
+        data_dir: data_dir.expect("clap requires it"),
+        database,
+        ping: profile.server_tick,
+        idle: profile.heartbeat_timeout,
+    };
+    serve(config, typed, |config, shutdown| async move {
+        agent::spacetimedb::main(config, server, shutdown).await
+    })
+    .map(Exit::Other)
 }
 
 pub(super) fn guard(command: &[std::ffi::OsString]) -> Result<Exit, Error> {
@@ -148,15 +172,15 @@ fn only_stdin(config: &ConfigStdin) -> Result<ConfigStdin, Error> {
     }
 }
 
-/// Runs a process until SIGTERM, SIGINT or, where it is somebody's child, the end of stdin.
-fn serve<C, F>(
+/// Runs a process until SIGTERM, SIGINT or, where it is somebody's child, the end of stdin; what came of it.
+fn serve<C, F, T>(
     source: &ConfigStdin,
     typed: impl FnOnce() -> C,
     main: impl FnOnce(C, CancellationToken) -> F,
-) -> Result<Exit, Error>
+) -> Result<T, Error>
 where
     C: DeserializeOwned,
-    F: Future<Output = io::Result<()>>,
+    F: Future<Output = io::Result<T>>,
 {
     let (config, shutdown) = if source.config_stdin {
         (
@@ -182,8 +206,7 @@ where
             });
             main(config, shutdown).await
         })
-        .map_err(Error::could_not_run)?;
-    Ok(Exit::Go)
+        .map_err(Error::could_not_run)
 }
 
 /// Two workers: the machine is shared with the rest of the drill, and no process of it needs more.

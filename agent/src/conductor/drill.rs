@@ -31,6 +31,8 @@ pub struct PlannedTrial {
 pub struct Drill {
     /// The faultlane program, of which all processes are started.
     pub program: PathBuf,
+    /// The `SpacetimeDB` server that agents may run.
+    pub spacetimedb: Option<PathBuf>,
     /// The run's id.
     pub run: String,
     /// The rows, in the order in which each lane takes them.
@@ -119,7 +121,7 @@ async fn one_trial(
         "trial.log"
     };
     let diary = Diary::begin(&logs.join(name), clock::now())?;
-    let node = Node::start(&drill.program, "local", &logs)
+    let node = Node::start(&drill.program, drill.spacetimedb.clone(), "local", &logs)
         .await
         .map_err(io::Error::other)?;
     diary.note(&format!(

@@ -25,11 +25,16 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts an agent: `program agent --config-stdin`.
+    /// Starts an agent: `program agent --config-stdin`, which may run the server named.
     ///
     /// # Errors
     /// The working folder could not be made, or the agent did not become ready.
-    pub async fn start(program: &Path, name: &str, log_dir: &Path) -> Result<Self, SpawnError> {
+    pub async fn start(
+        program: &Path,
+        spacetimedb: Option<PathBuf>,
+        name: &str,
+        log_dir: &Path,
+    ) -> Result<Self, SpawnError> {
         let start = |source: io::Error| SpawnError::Start {
             command: "agent".to_owned(),
             source,
@@ -42,6 +47,7 @@ impl Node {
             name: name.to_owned(),
             state_dir: work.path().to_owned(),
             log_dir: log_dir.to_owned(),
+            spacetimedb,
         };
         let log = log_dir.join("agent.log");
         let process = child::spawn(program, &["agent"], &config, &log, READY_WITHIN).await?;

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use host::http::CallError;
 use model::event::{Origin, hex};
 use model::quantity::Span;
-use model::role::{LaneConfig, ProxyConfig, Ready, Role, TokensConfig};
+use model::role::{LaneConfig, ProxyConfig, Ready, Role, SpacetimedbConfig, TokensConfig};
 use model::shard::{ClientsConfig, ProbesConfig, PublishConfig, ShardConfig, TokenSource};
-use model::target::{Access, Names};
+use model::target::{Access, Kind, Names};
 use scenarios::plan::Plan;
 
 use crate::client::Agent;
@@ -50,7 +50,7 @@ impl Target {
         run: &str,
         data: &Path,
     ) -> Result<Self, CallError> {
-        let secrets = Secrets::draw();
+        let secrets = Secrets::draw(plan.target.kind);
         let start = async |name: &str, role| {
             agent
                 .start_child(name, &role)
@@ -61,8 +61,11 @@ impl Target {
         let key_file = data.join("keys.json");
         let tokens = tokens_config(plan, &secrets, &key_file);
         let tokens = start(TOKENS, Role::Tokens(tokens)).await?;
-        let lane = lane_config(plan, &secrets, data, key_file, tokens);
-        let lane = start(LANE, Role::Lane(lane)).await?;
+        let lane = match plan.target.kind {
+            Kind::Embedded => Role::Lane(lane_config(plan, &secrets, data, key_file, tokens)),
+            Kind::Spacetimedb => Role::Spacetimedb(server_config(plan, data)),
+        };
+        let lane = start(LANE, lane).await?;
         let proxy = ProxyConfig {
             listen: ANY_PORT,
             upstream: lane,
@@ -123,10 +126,14 @@ struct Secrets {
 }
 
 impl Secrets {
-    fn draw() -> Self {
+    fn draw(target: Kind) -> Self {
         Self {
             session: secret(),
-            publish: secret(),
+            publish: match target {
+                Kind::Embedded => secret(),
+                // Its module asks nobody who they are.
+                Kind::Spacetimedb => String::new(),
+            },
         }
     }
 }
@@ -171,6 +178,17 @@ fn lane_config(
         publish_secret: secrets.publish.clone(),
         stream_budgets: plan.target.stream_budgets.clone(),
         defect: plan.defect,
+    }
+}
+
+fn server_config(plan: &Plan, data: &Path) -> SpacetimedbConfig {
+    let profile = &plan.target.profile;
+    SpacetimedbConfig {
+        listen: ANY_PORT,
+        data_dir: data.join("lane"),
+        database: Names::default().database,
+        ping: profile.server_tick,
+        idle: profile.heartbeat_timeout,
     }
 }
 

@@ -173,13 +173,18 @@ impl NodeFault {
         }) = exit
         {
             use std::os::unix::process::ExitStatusExt as _;
-            let mut number = |name, value: Option<i32>| {
-                if let Some(value) = value.and_then(|value| u64::try_from(value).ok()) {
-                    figure(name, value);
-                }
+            // A guard tells of its program's signal as a shell does: 128 and its number.
+            let told = status
+                .code()
+                .filter(|code| self.process.is_guarded() && *code > 128)
+                .map(|code| code - 128);
+            let (name, value) = match told.or(status.signal()) {
+                Some(signal) => ("exit_signal", Some(signal)),
+                None => ("exit_code", status.code()),
             };
-            number("exit_code", status.code());
-            number("exit_signal", status.signal());
+            if let Some(value) = value.and_then(|value| u64::try_from(value).ok()) {
+                figure(name, value);
+            }
         }
     }
 

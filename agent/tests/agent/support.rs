@@ -45,6 +45,7 @@ impl Node {
 
     async fn start_in(folder: TempDir) -> Self {
         let config = AgentConfig {
+            spacetimedb: None,
             name: "here".to_owned(),
             state_dir: folder.path().join("agent"),
             log_dir: folder.path().join("logs"),

@@ -16,7 +16,7 @@ use model::shard::{
     Applied, Delivery, DeliveryPart, FinalRead, Harness, Ledger, PhaseReport, Policy, ProbeTally,
     ShardReport, Storm, StreamLedger, StreamRead,
 };
-use model::target::Promise;
+use model::target::{Kind, Promise};
 use model::trial::{FaultRecord, Residue, Trial};
 use results::{PlannedRow, Row, RunRecord, judge};
 use scenarios::plan::{Plan, Steady, Step, TargetSettings, Workload};
@@ -54,6 +54,7 @@ pub(crate) fn plan() -> Plan {
             probe_every: Span::from_secs(1),
         },
         target: TargetSettings {
+            kind: Kind::Embedded,
             promise: Promise::strict(Span::ZERO),
             profile: Profile::embedded(),
             accept_rate: Some(Rate::per_second(50.0)),
