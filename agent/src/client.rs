@@ -117,7 +117,7 @@ impl Agent {
     pub async fn inject(&self, order: &FaultOrder) -> Result<FaultView, CallError> {
         let grace = match &order.fault {
             Fault::Terminate(terminate) => terminate.grace.duration(),
-            _ => Duration::ZERO,
+            fault => fault.lead().duration(),
         };
         self.client.post("/faults", order, A_START + grace).await
     }

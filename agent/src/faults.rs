@@ -11,6 +11,7 @@ use host::http::{Failure, StatusCode};
 use model::fault::{self, FaultOrder, FaultView, Observation, Renewal};
 use model::ids::FaultId;
 use model::instant::Bracket;
+use tokio_util::sync::CancellationToken;
 
 use crate::journal::{Event, Journal, Undo};
 use crate::state::StateDir;
@@ -18,6 +19,7 @@ use crate::supervisor::Supervisor;
 
 pub mod node;
 pub mod relay;
+pub mod rollback;
 
 use node::NodeFault;
 use relay::Relay;
@@ -43,6 +45,8 @@ struct Record {
     id: FaultId,
     target: Target,
     view: FaultView,
+    /// Cancelled when it shall be undone although it may still be under way.
+    interrupt: CancellationToken,
     /// Its injection failed and was rolled back: for the outside it never was.
     failed: bool,
 }
@@ -205,6 +209,7 @@ impl AgentHolder {
                 lapsed: false,
                 observation: Observation::default(),
             },
+            interrupt: CancellationToken::new(),
             failed: false,
         });
         Ok(())
@@ -225,12 +230,17 @@ impl AgentHolder {
         self.record(id, intent).map_err(NotApplied::untouched)?;
         match target {
             Target::Node(fault) => {
+                let interrupt = self.get(id).map(|record| record.interrupt);
+                let prepared = fault
+                    .prepare(&interrupt.unwrap_or_default())
+                    .await
+                    .map_err(NotApplied::half_way)?;
                 let asked = clock::now();
                 fault.strike().map_err(NotApplied::untouched)?;
                 self.record(id, Event::Applied)
                     .map_err(NotApplied::half_way)?;
                 let (observed, observation) = fault
-                    .bite(&self.supervisor)
+                    .bite(&self.supervisor, &prepared)
                     .await
                     .map_err(NotApplied::half_way)?;
                 self.record(id, Event::Observed)
@@ -401,6 +411,12 @@ impl Holder for AgentHolder {
         }) = self.get(id)
         {
             relay.renew(id, renewal, &self.supervisor).await;
+        }
+    }
+
+    fn interrupt(&self, id: &str) {
+        if let Some(record) = self.get(id) {
+            record.interrupt.cancel();
         }
     }
 

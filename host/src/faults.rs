@@ -43,6 +43,11 @@ pub trait Holder: Send + Sync + 'static {
         async {}
     }
 
+    /// An undo of this fault is due and waits for its turn: an injection that takes its time should give up now.
+    fn interrupt(&self, id: &str) {
+        let _ = id;
+    }
+
     /// All ids, oldest first.
     fn ids(&self) -> Vec<FaultId>;
 }
@@ -80,6 +85,7 @@ impl<H: Holder> Leased<H> {
             let lapsed = self.leases().lapsed(clock::now());
             for id in lapsed {
                 tracing::warn!(fault = id, "the lease lapsed: undoing");
+                self.holder.interrupt(&id);
                 // Each by itself: an undo that hangs must not keep the others from lapsing in time.
                 let this = Arc::clone(&self);
                 undoing.spawn(async move { this.undo_or_retry(&id, true).await });
@@ -108,6 +114,7 @@ impl<H: Holder> Leased<H> {
     pub async fn undo_all(&self) {
         for id in self.holder.ids() {
             self.leases().release(&id);
+            self.holder.interrupt(&id);
             self.undo_or_retry(&id, false).await;
         }
     }
@@ -155,6 +162,7 @@ impl<H: Holder> Leased<H> {
                 Response::empty()
             }
             ("DELETE", ["faults", id]) => {
+                self.holder.interrupt(id);
                 let turn = self.turn(id);
                 let _turn = turn.lock().await;
                 if self.holder.look(id).await.is_none() {

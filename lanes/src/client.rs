@@ -22,6 +22,7 @@ use model::ids::{ClientId, Seq, StreamId};
 use model::instant::Mono;
 use model::intervals::IntervalSet;
 use model::quantity::Span;
+use model::shard::Regression;
 use model::target::{ExpiryEnforcement, Promise};
 
 use self::apply::{FRAMINGS, Noter, Outcome, StreamApply};
@@ -108,6 +109,8 @@ pub struct Client {
     pub delivered: (u64, u64),
     /// Resets after a stale cursor.
     pub rebootstraps: u64,
+    /// Heads that had gone back, and of which the lane said nothing.
+    pub regressions: Vec<Regression>,
     /// Deliveries not yet in a histogram.
     pub samples: Vec<Sample>,
     session: Box<dyn Session>,
@@ -148,6 +151,7 @@ impl Client {
             deliveries: [0; FRAMINGS],
             delivered: (0, 0),
             rebootstraps: 0,
+            regressions: Vec::new(),
             samples: Vec::new(),
             session: common.kind.session(),
             epoch: 0,
@@ -366,8 +370,9 @@ impl Client {
         }
         self.delivered.0 += outcome.applied.len() as u64;
         for (_, verdict) in &outcome.applied {
-            if let Verdict::Ours { intended, .. } = verdict
+            if let Verdict::Ours { index, intended } = verdict
                 && self.machine.journey.was_due(*intended)
+                && !self.streams[stream].had(*index)
             {
                 let latency = now.since(*intended);
                 self.delivered.1 += u64::from(latency > common.late_after);
@@ -461,6 +466,15 @@ impl Client {
                 continue;
             }
             tracing::info!(client = %self.id, stream = name, asked, head, reason = reason.name(), "stale cursor: beginning anew");
+            if head < asked {
+                self.regressions.push(Regression {
+                    client: self.id,
+                    stream: name,
+                    cursor: asked,
+                    head,
+                    at: now,
+                });
+            }
             self.streams[at].reset(false);
             self.rebootstraps += 1;
             reset = true;

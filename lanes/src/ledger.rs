@@ -39,6 +39,7 @@ struct Pages {
 struct Page {
     invoked: IntervalSet,
     acknowledged: Vec<(Seq, u64)>,
+    acknowledged_at: Vec<(u64, Mono)>,
     failed: IntervalSet,
     unknown: IntervalSet,
 }
@@ -57,9 +58,11 @@ impl Book {
         match outcome {
             Outcome::Acknowledged(seq) => {
                 pages.counts.1 += 1;
-                pages.page(stream).acknowledged.push((seq, index));
                 // Taken under the lock, so that the news are complete up to the instant at which they are fetched.
                 let acked = clock::now();
+                let page = pages.page(stream);
+                page.acknowledged.push((seq, index));
+                page.acknowledged_at.push((index, acked));
                 let news = pages.news.entry(stream.to_owned()).or_default();
                 news.push(Mark { acked, seq });
             }
@@ -88,6 +91,7 @@ impl Book {
             let ledger = StreamLedger {
                 invoked: page.invoked.clone(),
                 acknowledged: runs(page.acknowledged.iter().copied()),
+                acknowledged_at: page.acknowledged_at.clone(),
                 failed: page.failed.clone(),
                 unknown: page.unknown.clone(),
             };

@@ -35,6 +35,9 @@ pub enum Fault {
     Terminate(Terminate),
     /// Node: SIGSTOP; the undo is SIGCONT.
     Pause(Pause),
+    /// Node: the node's data go back to what they were some time before, and the process with them: SIGKILL, and the
+    /// undo starts the node again on the older data.
+    Restore(Restore),
     /// Token: clients take on tokens that all expire in the same second. It ends with that second.
     TokenExpiry(TokenExpiry),
 }
@@ -124,6 +127,14 @@ const fn default_grace() -> Span {
 #[serde(deny_unknown_fields)]
 pub struct Pause {}
 
+/// Settings of [`Fault::Restore`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    /// How old the data are that the node gets back: they are copied at `at`, and the node is killed so much later.
+    pub age: Span,
+}
+
 /// Settings of [`Fault::TokenExpiry`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -174,6 +185,7 @@ impl Fault {
             Self::Kill(_) => "kill",
             Self::Terminate(_) => "terminate",
             Self::Pause(_) => "pause",
+            Self::Restore(_) => "restore",
             Self::TokenExpiry(_) => "token_expiry",
         }
     }
@@ -182,7 +194,7 @@ impl Fault {
     #[must_use]
     pub const fn holder(&self) -> Holder {
         match self {
-            Self::Kill(_) | Self::Terminate(_) | Self::Pause(_) => Holder::Agent,
+            Self::Kill(_) | Self::Terminate(_) | Self::Pause(_) | Self::Restore(_) => Holder::Agent,
             Self::TokenExpiry(_) => Holder::Shard,
             _ => Holder::Proxy,
         }
@@ -199,6 +211,21 @@ impl Fault {
         }
     }
 
+    /// How long an injection takes before it can bite: what goes before the deed itself.
+    #[must_use]
+    pub const fn lead(&self) -> Span {
+        match self {
+            Self::Restore(settings) => settings.age,
+            _ => Span::ZERO,
+        }
+    }
+
+    /// Whether it ends the process of a node, and with it what the process had not yet brought to safety.
+    #[must_use]
+    pub const fn ends_node(&self) -> bool {
+        matches!(self, Self::Kill(_) | Self::Terminate(_) | Self::Restore(_))
+    }
+
     /// What undoing it does, for `faultlane plan`.
     #[must_use]
     pub const fn undo(&self) -> &'static str {
@@ -212,6 +239,7 @@ impl Fault {
             Self::RefuseUpgrade(_) => "let upgrades through",
             Self::Kill(_) | Self::Terminate(_) => "start the node again",
             Self::Pause(_) => "SIGCONT",
+            Self::Restore(_) => "start the node again, on the older data",
             Self::TokenExpiry(_) => "ask for tokens of the usual lifetime again",
         }
     }

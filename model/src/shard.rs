@@ -317,6 +317,22 @@ pub struct ProbeTally {
     pub unreachable: u64,
 }
 
+/// A head that lay behind what a client had already applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Regression {
+    /// Whose cursor.
+    pub client: ClientId,
+    /// Of which stream.
+    pub stream: StreamId,
+    /// The last seq that the client had applied.
+    pub cursor: Seq,
+    /// What the lane named as its newest.
+    pub head: Seq,
+    /// When it was noticed.
+    #[serde(rename = "at_us")]
+    pub at: Mono,
+}
+
 /// A client that was not whole at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CensoredClient {
@@ -353,6 +369,10 @@ pub struct ShardReport {
     pub seen: BTreeMap<StreamId, SeqRuns>,
     /// What its clients applied.
     pub applied: Vec<Applied>,
+    /// Cursors that lay beyond the head of a lane which said nothing of it: the head has gone back. The client began
+    /// anew.
+    #[serde(default)]
+    pub regressions: Vec<Regression>,
     /// Anomalies that the shard can see by itself: gap, duplicates, reorder, over-replay, divergence, stale cursor,
     /// leak, zombie, unauthorized success, wrong reason, Retry-After ignored. Lost, vanished and phantom need the
     /// ledger and are found by results.
@@ -391,6 +411,9 @@ pub struct StreamLedger {
     pub invoked: IntervalSet,
     /// Acknowledged, and as which seq.
     pub acknowledged: SeqRuns,
+    /// When each of them was: (index, instant), in the order of the instants.
+    #[serde(rename = "acknowledged_us", default)]
+    pub acknowledged_at: Vec<(u64, Mono)>,
     /// Definitely not appended.
     pub failed: IntervalSet,
     /// The connection broke and a repeat with the same key has not settled it: outcome unknown.

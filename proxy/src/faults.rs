@@ -128,9 +128,11 @@ impl Rule {
             Fault::Refuse(_) => refuse::figures(&self.bites),
             Fault::WsClose(_) => ws_close::figures(&self.bites),
             Fault::RefuseUpgrade(_) => refuse_upgrade::figures(&self.bites),
-            Fault::Kill(_) | Fault::Terminate(_) | Fault::Pause(_) | Fault::TokenExpiry(_) => {
-                BTreeMap::new()
-            }
+            Fault::Kill(_)
+            | Fault::Terminate(_)
+            | Fault::Pause(_)
+            | Fault::Restore(_)
+            | Fault::TokenExpiry(_) => BTreeMap::new(),
         };
         let unconfirmed = get(&self.bites.unconfirmed);
         if unconfirmed > 0 {
@@ -155,13 +157,15 @@ pub(crate) fn check(fault: &Fault) -> Result<(), String> {
         Fault::WsClose(settings) => ws_close::check(settings),
         Fault::RefuseUpgrade(settings) => refuse_upgrade::check(settings),
         Fault::Latency(_) | Fault::Hold(_) | Fault::Reset(_) | Fault::Refuse(_) => Ok(()),
-        Fault::Kill(_) | Fault::Terminate(_) | Fault::Pause(_) | Fault::TokenExpiry(_) => {
-            Err(format!(
-                "`{}` is not a proxy's fault; its holder is {:?}, order it there",
-                fault.name(),
-                fault.holder()
-            ))
-        }
+        Fault::Kill(_)
+        | Fault::Terminate(_)
+        | Fault::Pause(_)
+        | Fault::Restore(_)
+        | Fault::TokenExpiry(_) => Err(format!(
+            "`{}` is not a proxy's fault; its holder is {:?}, order it there",
+            fault.name(),
+            fault.holder()
+        )),
     }
 }
 

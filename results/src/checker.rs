@@ -5,7 +5,11 @@
 //! vanished     seen by some client, then gone
 //! phantom      never invoked, or definitely failed
 //! divergence   one (stream, seq), two contents
+//! regressed    a head that went back behind a client's cursor, and a lane that said nothing of it
 //! ```
+//!
+//! Where a target promises to keep events only some time after it acknowledged them, what it loses before that is found
+//! all the same, and told apart: it is no breach, and nothing that a client would not suffer from.
 //!
 //! Events are known by their index. A check that panics is named and makes the trial inconclusive; it takes no other
 //! check with it.
@@ -13,14 +17,16 @@
 mod divergence;
 mod lost;
 mod phantom;
+mod regressed;
 mod vanished;
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use model::anomaly::{Anomaly, Findings};
+use model::anomaly::{Anomaly, EXAMPLES_KEPT, Example, Findings};
 use model::ids::{ClientId, StreamId};
+use model::instant::Mono;
 use model::intervals::IntervalSet;
 use model::shard::{FinalRead, Ledger, SeqRuns, ShardReport, StreamLedger, StreamRead};
 
@@ -45,6 +51,48 @@ pub(crate) struct Stream<'a> {
     pub(crate) seen: IntervalSet,
     /// Where each was put, by the ledger first, then by the shards.
     pub(crate) places: SeqRuns,
+    /// Indexes of which the target does not promise that they survived.
+    pub(crate) unpromised: IntervalSet,
+}
+
+/// What the checks found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Against what the target promises, or what any target has to keep.
+    pub(crate) broken: Findings,
+    /// Within what it does not promise.
+    pub(crate) unpromised: Findings,
+}
+
+impl Found {
+    fn merge(&mut self, other: &Self) {
+        self.broken.merge(&other.broken);
+        self.unpromised.merge(&other.unpromised);
+    }
+
+    /// Counts items, each on its side; `examples` shows one of them.
+    fn note<T>(
+        &mut self,
+        anomaly: Anomaly,
+        items: impl IntoIterator<Item = T>,
+        is_unpromised: impl Fn(&T) -> bool,
+        example: impl Fn(&T) -> Example,
+    ) {
+        let (excused, counted): (Vec<T>, Vec<T>) = items.into_iter().partition(is_unpromised);
+        for (side, items) in [(&mut self.broken, counted), (&mut self.unpromised, excused)] {
+            let examples = items.iter().take(EXAMPLES_KEPT).map(&example);
+            side.note_many(anomaly, items.len() as u64, examples);
+        }
+    }
+}
+
+impl From<Findings> for Found {
+    fn from(broken: Findings) -> Self {
+        Self {
+            broken,
+            unpromised: Findings::default(),
+        }
+    }
 }
 
 /// Clients that were not whole when the trial ended.
@@ -70,6 +118,7 @@ impl<'a> Evidence<'a> {
         final_read: Option<&'a FinalRead>,
         shards: &'a [ShardReport],
         unfinished: Unfinished,
+        ended: &[(Mono, Mono)],
     ) -> Self {
         let names: BTreeSet<&StreamId> = ledger
             .streams
@@ -102,6 +151,7 @@ impl<'a> Evidence<'a> {
                     .flatten()
                     .copied()
                     .collect();
+                let unpromised = own.map(|own| unpromised(own, ended)).unwrap_or_default();
                 let read = final_read.and_then(|read| read.streams.get(name));
                 let stream = Stream {
                     ledger: own,
@@ -109,6 +159,7 @@ impl<'a> Evidence<'a> {
                     acknowledged,
                     seen,
                     places,
+                    unpromised,
                 };
                 (name.clone(), stream)
             })
@@ -121,19 +172,38 @@ impl<'a> Evidence<'a> {
     }
 }
 
-type Check = (Anomaly, fn(&Evidence<'_>) -> Findings);
+/// Events acknowledged in one of these stretches of time, or of unknown outcome: each ended with the end of a node.
+fn unpromised(ledger: &StreamLedger, ended: &[(Mono, Mono)]) -> IntervalSet {
+    let mut indexes = IntervalSet::default();
+    if ended.is_empty() {
+        return indexes;
+    }
+    for (index, at) in &ledger.acknowledged_at {
+        if ended
+            .iter()
+            .any(|(from, until)| (*from..=*until).contains(at))
+        {
+            indexes.insert(*index);
+        }
+    }
+    indexes.union(&ledger.unknown);
+    indexes
+}
+
+type Check = (Anomaly, fn(&Evidence<'_>) -> Found);
 
 /// Every check that needs the ledger.
-pub(crate) const CHECKS: [Check; 4] = [
+pub(crate) const CHECKS: [Check; 5] = [
     (Anomaly::Lost, lost::check),
     (Anomaly::Vanished, vanished::check),
     (Anomaly::Phantom, phantom::check),
     (Anomaly::Divergence, divergence::check),
+    (Anomaly::StaleCursor, regressed::check),
 ];
 
 /// Runs checks; what they found, and what those that panicked said.
-pub(crate) fn run(checks: &[Check], evidence: &Evidence<'_>) -> (Findings, Vec<String>) {
-    let (mut findings, mut broken) = (Findings::default(), Vec::new());
+pub(crate) fn run(checks: &[Check], evidence: &Evidence<'_>) -> (Found, Vec<String>) {
+    let (mut findings, mut broken) = (Found::default(), Vec::new());
     for (anomaly, check) in checks {
         match guarded(|| check(evidence)) {
             Ok(found) => findings.merge(&found),
@@ -162,23 +232,23 @@ mod tests {
 
     #[test]
     fn a_check_that_panics_is_named_and_the_others_go_on() {
-        fn breaks(_: &Evidence<'_>) -> Findings {
+        fn breaks(_: &Evidence<'_>) -> Found {
             panic!("index out of bounds")
         }
         let ledger = Ledger::default();
-        let evidence = Evidence::new(&ledger, None, &[], Unfinished::Any);
+        let evidence = Evidence::new(&ledger, None, &[], Unfinished::Any, &[]);
         let (findings, broken) = run(
             &[
                 (Anomaly::Lost, breaks),
                 (Anomaly::Phantom, |_| {
                     let mut findings = Findings::default();
                     findings.note_many(Anomaly::Phantom, 2, []);
-                    findings
+                    findings.into()
                 }),
             ],
             &evidence,
         );
         assert_eq!(broken, ["lost: index out of bounds"]);
-        assert_eq!(findings.count(Anomaly::Phantom), 2);
+        assert_eq!(findings.broken.count(Anomaly::Phantom), 2);
     }
 }

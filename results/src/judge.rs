@@ -40,7 +40,7 @@ pub fn judge(
         let mut filled = row.clone();
         merge::all(&mut filled, plan, trial);
         filled.missing = missing::all(plan, trial);
-        found::all(&mut filled, trial);
+        found::all(&mut filled, trial, plan.target.promise.acknowledged);
         filled
     });
     match filled {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use model::anomaly::{Anomaly, Example};
+use model::anomaly::{Anomaly, Example, Tally};
 use model::criteria::{Criteria, Phase};
 use model::defect::Defect;
 use model::fault::{Fault, Holder, Observation};
@@ -320,6 +320,9 @@ pub struct AnomalyCount {
     pub within: Option<bool>,
     /// The first few.
     pub examples: Vec<Example>,
+    /// Such as the target does not promise to do without: reported, and neither counted above nor judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpromised: Option<Tally>,
 }
 
 /// How well the harness kept time.

@@ -68,6 +68,10 @@ fn figure(figures: Option<&Figures>, show: impl Fn(&Figures) -> String) -> Strin
 
 /// What was found; `none` only where everything was looked for.
 fn anomalies(row: &Row) -> String {
+    let unpromised = row.anomalies.iter().filter_map(|(anomaly, tally)| {
+        let count = tally.unpromised.as_ref()?.count;
+        Some(format!("{anomaly} {count} (not promised)"))
+    });
     let found: Vec<String> = row
         .anomalies
         .iter()
@@ -80,6 +84,7 @@ fn anomalies(row: &Row) -> String {
             };
             Some(format!("{anomaly} {count}{allowed}"))
         })
+        .chain(unpromised)
         .collect();
     let unjudged =
         row.anomalies.is_empty() || row.anomalies.values().any(|tally| tally.count.is_none());

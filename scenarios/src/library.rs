@@ -1,6 +1,6 @@
 //! The scenarios that come with faultlane.
 
-const SOURCES: [(&str, &str); 4] = [
+const SOURCES: [(&str, &str); 5] = [
     ("restart", include_str!("../library/restart.yaml")),
     ("partition", include_str!("../library/partition.yaml")),
     (
@@ -11,6 +11,15 @@ const SOURCES: [(&str, &str); 4] = [
         "reconnect-storm",
         include_str!("../library/reconnect-storm.yaml"),
     ),
+    ("restore", include_str!("../library/restore.yaml")),
+];
+
+/// The standard drill, in this order.
+pub const STANDARD: [&str; 4] = [
+    "restart",
+    "partition",
+    "token-expiry-storm",
+    "reconnect-storm",
 ];
 
 const NAMES: [&str; SOURCES.len()] = {
@@ -23,7 +32,7 @@ const NAMES: [&str; SOURCES.len()] = {
     names
 };
 
-/// Their names, in the order of the standard drill.
+/// Their names: those of the standard drill in its order, then the others.
 #[must_use]
 pub const fn names() -> &'static [&'static str] {
     &NAMES

@@ -16,16 +16,8 @@ use crate::cli::DrillArgs;
 use crate::exit::{Error, Exit};
 use crate::progress::Progress;
 
-/// The standard drill, in this order.
-const STANDARD: [&str; 4] = [
-    "restart",
-    "partition",
-    "token-expiry-storm",
-    "reconnect-storm",
-];
-
 pub(super) fn drill(args: &DrillArgs) -> Result<Exit, Error> {
-    execute(&STANDARD, args)
+    execute(&scenarios::library::STANDARD, args)
 }
 
 pub(super) fn run(scenario: Option<&str>, args: &DrillArgs) -> Result<Exit, Error> {

@@ -46,12 +46,25 @@ pub async fn walk(
         seed,
         lease: step.lease,
     };
-    match agent.inject(&order).await {
+    let third = Span::from_micros(step.lease.as_micros() / 3);
+    // An injection may take longer than a lease, which runs from its beginning.
+    let renewing = async {
+        loop {
+            timer.sleep_until(clock::now() + third).await;
+            if let Err(error) = agent.renew(&step.id, step.lease).await {
+                tracing::warn!(fault = step.id, %error, "the lease could not be renewed");
+            }
+        }
+    };
+    let injected = tokio::select! {
+        injected = agent.inject(&order) => injected,
+        () = renewing => unreachable!("it goes on until it is dropped"),
+    };
+    match injected {
         Ok(view) => say(Outcome::Injected(view)),
         Err(error) => return say(Outcome::Failed(format!("inject: {error}"))),
     }
-    let end = zero + step.at + step.lasts;
-    let third = Span::from_micros(step.lease.as_micros() / 3);
+    let end = zero + step.at + step.fault.lead() + step.lasts;
     loop {
         let now = clock::now();
         timer.sleep_until(end.min(now + third)).await;

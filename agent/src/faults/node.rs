@@ -1,22 +1,30 @@
-//! Node faults: kill, terminate and pause a child of the agent.
+//! Node faults: kill, terminate, pause and roll back a child of the agent.
 //!
 //! | fault | done by | seen by | undone by | seen by |
 //! |---|---|---|---|---|
 //! | kill | SIGKILL | the end of the process | start, same role and address | its ready line |
 //! | terminate | SIGTERM; SIGKILL after the grace | the end of the process | as kill | as kill |
+//! | restore | copy of the data, `age` later SIGKILL and the copy in their place | the end of the process, files that went back | as kill | as kill |
 //! | pause | SIGSTOP | every thread stopped, by `/proc` | SIGCONT | none of that kind, by `/proc` |
 //!
-//! Figures: `pid_before`, `pid_after`, `exit_code` or `exit_signal`, `killed_after_grace`, `stopped`, `ended_meanwhile`.
+//! Figures of restore: `files_copied`, `bytes_copied`, `copy_us` (for so long the node stood still), `files_rolled_back`.
+//! Figures of all: `pid_before`, `pid_after`, `exit_code` or `exit_signal`, `killed_after_grace`, `stopped`, `ended_meanwhile`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use host::clock;
 use host::http::{Failure, StatusCode};
 use model::fault::{Fault, FaultOrder, Observation};
 use model::instant::{Bracket, Mono};
+use model::quantity::Span;
+use model::role::Role;
 use rustix::process::Signal;
+use tokio_util::sync::CancellationToken;
 
+use super::rollback::{Copied, Extent, Rollback};
 use crate::journal::Undo;
 use crate::process::{Exit, Process};
 use crate::procfs;
@@ -34,13 +42,24 @@ pub struct NodeFault {
     node: String,
     process: Arc<Process>,
     how: How,
+    /// The process has been signalled.
+    struck: Arc<AtomicBool>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum How {
     Kill,
     Terminate { grace: Duration },
     Pause,
+    Restore { age: Span, rollback: Rollback },
+}
+
+/// What goes before a deed, where anything does.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    copied: Copied,
+    extent: Extent,
+    took: Span,
 }
 
 impl NodeFault {
@@ -55,6 +74,10 @@ impl NodeFault {
                 grace: settings.grace.duration(),
             },
             Fault::Pause(_) => How::Pause,
+            Fault::Restore(settings) => How::Restore {
+                age: settings.age,
+                rollback: Rollback::of(data_dir(order, supervisor)?.as_path()),
+            },
             other => {
                 return Err(Failure::new(
                     StatusCode::UNPROCESSABLE_ENTITY,
@@ -62,10 +85,7 @@ impl NodeFault {
                 ));
             }
         };
-        let node = order
-            .node
-            .clone()
-            .unwrap_or_else(|| DEFAULT_NODE.to_owned());
+        let node = node_of(order);
         let process = supervisor.child(&node)?.process;
         if let Some(exit) = process.exit() {
             return Err(Failure::new(
@@ -73,7 +93,12 @@ impl NodeFault {
                 format!("node `{node}` does not run: it ended ({exit})"),
             ));
         }
-        Ok(Self { node, process, how })
+        Ok(Self {
+            node,
+            process,
+            how,
+            struck: Arc::default(),
+        })
     }
 
     /// The node's name.
@@ -88,12 +113,54 @@ impl NodeFault {
         let (node, pid) = (self.node.clone(), self.process.pid());
         match self.how {
             How::Kill | How::Terminate { .. } => Undo::Restart { node, pid },
-            How::Pause => Undo::Continue {
+            // A later life has no node to start and no data to put back; but the process may stand still for its copy.
+            How::Pause | How::Restore { .. } => Undo::Continue {
                 node,
                 pid,
                 started: self.process.started(),
             },
         }
+    }
+
+    /// What goes before the deed: for a rollback the copy, and the wait until that is old enough.
+    ///
+    /// # Errors
+    /// The data could not be copied, or `interrupt` came first.
+    pub async fn prepare(&self, interrupt: &CancellationToken) -> Result<Prepared, Failure> {
+        let How::Restore { age, rollback } = &self.how else {
+            return Ok(Prepared::default());
+        };
+        let begun = clock::now();
+        self.process
+            .signal(Signal::STOP)
+            .map_err(|error| failed(&error))?;
+        let stopped = self.process.stopped_within(true, STOPPED_WITHIN).await;
+        let copy = rollback.clone();
+        let copied = tokio::task::spawn_blocking(move || copy.copy()).await;
+        self.process
+            .signal(Signal::CONT)
+            .map_err(|error| failed(&error))?;
+        let (copied, extent) = copied
+            .map_err(|error| failed(&error))?
+            .map_err(|error| failed(&error))?;
+        if stopped.is_none() {
+            return Err(failed(&format_args!(
+                "node `{}` did not stand still while its data were copied",
+                self.node
+            )));
+        }
+        let took = clock::now().since(begun);
+        tokio::select! {
+            () = tokio::time::sleep((begun + *age).since(clock::now()).duration()) => {}
+            () = interrupt.cancelled() => {
+                return Err(failed(&format_args!("called back before node `{}` was killed", self.node)));
+            }
+        }
+        Ok(Prepared {
+            copied,
+            extent,
+            took,
+        })
     }
 
     /// Makes the change.
@@ -102,13 +169,14 @@ impl NodeFault {
     /// Nothing was changed: the process ended meanwhile, or may not be signalled.
     pub fn strike(&self) -> Result<(), Failure> {
         let signal = match self.how {
-            How::Kill => Signal::KILL,
+            How::Kill | How::Restore { .. } => Signal::KILL,
             How::Terminate { .. } => Signal::TERM,
             How::Pause => Signal::STOP,
         };
         if !matches!(self.how, How::Pause) {
             self.process.expect_end();
         }
+        self.struck.store(true, Ordering::SeqCst);
         self.process.signal(signal).map_err(|error| failed(&error))
     }
 
@@ -116,12 +184,36 @@ impl NodeFault {
     ///
     /// # Errors
     /// It was not seen in time.
-    pub async fn bite(&self, supervisor: &Supervisor) -> Result<(Mono, Observation), Failure> {
-        let mut observation = Observation::default();
-        let observed = match self.how {
+    pub async fn bite(
+        &self,
+        supervisor: &Supervisor,
+        prepared: &Prepared,
+    ) -> Result<(Mono, Observation), Failure> {
+        let mut observation = Observation {
+            bitten: 1,
+            ..Observation::default()
+        };
+        let observed = match &self.how {
             How::Kill => self.ended_within(KILLED_WITHIN).await?.at,
+            How::Restore { rollback, .. } => {
+                let ended = self.ended_within(KILLED_WITHIN).await?.at;
+                let changed = rollback
+                    .swap(&prepared.copied)
+                    .map_err(|error| failed(&error))?;
+                // Data that had not changed since the copy have not gone back either.
+                observation.bitten = u64::from(changed > 0);
+                for (name, value) in [
+                    ("files_copied", prepared.extent.files),
+                    ("bytes_copied", prepared.extent.bytes),
+                    ("copy_us", prepared.took.as_micros()),
+                    ("files_rolled_back", changed),
+                ] {
+                    observation.figures.insert(name.to_owned(), value);
+                }
+                ended
+            }
             How::Terminate { grace } => {
-                let in_time = self.process.exited_within(grace).await;
+                let in_time = self.process.exited_within(*grace).await;
                 observation.figures.insert(
                     "killed_after_grace".to_owned(),
                     u64::from(in_time.is_none()),
@@ -146,7 +238,6 @@ impl NodeFault {
         if !matches!(self.how, How::Pause) {
             supervisor.reserve(&self.node);
         }
-        observation.bitten = 1;
         observation.observed = Some(observed);
         observation
             .figures
@@ -202,8 +293,21 @@ impl NodeFault {
         self.look(observation);
         match self.how {
             How::Pause => self.go_on(observation).await,
-            How::Kill | How::Terminate { .. } if ending => {
+            How::Kill | How::Terminate { .. } | How::Restore { .. } if ending => {
                 Ok((None, "the node is being taken down with the agent"))
+            }
+            How::Restore { ref rollback, .. } => {
+                let struck = self.struck.load(Ordering::SeqCst);
+                if struck {
+                    // What is beside the data may only go once nobody writes to them.
+                    self.ended_within(KILLED_WITHIN).await?;
+                }
+                rollback.clear().map_err(|error| failed(&error))?;
+                if struck {
+                    self.back(supervisor, observation).await
+                } else {
+                    Ok((None, "the node had not been killed"))
+                }
             }
             How::Kill | How::Terminate { .. } => self.back(supervisor, observation).await,
         }
@@ -267,6 +371,26 @@ impl NodeFault {
                 self.process.pid()
             ))
         })
+    }
+}
+
+fn node_of(order: &FaultOrder) -> String {
+    order
+        .node
+        .clone()
+        .unwrap_or_else(|| DEFAULT_NODE.to_owned())
+}
+
+/// Where a node's data lie.
+fn data_dir(order: &FaultOrder, supervisor: &Supervisor) -> Result<PathBuf, Failure> {
+    let node = node_of(order);
+    match &*supervisor.child(&node)?.role {
+        Role::Lane(config) => Ok(config.data_dir.clone()),
+        Role::Spacetimedb(config) => Ok(config.data_dir.clone()),
+        Role::Tokens(_) | Role::Proxy(_) | Role::Shard(_) => Err(Failure::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            format!("node `{node}` has no data folder that could go back: `restore` is for lanes"),
+        )),
     }
 }
 

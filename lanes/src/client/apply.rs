@@ -62,6 +62,8 @@ pub struct StreamApply {
     /// The planted gap livelock: on a gap the watermark is moved instead of resuming.
     livelock: bool,
     checker: Checker,
+    /// Indexes applied before a reset: to get them again is no delivery that was ever due.
+    had: IntervalSet,
 }
 
 /// What was really delivered and applied, whatever the client believes.
@@ -90,6 +92,7 @@ impl StreamApply {
                 covered: initial,
                 ..Checker::default()
             },
+            had: IntervalSet::default(),
         }
     }
 
@@ -116,6 +119,12 @@ impl StreamApply {
     #[must_use]
     pub const fn applied(&self) -> (&IntervalSet, &IntervalSet) {
         (&self.checker.seqs, &self.checker.indexes)
+    }
+
+    /// Whether an event had been applied before the last reset.
+    #[must_use]
+    pub fn had(&self, index: u64) -> bool {
+        self.had.contains(index)
     }
 
     /// Whether a row is the first delivery of its seq in any framing.
@@ -181,6 +190,7 @@ impl StreamApply {
         self.cursor = 0;
         self.anchorless = !tells_floor;
         self.pending.clear();
+        self.had.union(&self.checker.indexes);
         self.checker = Checker::default();
     }
 

@@ -90,6 +90,7 @@ impl Writer {
         for (name, count) in framings.iter().zip(client.deliveries) {
             *report.deliveries.entry((*name).to_owned()).or_default() += count;
         }
+        report.regressions.append(&mut client.regressions);
         report.findings.merge(&client.findings);
         for stream in &client.streams {
             let (seqs, indexes) = stream.applied();

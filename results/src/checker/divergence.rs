@@ -1,21 +1,21 @@
 //! Divergence: one (stream, seq), two contents, between any two of the ledger, the shards and the final read. What one
 //! client sees is checked by its shard.
 
-use model::anomaly::{Anomaly, Example, Findings};
+use model::anomaly::{Anomaly, Example};
 use model::shard::SeqRuns;
 
-use super::{Evidence, Stream};
+use super::{Evidence, Found, Stream};
 use crate::runs;
 
-pub(super) fn check(evidence: &Evidence<'_>) -> Findings {
-    let mut findings = Findings::default();
+pub(super) fn check(evidence: &Evidence<'_>) -> Found {
+    let mut found = Found::default();
     for (name, stream) in &evidence.streams {
-        for_stream(evidence, name, stream, &mut findings);
+        for_stream(evidence, name, stream, &mut found);
     }
-    findings
+    found
 }
 
-fn for_stream(evidence: &Evidence<'_>, name: &str, stream: &Stream<'_>, findings: &mut Findings) {
+fn for_stream(evidence: &Evidence<'_>, name: &str, stream: &Stream<'_>, found: &mut Found) {
     let mut sources: Vec<(String, &SeqRuns)> = Vec::new();
     if let Some(ledger) = stream.ledger {
         sources.push(("the ledger".to_owned(), &ledger.acknowledged));
@@ -45,6 +45,16 @@ fn for_stream(evidence: &Evidence<'_>, name: &str, stream: &Stream<'_>, findings
             detail: claims.join(", "),
             at: None,
         };
-        findings.note_many(Anomaly::Divergence, conflict.length, [example]);
+        // Seqs of events that a node need not have kept are used again.
+        let all_but_one = |step: u64| {
+            let kept = |(index, _): &&(u64, Vec<usize>)| !stream.unpromised.contains(index + step);
+            conflict.claims.iter().filter(kept).count() <= 1
+        };
+        found.note(
+            Anomaly::Divergence,
+            0..conflict.length,
+            |step| all_but_one(*step),
+            |_| example.clone(),
+        );
     }
 }

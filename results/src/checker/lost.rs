@@ -5,24 +5,24 @@
 //! it applied may still have been on its way. That client is `not_recovered`, which fails the trial too, but not a
 //! trial that is invalid for another reason. A hole below the highest seq that it applied is lost all the same.
 
-use model::anomaly::{Anomaly, EXAMPLES_KEPT, Example, Findings};
+use model::anomaly::{Anomaly, Example};
 use model::intervals::IntervalSet;
 use model::shard::{Applied, SeqRuns};
 
-use super::{Evidence, Stream};
+use super::{Evidence, Found, Stream};
 use crate::runs;
 
-pub(super) fn check(evidence: &Evidence<'_>) -> Findings {
-    let mut findings = Findings::default();
+pub(super) fn check(evidence: &Evidence<'_>) -> Found {
+    let mut found = Found::default();
     for applied in evidence.shards.iter().flat_map(|shard| &shard.applied) {
         if let Some(stream) = evidence.streams.get(&applied.stream) {
-            lost_by_clients(evidence, stream, applied, &mut findings);
+            lost_by_clients(evidence, stream, applied, &mut found);
         }
     }
     for (name, stream) in &evidence.streams {
-        lost_by_lane(name, stream, &mut findings);
+        lost_by_lane(name, stream, &mut found);
     }
-    findings
+    found
 }
 
 /// (client, event) pairs that had to be delivered, and how many of them were.
@@ -55,7 +55,7 @@ fn lost_by_clients(
     evidence: &Evidence<'_>,
     stream: &Stream<'_>,
     applied: &Applied,
-    findings: &mut Findings,
+    found: &mut Found,
 ) {
     let eligible = eligible(stream, applied.initial);
     let absent = runs::indexes(&eligible).difference(&applied.indexes);
@@ -68,25 +68,25 @@ fn lost_by_clients(
         .partition(|index| runs::seq_of(&eligible, *index).is_some_and(|seq| seq > reached));
     for client in &applied.clients {
         let excused = evidence.unfinished.contains(*client);
-        let lost = || {
-            holes
-                .iter()
-                .chain((!excused).then_some(&ahead).into_iter().flatten())
-        };
-        let examples = lost().take(EXAMPLES_KEPT).map(|index| Example {
-            client: Some(*client),
-            stream: Some(applied.stream.clone()),
-            seq: runs::seq_of(&eligible, *index),
-            detail: format!(
-                "index {index} was acknowledged and never applied; applied up to seq {reached}"
-            ),
-            at: None,
-        });
-        findings.note_many(Anomaly::Lost, lost().count() as u64, examples);
+        let ahead = (!excused).then_some(&ahead);
+        found.note(
+            Anomaly::Lost,
+            holes.iter().chain(ahead.into_iter().flatten()),
+            |index| stream.unpromised.contains(**index),
+            |index| Example {
+                client: Some(*client),
+                stream: Some(applied.stream.clone()),
+                seq: runs::seq_of(&eligible, **index),
+                detail: format!(
+                    "index {index} was acknowledged and never applied; applied up to seq {reached}"
+                ),
+                at: None,
+            },
+        );
     }
 }
 
-fn lost_by_lane(name: &str, stream: &Stream<'_>, findings: &mut Findings) {
+fn lost_by_lane(name: &str, stream: &Stream<'_>, found: &mut Found) {
     let Some(read) = stream.read else {
         return;
     };
@@ -97,15 +97,19 @@ fn lost_by_lane(name: &str, stream: &Stream<'_>, findings: &mut Findings) {
         .filter_map(|index| Some((index, runs::seq_of(&stream.places, index)?)))
         .filter(|(_, seq)| *seq > read.floor)
         .collect();
-    let examples = kept.iter().take(EXAMPLES_KEPT).map(|(index, seq)| Example {
-        client: None,
-        stream: Some(name.to_owned()),
-        seq: Some(*seq),
-        detail: format!(
-            "index {index} was acknowledged, absent from the lane at the end (head {}, floor {})",
-            read.head, read.floor
-        ),
-        at: None,
-    });
-    findings.note_many(Anomaly::Lost, kept.len() as u64, examples);
+    found.note(
+        Anomaly::Lost,
+        kept,
+        |(index, _)| stream.unpromised.contains(*index),
+        |(index, seq)| Example {
+            client: None,
+            stream: Some(name.to_owned()),
+            seq: Some(*seq),
+            detail: format!(
+                "index {index} was acknowledged, absent from the lane at the end (head {}, floor {})",
+                read.head, read.floor
+            ),
+            at: None,
+        },
+    );
 }

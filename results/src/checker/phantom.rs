@@ -5,15 +5,15 @@
 use model::anomaly::{Anomaly, EXAMPLES_KEPT, Example, Findings};
 use model::intervals::IntervalSet;
 
-use super::{Evidence, Stream};
+use super::{Evidence, Found, Stream};
 use crate::runs;
 
-pub(super) fn check(evidence: &Evidence<'_>) -> Findings {
+pub(super) fn check(evidence: &Evidence<'_>) -> Found {
     let mut findings = Findings::default();
     for (name, stream) in &evidence.streams {
         for_stream(name, stream, &mut findings);
     }
-    findings
+    findings.into()
 }
 
 fn for_stream(name: &str, stream: &Stream<'_>, findings: &mut Findings) {

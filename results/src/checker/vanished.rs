@@ -2,23 +2,23 @@
 
 use std::collections::BTreeSet;
 
-use model::anomaly::{Anomaly, EXAMPLES_KEPT, Example, Findings};
+use model::anomaly::{Anomaly, Example};
 
-use super::{Evidence, Stream};
+use super::{Evidence, Found, Stream};
 use crate::runs;
 
 /// The place of the final read among the sources.
 const HELD: usize = 0;
 
-pub(super) fn check(evidence: &Evidence<'_>) -> Findings {
-    let mut findings = Findings::default();
+pub(super) fn check(evidence: &Evidence<'_>) -> Found {
+    let mut found = Found::default();
     for (name, stream) in &evidence.streams {
-        for_stream(name, stream, &mut findings);
+        for_stream(name, stream, &mut found);
     }
-    findings
+    found
 }
 
-fn for_stream(name: &str, stream: &Stream<'_>, findings: &mut Findings) {
+fn for_stream(name: &str, stream: &Stream<'_>, found: &mut Found) {
     let Some(read) = stream.read else {
         return;
     };
@@ -44,10 +44,11 @@ fn for_stream(name: &str, stream: &Stream<'_>, findings: &mut Findings) {
     // An event that was seen at several seqs is one event.
     let mut counted = BTreeSet::new();
     vanished.retain(|(index, _)| counted.insert(*index));
-    let examples = vanished
-        .iter()
-        .take(EXAMPLES_KEPT)
-        .map(|(index, seq)| Example {
+    found.note(
+        Anomaly::Vanished,
+        vanished,
+        |(index, _)| stream.unpromised.contains(*index),
+        |(index, seq)| Example {
             client: None,
             stream: Some(name.to_owned()),
             seq: Some(*seq),
@@ -61,6 +62,6 @@ fn for_stream(name: &str, stream: &Stream<'_>, findings: &mut Findings) {
                 ),
             },
             at: None,
-        });
-    findings.note_many(Anomaly::Vanished, vanished.len() as u64, examples);
+        },
+    );
 }

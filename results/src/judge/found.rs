@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 
 use model::anomaly::{Anomaly, Example, Findings};
+use model::instant::Mono;
+use model::quantity::Span;
 use model::shard::ShardReport;
+use model::target::Durability;
 use model::trial::Trial;
 
 use crate::checker::{self, Evidence, Unfinished};
 use crate::record::{AnomalyCount, Row};
 
-pub(super) fn all(row: &mut Row, trial: &Trial) {
-    let mut findings = Findings::default();
+pub(super) fn all(row: &mut Row, trial: &Trial, promised: Durability) {
+    let (mut findings, mut unpromised) = (Findings::default(), Findings::default());
     for shard in &trial.shards {
         findings.merge(&shard.findings);
     }
@@ -22,9 +25,11 @@ pub(super) fn all(row: &mut Row, trial: &Trial) {
             trial.final_read.as_ref(),
             &trial.shards,
             unfinished(trial, censored),
+            &ended_nodes(trial, promised.after()),
         );
         let (found, broken) = checker::run(&checker::CHECKS, &evidence);
-        findings.merge(&found);
+        findings.merge(&found.broken);
+        unpromised = found.unpromised;
         row.broken_checks.extend(broken);
         match checker::guarded(|| checker::deliveries(&evidence)) {
             Ok((expected, delivered)) => {
@@ -56,6 +61,10 @@ pub(super) fn all(row: &mut Row, trial: &Trial) {
                 examples: tally
                     .map(|(_, tally)| tally.examples.clone())
                     .unwrap_or_default(),
+                unpromised: unpromised
+                    .iter()
+                    .find(|(found, _)| *found == anomaly)
+                    .map(|(_, tally)| tally.clone()),
             };
             (anomaly, count)
         })
@@ -86,6 +95,21 @@ fn not_recovered(findings: &mut Findings, row: &Row, shards: &[ShardReport]) -> 
         examples,
     );
     censored
+}
+
+/// When nodes were ended, and from when on what they acknowledged may be gone with them. None for a target that
+/// promises to keep whatever it acknowledges.
+fn ended_nodes(trial: &Trial, window: Span) -> Vec<(Mono, Mono)> {
+    if window == Span::ZERO {
+        return Vec::new();
+    }
+    trial
+        .faults
+        .iter()
+        .filter(|record| record.fault.ends_node())
+        .filter_map(|record| record.view.as_ref())
+        .map(|view| (view.injected.asked - window, view.injected.observed))
+        .collect()
 }
 
 fn unfinished(trial: &Trial, censored: u64) -> Unfinished {

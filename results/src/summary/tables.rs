@@ -218,7 +218,21 @@ fn anomalies(out: &mut String, rows: &[&Row]) {
     let found: Vec<Vec<String>> = rows
         .iter()
         .flat_map(|row| {
-            row.anomalies.iter().filter_map(|(anomaly, tally)| {
+            let unpromised = row.anomalies.iter().filter_map(|(anomaly, tally)| {
+                let tally = tally.unpromised.as_ref()?;
+                let examples: Vec<String> = tally.examples.iter().map(text::example).collect();
+                Some(with(
+                    row,
+                    [
+                        anomaly.to_string(),
+                        tally.count.to_string(),
+                        "not promised".to_owned(),
+                        "yes".to_owned(),
+                        examples.join("; "),
+                    ],
+                ))
+            });
+            let counted = row.anomalies.iter().filter_map(|(anomaly, tally)| {
                 let count = match tally.count {
                     Some(0) => return None,
                     Some(count) => count.to_string(),
@@ -242,7 +256,8 @@ fn anomalies(out: &mut String, rows: &[&Row]) {
                         examples.join("; "),
                     ],
                 ))
-            })
+            });
+            counted.chain(unpromised).collect::<Vec<_>>()
         })
         .collect();
     if found.is_empty() {

@@ -199,6 +199,7 @@ pub(crate) fn trial() -> Trial {
         observed: at(asked + 700),
     };
     let ledger = StreamLedger {
+        acknowledged_at: Vec::new(),
         invoked: IntervalSet::range(0, EVENTS - 1),
         acknowledged: vec![(1, 0, EVENTS)],
         ..StreamLedger::default()

@@ -4,5 +4,6 @@ mod anomalies;
 mod builder;
 mod folders;
 mod merging;
+mod promises;
 mod summaries;
 mod verdicts;

@@ -13,6 +13,8 @@ use crate::typed::nearest;
 const NODES: [&str; 2] = ["lane", "tokens"];
 /// Renewals go out well within a lease; below this a busy host could miss one.
 const LEASES: (Span, Span) = (Span::from_millis(500), Span::from_secs(10));
+/// How old the data that come back may be: something must have changed since.
+const AGES: (Span, Span) = (Span::from_millis(500), Span::from_secs(600));
 /// What the Close frame of RFC 6455 has room for.
 const MAX_REASON_BYTES: usize = 123;
 
@@ -30,7 +32,7 @@ pub(super) fn check(checks: &mut Checks<'_>, scenario: &Scenario) {
         let path = ["timeline", place.as_str()];
         end(checks, path, entry);
         whom(checks, path, entry);
-        settings(checks, path, &entry.fault, scenario);
+        settings(checks, path, entry, scenario);
         if let (Fault::Hold(_), Some(lasts)) = (&entry.fault, entry.lasts) {
             hold(checks, path, lasts, scenario);
         }
@@ -40,13 +42,10 @@ pub(super) fn check(checks: &mut Checks<'_>, scenario: &Scenario) {
 
 /// A node can be under one node fault at a time: what is killed cannot be paused.
 fn one_at_a_time(checks: &mut Checks<'_>, scenario: &Scenario) {
-    let node = |entry: &Entry| {
-        entry
-            .node
-            .clone()
-            .unwrap_or_else(|| DEFAULT_NODE.to_owned())
+    let end = |entry: &Entry| {
+        let begun = entry.at.plus(entry.fault.lead());
+        begun.plus(lasts(&entry.fault, entry.lasts))
     };
-    let end = |entry: &Entry| entry.at.plus(lasts(&entry.fault, entry.lasts));
     let on_nodes: Vec<_> = scenario
         .timeline
         .iter()
@@ -55,13 +54,15 @@ fn one_at_a_time(checks: &mut Checks<'_>, scenario: &Scenario) {
         .collect();
     for (n, (place, entry)) in on_nodes.iter().enumerate() {
         let other = on_nodes[..n].iter().find(|(_, other)| {
-            node(other) == node(entry) && entry.at <= end(other) && other.at <= end(entry)
+            entry_node(other) == entry_node(entry)
+                && entry.at <= end(other)
+                && other.at <= end(entry)
         });
         if let Some((_, other)) = other {
             let place = place.to_string();
             let message = format!(
                 "node `{}` is still under `{}` of {} to {}",
-                node(entry),
+                entry_node(entry),
                 other.fault.name(),
                 other.at,
                 end(other)
@@ -70,6 +71,10 @@ fn one_at_a_time(checks: &mut Checks<'_>, scenario: &Scenario) {
             checks.error(&at(["timeline", &place], &["at"]), message, hint);
         }
     }
+}
+
+fn entry_node(entry: &Entry) -> &str {
+    entry.node.as_deref().unwrap_or(DEFAULT_NODE)
 }
 
 fn at<'a>(path: [&'a str; 2], rest: &[&'a str]) -> Vec<&'a str> {
@@ -132,7 +137,7 @@ fn whom(checks: &mut Checks<'_>, path: [&str; 2], entry: &Entry) {
             checks.error(
                 &at(path, &["node"]),
                 message,
-                "remove `node`; kill, terminate and pause have one",
+                "remove `node`; kill, terminate, pause and restore have one",
             );
         } else if !NODES.contains(&node.as_str()) {
             checks.error(
@@ -151,7 +156,8 @@ fn whom(checks: &mut Checks<'_>, path: [&str; 2], entry: &Entry) {
     }
 }
 
-fn settings(checks: &mut Checks<'_>, path: [&str; 2], fault: &Fault, scenario: &Scenario) {
+fn settings(checks: &mut Checks<'_>, path: [&str; 2], entry: &Entry, scenario: &Scenario) {
+    let fault = &entry.fault;
     let name = fault.name();
     let mut wrong = |key: &str, message: String, hint: &str| {
         checks.error(&at(path, &["fault", name, key]), message, hint);
@@ -207,6 +213,21 @@ fn settings(checks: &mut Checks<'_>, path: [&str; 2], fault: &Fault, scenario: &
         Fault::RefuseUpgrade(refuse) if !(400..=599).contains(&refuse.status) => {
             let message = format!("{} is not the status of an error", refuse.status);
             wrong("status", message, "it is 400 to 599, such as 503");
+        }
+        Fault::Restore(restore) => {
+            let (youngest, oldest) = AGES;
+            if !(youngest..=oldest).contains(&restore.age) {
+                let message = format!("an age of {} is out of range", restore.age);
+                let hint = format!("it is {youngest} to {oldest}");
+                checks.error(&at(path, &["fault", name, "age"]), message, hint);
+            }
+            if entry_node(entry) != DEFAULT_NODE {
+                let message = format!(
+                    "node `{}` has no data that could go back",
+                    entry_node(entry)
+                );
+                checks.error(&at(path, &["node"]), message, "restore is for `lane`");
+            }
         }
         Fault::TokenExpiry(expiry) => {
             token_expiry(checks, path, expiry.after, expiry.spread, scenario);

@@ -111,7 +111,7 @@ impl Plan {
     fn timeline(&self) -> Vec<String> {
         let mut lines: Vec<(Span, String)> = Vec::new();
         for step in &self.steps {
-            let until = step.at.plus(step.lasts);
+            let until = step.at.plus(step.fault.lead()).plus(step.lasts);
             let whom = step.node.as_ref().map_or_else(
                 || format!("{} of the clients", step.share),
                 |node| format!("node {node}"),
@@ -246,6 +246,10 @@ fn action(fault: &Fault) -> String {
         Fault::Kill(_) => "SIGKILL".to_owned(),
         Fault::Terminate(terminate) => format!("SIGTERM, and SIGKILL after {}", terminate.grace),
         Fault::Pause(_) => "SIGSTOP".to_owned(),
+        Fault::Restore(restore) => format!(
+            "copy the data, and {} later SIGKILL and put the copy in their place",
+            restore.age
+        ),
         Fault::TokenExpiry(expiry) => format!(
             "take on tokens, over {}, that all expire in the same second {} later",
             expiry.spread, expiry.after

@@ -1,0 +1,137 @@
+//! What a target does not promise is found, told apart, and not held against it; what it does promise is.
+
+use std::collections::BTreeSet;
+
+use model::anomaly::Anomaly;
+use model::fault::{Fault, Kill};
+use model::ids::ClientId;
+use model::instant::Mono;
+use model::intervals::IntervalSet;
+use model::quantity::Span;
+use model::shard::{Regression, StreamRead};
+use model::target::Durability;
+use model::trial::Trial;
+use results::{Row, Status};
+
+use crate::builder::{EVENTS, STREAM, found, kinds, ledger, read, row};
+
+const WINDOW: Span = Span::from_millis(500);
+
+/// The lane is killed, and the newest `lost` events are gone with it; each was acknowledged `apart` before the next, the
+/// newest just before the kill.
+fn killed(promise: Durability, lost: u64, apart: Span) -> Row {
+    row(|plan, trial| {
+        plan.target.promise.acknowledged = promise;
+        plan.steps[0].fault = Fault::Kill(Kill {});
+        let fault = &mut trial.faults[0];
+        fault.fault = Fault::Kill(Kill {});
+        let kill = fault.view.as_ref().unwrap().injected.asked;
+        lose(trial, lost, |back| kill - apart.scale(back as f64));
+    })
+}
+
+fn lose(trial: &mut Trial, lost: u64, acknowledged: impl Fn(u64) -> Mono) {
+    let left = EVENTS - lost;
+    ledger(trial).acknowledged_at = (0..EVENTS)
+        .map(|index| (index, acknowledged(EVENTS - index)))
+        .collect();
+    *read(trial) = StreamRead {
+        floor: 0,
+        head: left,
+        events: vec![(1, 0, left)],
+        foreign: 0,
+    };
+    // Clients that noticed began anew and hold what the lane holds.
+    for shard in &mut trial.shards[1..] {
+        shard.applied[0].seqs = IntervalSet::range(1, left);
+        shard.applied[0].indexes = IntervalSet::range(0, left - 1);
+        shard.regressions = vec![Regression {
+            client: ClientId(3),
+            stream: STREAM.to_owned(),
+            cursor: EVENTS,
+            head: left,
+            at: Mono(1),
+        }];
+    }
+}
+
+fn unpromised(row: &Row) -> BTreeSet<Anomaly> {
+    row.anomalies
+        .iter()
+        .filter(|(_, tally)| tally.unpromised.is_some())
+        .map(|(anomaly, _)| *anomaly)
+        .collect()
+}
+
+#[test]
+fn what_is_lost_within_the_window_is_reported_and_not_held_against_the_target() {
+    let row = killed(Durability::Within(WINDOW), 4, Span::from_millis(100));
+    assert_eq!(found(&row).len(), 0, "{:?}", found(&row));
+    let all = [Anomaly::Lost, Anomaly::Vanished, Anomaly::StaleCursor];
+    assert_eq!(unpromised(&row), BTreeSet::from(all));
+    let lost = row.anomalies[&Anomaly::Lost].unpromised.as_ref().unwrap();
+    assert_eq!(lost.count, 4 + 4 * 120, "by the lane, and by each client");
+    assert!(lost.examples[0].detail.contains("acknowledged"));
+    assert_eq!(row.status, Status::Passed, "{:?}", row.verdict);
+}
+
+#[test]
+fn what_is_older_than_the_window_is_lost_in_earnest() {
+    let row = killed(Durability::Within(WINDOW), 8, Span::from_millis(100));
+    assert_eq!(found(&row)[&Anomaly::Lost], 3 + 3 * 120);
+    assert_eq!(found(&row)[&Anomaly::Vanished], 3);
+    assert_eq!(found(&row)[&Anomaly::StaleCursor], 2, "it spans both kinds");
+    assert_eq!(row.status, Status::Failed);
+}
+
+#[test]
+fn a_target_that_promises_durability_has_no_window() {
+    let row = killed(Durability::Durable, 1, Span::from_millis(1));
+    let all = [Anomaly::Lost, Anomaly::Vanished, Anomaly::StaleCursor];
+    assert_eq!(kinds(&row), BTreeSet::from(all));
+    assert_eq!(unpromised(&row), BTreeSet::new());
+}
+
+#[test]
+fn a_seq_that_is_used_again_diverges_only_where_its_first_event_had_to_be_kept() {
+    for (age, divergent) in [(Span::from_millis(100), false), (Span::from_secs(2), true)] {
+        let row = row(|plan, trial| {
+            plan.target.promise.acknowledged = Durability::Within(WINDOW);
+            plan.steps[0].fault = Fault::Kill(Kill {});
+            trial.faults[0].fault = Fault::Kill(Kill {});
+            let kill = trial.faults[0].view.as_ref().unwrap().injected.asked;
+            // The last event went with the kill; one that was published later took its seq.
+            let ledger = ledger(trial);
+            ledger.invoked = IntervalSet::range(0, EVENTS);
+            ledger.acknowledged = vec![(1, 0, EVENTS), (EVENTS, EVENTS, 1)];
+            ledger.acknowledged_at = vec![
+                (EVENTS - 1, kill - age),
+                (EVENTS, kill + Span::from_secs(3)),
+            ];
+            read(trial).events = vec![(1, 0, EVENTS - 1), (EVENTS, EVENTS, 1)];
+            for shard in &mut trial.shards[1..] {
+                let both = vec![(1, 0, EVENTS), (EVENTS, EVENTS, 1)];
+                shard.seen.insert(STREAM.to_owned(), both);
+                shard.applied[0].indexes = IntervalSet::range(0, EVENTS);
+            }
+        });
+        assert_eq!(
+            kinds(&row).contains(&Anomaly::Divergence),
+            divergent,
+            "{:?}",
+            row.verdict
+        );
+        assert_eq!(unpromised(&row).contains(&Anomaly::Divergence), !divergent);
+    }
+}
+
+#[test]
+fn a_fault_that_ends_no_node_excuses_nothing() {
+    let row = row(|plan, trial| {
+        plan.target.promise.acknowledged = Durability::Within(WINDOW);
+        let hold = trial.faults[0].view.as_ref().unwrap().injected.asked;
+        lose(trial, 1, |_| hold);
+    });
+    assert!(kinds(&row).contains(&Anomaly::Lost));
+    assert_eq!(unpromised(&row), BTreeSet::new());
+}
