@@ -16,7 +16,8 @@ use model::profile::Profile;
 use model::quantity::{Rate, Share, Span};
 use model::role::{LaneConfig, TokensConfig};
 use model::shard::{
-    Episode, EpisodeFault, FinalRead, Ledger, ProbesConfig, ShardConfig, ShardReport, TokenSource,
+    Burst, Episode, EpisodeFault, FinalRead, Ledger, ProbesConfig, PublishConfig, ShardConfig,
+    ShardReport, TokenSource,
 };
 use model::target::{Access, Promise};
 use rig::{DEADLINE, Rig};
@@ -204,6 +205,36 @@ async fn live(rig: &mut Rig) {
         clients.live == CLIENTS && clients.delivered > u64::from(CLIENTS) * 20
     })
     .await;
+}
+
+/// A publisher that does not wait for each answer loses track of none when the connection breaks among them.
+#[tokio::test(flavor = "multi_thread")]
+async fn bursts_are_settled_across_a_restart() {
+    let mut target = Target::new(Lane::Spacetime, None, None);
+    let publish = PublishConfig {
+        burst: Some(Burst {
+            events: 40,
+            every: Span::from_millis(100),
+        }),
+        ..rig::publish(&STREAMS, "publish")
+    };
+    let mut rig = Rig::new(&target.base, publish, rig::clients(CLIENTS, &STREAMS));
+    rig.start().await;
+    live(&mut rig).await;
+    let t0 = clock::now();
+    target.restart().await;
+    rig.tell(t0, Some(clock::now())).await;
+    rig.until("all whole", |_, clients| clients.recovered == CLIENTS)
+        .await;
+    let ledger = rig.stop_publishing().await;
+    let (publisher, clients, read) = rig.finish(&ledger, Span::from_secs(5)).await;
+    rig.end().await;
+    target.end().await;
+    rig::assert_clean(&ledger, &publisher, &clients, &read);
+    let burst = &ledger.streams[STREAMS[0]];
+    assert_eq!(burst.invoked.len() % 40, 0, "whole bursts only");
+    assert!(burst.invoked.len() > 2 * ledger.streams[STREAMS[1]].invoked.len());
+    assert_eq!(burst.acknowledged_at.len() as u64, burst.invoked.len());
 }
 
 async fn a_restart_is_survived(lane: Lane) {

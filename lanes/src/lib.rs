@@ -6,6 +6,7 @@
 //! connection  TCP and upgrade                             client       the state machine, apply, recovery
 //! content     deliveries against what was published       marks        what was acknowledged, and since when
 //! store       a lane's log, for publishers                publisher    open-loop writers    ledger  their book
+//! pipeline    many appends at once
 //! oneshot     one connection for one question             probes       who has to be refused
 //! final_read  every stream anew                           shard        the process          harness its own lag
 //! ```
@@ -20,6 +21,7 @@ pub mod lane;
 pub mod ledger;
 pub mod marks;
 pub mod oneshot;
+pub mod pipeline;
 pub mod probes;
 pub mod publisher;
 pub mod shard;

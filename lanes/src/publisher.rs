@@ -12,15 +12,19 @@ use model::histogram::Micros;
 use model::ids::{Seq, StreamId};
 use model::instant::Mono;
 use model::quantity::{Rate, Span};
+use model::shard::Burst;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::ledger::{Book, Outcome};
+use crate::pipeline::{self, Pipeline};
 use crate::store::{AppendError, Store};
 
 /// Between attempts while the lane does not take an event.
 const PACE: Duration = Duration::from_millis(75);
+/// How long the answers to a burst may take in all; the lane may be held, or half dead.
+const TOGETHER_WITHIN: Duration = Duration::from_secs(5);
 /// How long, after the order to stop, an event whose outcome is open may still be settled.
 const SETTLE: Duration = Duration::from_millis(1_500);
 
@@ -31,6 +35,8 @@ pub struct Schedule {
     pub stream: StreamId,
     /// Events per second.
     pub rate: Rate,
+    /// So many events are due at once, each so long after the last: instead of the rate.
+    pub burst: Option<Burst>,
     /// The first event is due.
     pub first: Mono,
 }
@@ -38,6 +44,10 @@ pub struct Schedule {
 impl Schedule {
     /// The instant of an event; `None` for a rate of zero.
     fn due(&self, index: u64) -> Option<Mono> {
+        if let Some(Burst { events, every }) = self.burst {
+            let burst = index / u64::from(events.max(1));
+            return Some(self.first + every.times(burst));
+        }
         let per_second = self.rate.as_per_second();
         (per_second > 0.0).then(|| self.first + Span::from_secs(1).scale(index as f64 / per_second))
     }
@@ -91,6 +101,7 @@ impl Publisher {
             head: None,
             acknowledged: 0,
             deadline: None,
+            pipeline: None,
         };
         self.writers.spawn(writer.run(schedule));
     }
@@ -112,12 +123,14 @@ struct Writer {
     acknowledged: Seq,
     /// When to give up, once the order to stop has come.
     deadline: Option<Instant>,
+    /// The connection for bursts.
+    pipeline: Option<Pipeline>,
 }
 
 impl Writer {
     async fn run(mut self, schedule: Schedule) {
-        let mut idle = true;
-        for index in 0.. {
+        let (mut idle, mut index) = (true, 0);
+        loop {
             let Some(due) = schedule.due(index) else {
                 return;
             };
@@ -135,23 +148,86 @@ impl Writer {
                     .unwrap_or_else(PoisonError::into_inner);
                 lag.record(begun.since(due));
             }
-            let event = self.press.origin.event(&schedule.stream, index, due);
-            if let Some(book) = &self.book {
-                book.invoke(&schedule.stream, index);
+            let together = schedule.burst.map_or(1, |burst| {
+                u64::from(burst.events.max(1)).min(pipeline::MOST as u64)
+            });
+            let events: Vec<Event> = (index..index + together)
+                .take_while(|index| schedule.due(*index) == Some(due))
+                .map(|index| self.press.origin.event(&schedule.stream, index, due))
+                .collect();
+            for place in 0..events.len() as u64 {
+                if let Some(book) = &self.book {
+                    book.invoke(&schedule.stream, index + place);
+                }
             }
-            let outcome = self.publish(&event).await;
-            if let Some(book) = &self.book {
-                book.settle(&schedule.stream, index, outcome);
+            let mut done = 0;
+            if events.len() > 1 {
+                done = self.publish_together(index, &events).await;
             }
+            // What is left of a burst that broke off may have been appended all the same.
+            let unsettled = events.len() > 1;
+            for (place, event) in (0..).zip(&events).skip(done) {
+                let outcome = self.publish(event, unsettled).await;
+                if let Some(book) = &self.book {
+                    book.settle(&schedule.stream, index + place, outcome);
+                }
+            }
+            index += events.len() as u64;
             // An event that queued behind this one says nothing about the punctuality of the harness.
-            idle = schedule
-                .due(index + 1)
-                .is_some_and(|next| clock::now() < next);
+            idle = schedule.due(index).is_some_and(|next| clock::now() < next);
         }
     }
 
-    async fn publish(&mut self, event: &Event) -> Outcome {
-        let (mut unsettled, mut conflicted) = (false, false);
+    /// Sends events without waiting for each answer; how many of them were acknowledged, from the first on. The others
+    /// may have been appended or not.
+    async fn publish_together(&mut self, first_index: u64, events: &[Event]) -> usize {
+        let mut done = 0;
+        if let Err(error) = self.try_together(first_index, events, &mut done).await {
+            tracing::debug!(%error, done, of = events.len(), "a burst broke off");
+            (self.head, self.pipeline) = (None, None);
+        }
+        done
+    }
+
+    async fn try_together(
+        &mut self,
+        first_index: u64,
+        events: &[Event],
+        done: &mut usize,
+    ) -> Result<(), AppendError> {
+        let stream = &events[0].stream;
+        let store = &self.press.store;
+        let head = match self.head {
+            Some(head) => head,
+            None => store.head(stream).await.map_err(AppendError::NotSent)?.0,
+        };
+        if self.pipeline.is_none() {
+            self.pipeline = Pipeline::open(store).await?;
+        }
+        let Some(pipeline) = &mut self.pipeline else {
+            return Ok(());
+        };
+        let (book, last) = (self.book.as_deref(), &mut self.acknowledged);
+        let acknowledged = |place: usize, seq| {
+            if let Some(book) = book {
+                let index = first_index + place as u64;
+                book.settle(stream, index, Outcome::Acknowledged(seq));
+            }
+            *last = seq;
+            *done = place + 1;
+        };
+        let sent = pipeline.append(events, head.saturating_add(1), acknowledged);
+        match tokio::time::timeout(TOGETHER_WITHIN, sent).await {
+            Ok(appended) => appended?,
+            Err(_) => return Err(AppendError::Unknown("no answers in time".to_owned())),
+        }
+        self.head = Some(self.acknowledged);
+        Ok(())
+    }
+
+    /// `unsettled`: it may have been appended already.
+    async fn publish(&mut self, event: &Event, mut unsettled: bool) -> Outcome {
+        let mut conflicted = false;
         loop {
             match self.attempt(event, unsettled).await {
                 Ok(seq) => {
@@ -279,6 +355,7 @@ mod tests {
         let schedule = Schedule {
             stream: "s".to_owned(),
             rate: Rate::per_second(100.0),
+            burst: None,
             first: clock::now(),
         };
         publisher.write(schedule, true);

@@ -215,6 +215,7 @@ impl Shard {
             let schedule = Schedule {
                 stream: stream.clone(),
                 rate: publish.rate,
+                burst: publish.burst.filter(|_| place == 0),
                 first: now + (interval * place / count).into(),
             };
             publisher.write(schedule, !self.is_for_probes(stream));
@@ -230,6 +231,7 @@ impl Shard {
                         Schedule {
                             stream: stream.clone(),
                             rate,
+                            burst: None,
                             first: now,
                         },
                         false,

@@ -1,5 +1,6 @@
 //! A lane's log as a publisher uses it: append, and look what the head is. HTTP, straight to the lane.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use host::clock;
@@ -9,7 +10,8 @@ use model::ids::{Lane, Seq};
 use model::shard::ShardConfig;
 use serde_json::{Value, json};
 
-use crate::connection::reason_in;
+use crate::connection::{Upgrade, reason_in};
+use crate::lane::Kind;
 use crate::spacetime::query::{events_after, head_of};
 use crate::spacetime::rows::SyncEvent;
 use crate::spacetime::{APPEND_REDUCER, STATUS_REDUCER_FAILED, call_path, sql_path};
@@ -55,6 +57,19 @@ impl Store {
         }
     }
 
+    /// Where and how a publisher connects to send many appends at once; `None` on a lane that takes them one by one.
+    #[must_use]
+    pub fn pipeline(&self) -> Option<(SocketAddr, Upgrade)> {
+        if self.lane != Lane::Spacetime {
+            return None;
+        }
+        let mut upgrade = Kind::of(self.lane).upgrade(&self.database, &self.secret);
+        if self.secret.is_empty() {
+            upgrade.headers.clear();
+        }
+        Some((self.http.addr(), upgrade))
+    }
+
     /// Head and floor of a stream; the floor only where the lane names it.
     ///
     /// # Errors
@@ -86,17 +101,8 @@ impl Store {
     pub async fn append(&self, event: &Event, seq: Seq) -> Result<Seq, AppendError> {
         let (path, body) = match self.lane {
             Lane::Spacetime => {
-                let row = SyncEvent {
-                    stream_id: event.stream.clone(),
-                    seq,
-                    idempotency_key: event.key.clone(),
-                    payload_hash: event.payload_hash.clone(),
-                    payload_json: event.payload_json.clone(),
-                    committed_at_unix_ms: clock::unix_micros() / 1_000,
-                    durable_offset: seq,
-                    confirmed_read: true,
-                };
-                (call_path(&self.database, APPEND_REDUCER), row.positional())
+                let call = call_path(&self.database, APPEND_REDUCER);
+                (call, row(event, seq).positional())
             }
             Lane::Khala => {
                 let body = json!({
@@ -181,6 +187,20 @@ impl Store {
         self.http
             .send(method, path, &headers, body.into(), TIMEOUT)
             .await
+    }
+}
+
+/// The row that an event is to become.
+pub(crate) fn row(event: &Event, seq: Seq) -> SyncEvent {
+    SyncEvent {
+        stream_id: event.stream.clone(),
+        seq,
+        idempotency_key: event.key.clone(),
+        payload_hash: event.payload_hash.clone(),
+        payload_json: event.payload_json.clone(),
+        committed_at_unix_ms: clock::unix_micros() / 1_000,
+        durable_offset: seq,
+        confirmed_read: true,
     }
 }
 

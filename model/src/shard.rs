@@ -121,8 +121,22 @@ pub struct PublishConfig {
     pub streams: Vec<StreamId>,
     /// Events per second and stream.
     pub rate: Rate,
+    /// How the first of the streams is written, instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<Burst>,
     /// What the lane wants as `Authorization: Bearer` from publishers.
     pub secret: String,
+}
+
+/// Events that are due at once, and sent without a wait for each answer where the lane takes that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Burst {
+    /// How many.
+    #[schemars(range(min = 2, max = 1024))]
+    pub events: u32,
+    /// From one burst to the next.
+    pub every: Span,
 }
 
 /// The probes: clients that must be refused, and clients that resume from stale cursors.

@@ -17,6 +17,9 @@ mod timeline;
 const MAX_CLIENTS: u32 = 100_000;
 const MAX_STREAMS: u32 = 1_000;
 const MAX_SHARDS: u32 = 64;
+/// How many events a burst may have.
+const BURSTS: (u32, u32) = (2, 1_024);
+const SHORTEST_BETWEEN_BURSTS: Span = Span::from_millis(100);
 const MAX_PADDING: u64 = 64 * 1024;
 const MAX_PUBLISH: f64 = 1_000.0;
 /// A drill that waits longer than this for anything was probably meant in another unit.
@@ -108,6 +111,21 @@ impl Checks<'_> {
             self.error(&["workload", "streams_per_client"], message, hint);
         }
         self.rate(&["workload", "publish"], load.publish, MAX_PUBLISH);
+        if let Some(burst) = load.burst {
+            let (fewest, most) = BURSTS;
+            if !(fewest..=most).contains(&burst.events) {
+                let message = format!("a burst of {} events is out of range", burst.events);
+                let hint =
+                    format!("it is {fewest} to {most}: a server queues no more for one connection");
+                self.error(&["workload", "burst", "events"], message, hint);
+            }
+            if burst.every < SHORTEST_BETWEEN_BURSTS {
+                let message = format!("a burst every {} is none", burst.every);
+                let hint =
+                    format!("make it {SHORTEST_BETWEEN_BURSTS} or longer, or raise `publish`");
+                self.error(&["workload", "burst", "every"], message, hint);
+            }
+        }
         if load.padding.bytes() > MAX_PADDING {
             let message = format!("a padding of {} is too large", load.padding);
             self.error(&["workload", "padding"], message, "it is at most 64KiB");

@@ -1,6 +1,6 @@
 //! The scenarios that come with faultlane.
 
-const SOURCES: [(&str, &str); 5] = [
+const SOURCES: [(&str, &str); 6] = [
     ("restart", include_str!("../library/restart.yaml")),
     ("partition", include_str!("../library/partition.yaml")),
     (
@@ -11,6 +11,7 @@ const SOURCES: [(&str, &str); 5] = [
         "reconnect-storm",
         include_str!("../library/reconnect-storm.yaml"),
     ),
+    ("burst-kill", include_str!("../library/burst-kill.yaml")),
     ("restore", include_str!("../library/restore.yaml")),
 ];
 

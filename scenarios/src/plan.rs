@@ -9,7 +9,7 @@ use model::fault::Fault;
 use model::ids::{FaultId, Lane, StreamId};
 use model::profile::Profile;
 use model::quantity::{Rate, Share, Span};
-use model::shard::Policy;
+use model::shard::{Burst, Policy};
 use model::target::{Kind, Promise};
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +67,9 @@ pub struct Workload {
     pub streams_per_client: u32,
     /// Events per second and stream.
     pub publish: Rate,
+    /// Bursts on the first stream, in place of that rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<Burst>,
     /// Padding per event, in bytes.
     pub padding: u32,
     /// Reconnect policy.

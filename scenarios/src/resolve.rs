@@ -182,6 +182,7 @@ fn load(scenario: &Scenario) -> (Workload, Steady) {
             .collect(),
         streams_per_client: asked.streams_per_client,
         publish: asked.publish,
+        burst: asked.burst,
         padding: u32::try_from(asked.padding.bytes()).unwrap_or(u32::MAX),
         policy: asked.policy,
         capacity: asked.capacity.or_else(|| {

@@ -7,7 +7,7 @@ use model::fault::Fault;
 use model::ids::StreamId;
 use model::profile::Profile;
 use model::quantity::{ByteSize, Rate, Share, Span};
-use model::shard::Policy;
+use model::shard::{Burst, Policy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,9 @@ pub struct Workload {
     pub streams_per_client: u32,
     /// Events per second, on each stream.
     pub publish: Rate,
+    /// Bursts on the first stream, in place of that rate: so many events at once, again and again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<Burst>,
     /// Padding in each event.
     pub padding: ByteSize,
     /// How clients space their attempts to reconnect.
@@ -92,6 +95,7 @@ impl Default for Workload {
             streams: 12,
             streams_per_client: 4,
             publish: Rate::per_second(4.0),
+            burst: None,
             padding: ByteSize::new(128),
             policy: Policy::Spread,
             capacity: None,

@@ -196,6 +196,7 @@ fn publish_config(plan: &Plan, secrets: &Secrets) -> PublishConfig {
     PublishConfig {
         streams: plan.workload.streams.clone(),
         rate: plan.workload.publish,
+        burst: plan.workload.burst,
         secret: secrets.publish.clone(),
     }
 }

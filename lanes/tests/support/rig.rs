@@ -201,6 +201,7 @@ pub(crate) fn clients(count: u32, streams: &[&str]) -> ClientsConfig {
 /// Events of these streams, 20 a second.
 pub(crate) fn publish(streams: &[&str], secret: &str) -> PublishConfig {
     PublishConfig {
+        burst: None,
         streams: streams.iter().map(|stream| (*stream).to_owned()).collect(),
         rate: Rate::per_second(20.0),
         secret: secret.to_owned(),

@@ -47,6 +47,7 @@ pub(crate) fn plan() -> Plan {
             streams: vec![STREAM.to_owned(), OTHER_STREAM.to_owned()],
             streams_per_client: 2,
             publish: Rate::per_second(4.0),
+            burst: None,
             padding: 16,
             policy: Policy::Spread,
             capacity: None,

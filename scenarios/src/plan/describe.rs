@@ -43,6 +43,12 @@ impl Plan {
 
     fn load(&self) -> Vec<String> {
         let load = &self.workload;
+        let burst = load.burst.map_or_else(String::new, |burst| {
+            format!(
+                " (the first: {} at once, every {})",
+                burst.events, burst.every
+            )
+        });
         vec![
             format!(
                 "{} clients in {} shards, each on {} of {} streams; first connections over {}",
@@ -53,7 +59,7 @@ impl Plan {
                 load.ramp
             ),
             format!(
-                "{} on each stream with {} bytes of padding; probes every {}; reconnect policy {:?}",
+                "{} on each stream{burst} with {} bytes of padding; probes every {}; reconnect policy {:?}",
                 load.publish, load.padding, load.probe_every, load.policy
             ),
         ]
