@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use model::ids::Lane;
+use model::ids::{ClientId, Lane};
 use model::quantity::{Rate, Span};
 
 /// Chaos drills for real-time sync services, with a verdict that can be recomputed from its evidence.
@@ -60,6 +60,8 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Why a client fared as it did: what was found about it, and its last moments.
+    Why(WhyArgs),
     /// The supervisor of a node: faults, leases, journal, children.
     Agent(ConfigStdin),
     /// The fault-injecting proxy.
@@ -112,6 +114,27 @@ impl Command {
             _ => "error",
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// The folder that a drill wrote.
+    pub(crate) dir: PathBuf,
+    /// Who, such as c0042.
+    #[arg(long, value_name = "ID")]
+    pub(crate) client: ClientId,
+    /// Only trials of this scenario [default: all].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scenario: Option<String>,
+    /// Only trials on this lane [default: both].
+    #[arg(long)]
+    pub(crate) lane: Option<Lane>,
+    /// Only trials of this number [default: all].
+    #[arg(long, value_name = "N")]
+    pub(crate) trial: Option<u32>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// How a child process of an agent is started.

@@ -4,6 +4,7 @@
 //! run.json              the planned rows; on disk before anything else happens
 //! plans/NAME.json       the plans
 //! results.jsonl         a line per trial
+//! clients/NAME.jsonl    a line per client that was anomalous or did not have everything in the end
 //! histograms/NAME.hlog  the trial's histograms, for HdrHistogram's own tools
 //! logs/NAME/            logs
 //! SUMMARY.md            written last
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use host::jsonl::Appender;
 use model::ids::Lane;
+use model::moment::ClientRecord;
 use scenarios::plan::Plan;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -116,7 +118,7 @@ impl RunFolder {
                 return Err(FolderError::Name(row.scenario.clone()));
             }
         }
-        for folder in ["logs", "plans", "histograms"] {
+        for folder in ["logs", "plans", "histograms", "clients"] {
             let folder = path.join(folder);
             fs::create_dir_all(&folder).map_err(|source| at(&folder, source))?;
         }
@@ -168,6 +170,33 @@ impl RunFolder {
     pub fn keep_plan(&self, plan: &Plan, trial: u32) -> Result<(), FolderError> {
         let path = plan_file(&self.path, &plan.scenario, plan.lane, trial);
         write_whole(&path, &pretty(plan))
+    }
+
+    /// Keeps the clients of a trial that are to be explained, with secrets masked. When this returns they are on disk.
+    /// A trial of which there is nobody to explain has no file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep_clients(
+        &self,
+        scenario: &str,
+        lane: Lane,
+        trial: u32,
+        clients: &[ClientRecord],
+    ) -> Result<(), FolderError> {
+        if clients.is_empty() {
+            return Ok(());
+        }
+        let path = clients_file(&self.path, scenario, lane, trial);
+        let keep = || -> io::Result<()> {
+            let masked = clients
+                .iter()
+                .map(redact::clean)
+                .collect::<serde_json::Result<Vec<_>>>()?;
+            Appender::open(&path)?.append_all(&masked)
+        };
+        keep().map_err(|source| at(&path, source))?;
+        path.parent().map_or(Ok(()), sync_folder)
     }
 
     /// Makes and names the folder for a trial's logs.
@@ -225,7 +254,15 @@ pub(crate) fn plan_file(folder: &Path, scenario: &str, lane: Lane, trial: u32) -
     folder.join(format!("plans/{}.json", trial_name(scenario, lane, trial)))
 }
 
-fn is_file_name(name: &str) -> bool {
+/// Where the clients of a trial are kept that are to be explained.
+pub(crate) fn clients_file(folder: &Path, scenario: &str, lane: Lane, trial: u32) -> PathBuf {
+    folder.join(format!(
+        "clients/{}.jsonl",
+        trial_name(scenario, lane, trial)
+    ))
+}
+
+pub(crate) fn is_file_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     !name.is_empty() && name.chars().all(plain) && !name.starts_with('.')
 }

@@ -10,6 +10,7 @@
 //! folder      run.json, results.jsonl, sidecars, SUMMARY.md      hlog    interval logs
 //! gate        the decision, recomputed from a folder             decision, statistics
 //! summary     SUMMARY.md                                         terminal  table and explanation
+//! why         one client's story, out of a folder
 //! ```
 
 mod checker;
@@ -28,6 +29,7 @@ mod summary;
 mod terminal;
 mod text;
 mod verdict;
+mod why;
 
 pub use decision::{Decision, Outcome, RowDecision};
 pub use figures::{Figures, Quantile};
@@ -41,3 +43,4 @@ pub use record::{
 pub use storm::Storm;
 pub use terminal::{explain, table};
 pub use verdict::{BUSIEST_LIMIT, lag_limit, verdict};
+pub use why::{Found, Mark, Question, Story, Timed, Why, WhyError, why};

@@ -1,6 +1,8 @@
 //! Rows for a terminal: a table, and an explanation of a row that did not pass.
 
+use model::anomaly::Anomaly;
 use model::criteria::Phase;
+use model::ids::ClientId;
 
 use crate::figures::Figures;
 use crate::record::{Row, Status};
@@ -114,6 +116,16 @@ fn align(lines: &[Vec<String>]) -> String {
     out
 }
 
+/// A client whose moments are surely kept: the first of a kind that its own shard noticed.
+fn explicable(row: &Row) -> Option<ClientId> {
+    row.anomalies
+        .iter()
+        .filter(|(_, tally)| tally.within == Some(false))
+        .flat_map(|(anomaly, tally)| tally.examples.iter().map(move |one| (*anomaly, one)))
+        .filter(|(anomaly, example)| *anomaly == Anomaly::NotRecovered || example.at.is_some())
+        .find_map(|(_, example)| example.client)
+}
+
 /// Why a row did not pass, with examples and where to look; a single line for one that did. Ends with a line break.
 #[must_use]
 pub fn explain(row: &Row) -> String {
@@ -136,5 +148,8 @@ pub fn explain(row: &Row) -> String {
         }
     }
     lines.push(format!("  see {}", row.log_file));
+    if let Some(client) = explicable(row) {
+        lines.push(format!("  ask `faultlane why DIR --client {client}`"));
+    }
     lines.join("\n") + "\n"
 }

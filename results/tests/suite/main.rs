@@ -6,3 +6,4 @@ mod folders;
 mod merging;
 mod summaries;
 mod verdicts;
+mod whys;
