@@ -177,6 +177,9 @@ pub(crate) struct DrillArgs {
     /// Plant a defect that the drill must catch; `list` names them.
     #[arg(long, value_name = "NAME")]
     pub(crate) defect: Option<String>,
+    /// A YAML file of anomalies that somebody answers for, for a while.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) waivers: Option<PathBuf>,
     /// Print the decision and the rows as JSON.
     #[arg(long)]
     pub(crate) json: bool,

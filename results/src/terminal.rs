@@ -75,7 +75,9 @@ fn anomalies(row: &Row) -> String {
         .iter()
         .filter_map(|(anomaly, tally)| {
             let count = tally.count.filter(|count| *count > 0)?;
-            let allowed = if tally.within == Some(true) {
+            let allowed = if tally.waived().is_some() {
+                " (waived)"
+            } else if tally.within == Some(true) {
                 " (allowed)"
             } else {
                 ""
@@ -141,7 +143,11 @@ pub fn explain(row: &Row) -> String {
             .map(|reason| format!("  - {reason}")),
     );
     for (anomaly, tally) in &row.anomalies {
-        if tally.within == Some(false) {
+        if let (Some(waiver), Some(count @ 1..)) = (tally.waived(), tally.count) {
+            lines.push(format!("    {anomaly}: {count}, {waiver}"));
+            let shown = tally.examples.iter().take(EXAMPLES_SHOWN);
+            lines.extend(shown.map(|example| format!("      {}", text::example(example))));
+        } else if tally.within == Some(false) {
             // The first example is part of the reason.
             let more = tally.examples.iter().skip(1).take(EXAMPLES_SHOWN - 1);
             lines.extend(more.map(|example| format!("    {anomaly}: {}", text::example(example))));

@@ -165,6 +165,9 @@ async fn one_trial(
         RunFolder::log_path(&plan.scenario, plan.lane, *number)
     );
     let row = results::judge(plan, &trial, *number, &log_file, repeated);
+    let folder = drill.folder.lock().unwrap_or_else(PoisonError::into_inner);
+    let row = folder.judged(row);
+    drop(folder);
     let kept = trial.shards.into_iter().flat_map(|shard| shard.kept);
     Ok((row, kept.collect()))
 }

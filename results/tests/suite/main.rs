@@ -6,4 +6,5 @@ mod folders;
 mod merging;
 mod summaries;
 mod verdicts;
+mod waivers;
 mod whys;
