@@ -190,7 +190,11 @@ pub fn parse(source: &Source, today: Date) -> Result<CheckedWaivers, Diagnostics
         found: Vec::new(),
     };
     let waivers = match waivers {
-        Ok(waivers) => {
+        Ok(mut waivers) => {
+            for waiver in &mut waivers.waivers {
+                waiver.reason = one_line(&waiver.reason);
+                waiver.owner = one_line(&waiver.owner);
+            }
             checks.all(&waivers, today);
             Some(waivers)
         }
@@ -207,6 +211,12 @@ pub fn parse(source: &Source, today: Date) -> Result<CheckedWaivers, Diagnostics
     // Whatever keeps them from being read is an error among those found.
     let waivers = waivers.ok_or_else(unreadable)?;
     Ok(CheckedWaivers { waivers, warnings })
+}
+
+/// They are printed beside figures, whatever the form in which YAML had them.
+fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").replace(char::is_control, "\u{fffd}")
 }
 
 /// Whether an anomaly may be waived at all: one that let somebody see what is not theirs may not, whoever answers for

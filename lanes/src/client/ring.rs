@@ -1,8 +1,8 @@
 //! The last moments of one client, in bounded memory.
 //!
 //! A ring grows as it fills, to [`MOMENTS_KEPT`] moments of 32 bytes: 8 KiB. A reason has its text beside that, of
-//! [`REASON_KEPT`] bytes at most. Rows that continue a run make it longer instead of adding to it, so that the ring of
-//! a client that is well hardly grows at all.
+//! 80 bytes at most. Rows that continue a run make it longer instead of adding to it, so that the ring of a client that
+//! is well hardly grows at all.
 
 use std::collections::VecDeque;
 

@@ -5,7 +5,7 @@ use model::ids::Lane;
 use scenarios::waivers::{CheckedWaivers, Date, Waivers, parse};
 use scenarios::{Diagnostics, Severity};
 
-use crate::support::source;
+use crate::support::{points_at, source};
 
 const GOOD: &str = "\
 waivers:
@@ -39,14 +39,7 @@ fn wrong(from: &str, to: &str, column: usize, words: &[&str]) {
         .expect("one line")
         + 1;
     let shown = read(&text).expect_err("it is wrong").to_string();
-    assert!(
-        shown.contains(&format!("test.yaml:{line}:{column}\n")),
-        "{line}:{column} in\n{shown}"
-    );
-    for word in words {
-        assert!(shown.contains(word), "`{word}` in\n{shown}");
-    }
-    assert!(shown.contains("hint: "), "{shown}");
+    points_at(&shown, line, column, words);
 }
 
 #[test]
@@ -64,6 +57,16 @@ fn a_good_file_is_read_without_a_warning() {
         waivers.waivers[0].to_string(),
         "over_replay in restart on khala, at most 20, of team-sync"
     );
+}
+
+#[test]
+fn a_reason_of_several_lines_is_printed_in_one() {
+    let folded = "reason: |\n      known\n      in \"1.3.0\"\n";
+    let text = GOOD.replacen("reason: known in 1.3.0\n", folded, 1);
+    let waivers = read(&text)
+        .unwrap_or_else(|error| panic!("{error}"))
+        .waivers;
+    assert_eq!(waivers.waivers[1].reason, "known in \"1.3.0\"");
 }
 
 #[test]
