@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use model::ids::Lane;
+use model::ids::{ClientId, Lane};
 use model::quantity::{Rate, Span};
 use model::target::Kind;
 
@@ -61,6 +61,8 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Why a client fared as it did: what was found about it, and its last moments.
+    Why(WhyArgs),
     /// The supervisor of a node: faults, leases, journal, children.
     Agent(ConfigStdin),
     /// The fault-injecting proxy.
@@ -133,6 +135,27 @@ impl Command {
     }
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// The folder that a drill wrote.
+    pub(crate) dir: PathBuf,
+    /// Who, such as c0042.
+    #[arg(long, value_name = "ID")]
+    pub(crate) client: ClientId,
+    /// Only trials of this scenario [default: all].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scenario: Option<String>,
+    /// Only trials on this lane [default: both].
+    #[arg(long)]
+    pub(crate) lane: Option<Lane>,
+    /// Only trials of this number [default: all].
+    #[arg(long, value_name = "N")]
+    pub(crate) trial: Option<u32>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// How a child process of an agent is started.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigStdin {
@@ -184,6 +207,9 @@ pub(crate) struct DrillArgs {
     /// Plant a defect that the drill must catch; `list` names them.
     #[arg(long, value_name = "NAME")]
     pub(crate) defect: Option<String>,
+    /// A YAML file of anomalies that somebody answers for, for a while.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) waivers: Option<PathBuf>,
     /// Print the decision and the rows as JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -9,6 +9,7 @@ mod gate;
 mod plan;
 mod processes;
 mod source;
+mod why;
 
 /// Does what was typed.
 pub(crate) fn execute(command: Command) -> Result<Exit, Error> {
@@ -24,6 +25,7 @@ pub(crate) fn execute(command: Command) -> Result<Exit, Error> {
         } => plan::plan(&scenario, &plan, lane, json),
         Command::Scenarios => plan::list(),
         Command::Gate { dir, json } => gate::gate(&dir, json),
+        Command::Why(args) => why::why(&args),
         Command::Agent(config) => processes::agent(&config),
         Command::Proxy {
             config,

@@ -5,6 +5,7 @@
 //! machine  what to do next          policy  when to try again
 //! apply    one stream's state       cursor  may this cursor be continued?
 //! journey  the instants of outages, and the phases they come to
+//! ring     its last moments, for whoever asks why
 //! ```
 
 pub mod apply;
@@ -12,6 +13,7 @@ pub mod cursor;
 pub mod journey;
 pub mod machine;
 pub mod policy;
+pub mod ring;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -21,12 +23,14 @@ use model::defect::Defect;
 use model::ids::{ClientId, Seq, StreamId};
 use model::instant::Mono;
 use model::intervals::IntervalSet;
+use model::moment::{ClientRecord, What};
 use model::quantity::Span;
 use model::shard::Regression;
 use model::target::{ExpiryEnforcement, Promise};
 
 use self::apply::{FRAMINGS, Noter, Outcome, StreamApply};
 use self::machine::{Action, Event, Machine, Settings, State};
+use self::ring::{Ring, reason};
 use crate::connection::Upgrade;
 use crate::content::{Contents, Row, Verdict};
 use crate::lane::{Kind, Session, Signal, Stale};
@@ -113,6 +117,7 @@ pub struct Client {
     pub regressions: Vec<Regression>,
     /// Deliveries not yet in a histogram.
     pub samples: Vec<Sample>,
+    ring: Ring,
     session: Box<dyn Session>,
     /// Which connection is the current one.
     epoch: u64,
@@ -153,6 +158,7 @@ impl Client {
             rebootstraps: 0,
             regressions: Vec::new(),
             samples: Vec::new(),
+            ring: Ring::default(),
             session: common.kind.session(),
             epoch: 0,
             stale: Vec::new(),
@@ -169,7 +175,10 @@ impl Client {
     /// Takes an event; what is to be done is added to `out`.
     pub fn handle(&mut self, now: Mono, event: Event, common: &Common, out: &mut Vec<Command>) {
         let mut actions = Vec::new();
+        let before = Before::of(&self.machine, &event);
+        self.remember(now, &event);
         self.machine.handle(now, event, &mut actions);
+        self.remember_what_came_of_it(now, &before, &actions);
         for action in actions {
             let command = match action {
                 Action::FetchToken(ttl) => Command::FetchToken(ttl),
@@ -265,6 +274,8 @@ impl Client {
         self.machine
             .journey
             .subscribed(now, self.resumed_from.iter().copied());
+        let after = self.resumed_from.as_slice().into();
+        self.ring.note(now, What::Subscribed { after });
         let cursors: Vec<_> = self
             .streams
             .iter()
@@ -298,14 +309,28 @@ impl Client {
             if rows.is_empty() {
                 continue;
             }
+            rows.sort_by_key(|(seq, _)| *seq);
+            let seqs = rows.iter().map(|(seq, _)| *seq);
+            self.ring
+                .rows(now, place(stream), u8::from(framing > 0), replay, seqs);
             let mut noter = Noter {
                 client: self.id,
                 at: now,
+                place: Some(place(stream)),
                 findings: &mut self.findings,
+                ring: &mut self.ring,
             };
             let outcome = self.streams[stream].deliver(framing, &mut rows, replay, &mut noter);
             missed += outcome.applied.len() as u64;
-            gap |= outcome.gap.is_some();
+            if let Some((awaited, came)) = outcome.gap {
+                gap = true;
+                let gap = What::Gap {
+                    stream: place(stream),
+                    awaited,
+                    beyond: u32::try_from(came - awaited).unwrap_or(u32::MAX),
+                };
+                self.ring.note(now, gap);
+            }
             self.applied(now, stream, &outcome, !replay, common);
         }
         if replay {
@@ -407,7 +432,9 @@ impl Client {
             let mut noter = Noter {
                 client: self.id,
                 at: now,
+                place: Some(place(stream)),
                 findings: &mut self.findings,
+                ring: &mut self.ring,
             };
             let outcome = self.streams[stream].replay_complete(&mut noter);
             if self.resuming && common.defect == Some(Defect::ApplyTwice) && stream == 0 {
@@ -477,6 +504,7 @@ impl Client {
             }
             self.streams[at].reset(false);
             self.rebootstraps += 1;
+            self.remember_reset(now, at, reason.name(), 0);
             reset = true;
         }
         reset
@@ -523,6 +551,8 @@ impl Client {
                 }
                 None => self.streams[at].reset(true),
             }
+            let to = answer.snapshot.as_ref().map_or(0, |held| held.watermark);
+            self.remember_reset(now, at, &answer.reason, to);
         }
         self.stale = stale;
         self.handle(now, Event::Rebootstrap, common, out);
@@ -542,12 +572,98 @@ impl Client {
     }
 
     fn note(&mut self, at: Mono, anomaly: Anomaly, stream: &str, seq: Option<Seq>, detail: String) {
+        let own = self
+            .streams
+            .iter()
+            .position(|own| own.stream() == stream)
+            .map(place);
         let mut noter = Noter {
             client: self.id,
             at,
+            place: own,
             findings: &mut self.findings,
+            ring: &mut self.ring,
         };
         noter.note(anomaly, stream, seq, detail);
+    }
+
+    fn remember(&mut self, at: Mono, event: &Event) {
+        let what = match event {
+            Event::Token(token) => What::TokenFetched { exp: token.exp },
+            Event::NoToken(refusal) => What::TokenRefused {
+                status: refusal.status,
+                reason: reason(&refusal.reason),
+            },
+            Event::Upgraded => What::Upgraded,
+            Event::Joined => What::Joined,
+            _ => return,
+        };
+        self.ring.note(at, what);
+    }
+
+    fn remember_what_came_of_it(&mut self, at: Mono, before: &Before, actions: &[Action]) {
+        let state = self.machine.state();
+        if self.machine.expired_live() && !before.expired {
+            self.ring.note(at, What::TokenExpired);
+        }
+        for action in actions {
+            let what = match action {
+                Action::FetchToken(ttl) => What::TokenAsked {
+                    ttl_s: u32::try_from(*ttl).unwrap_or(u32::MAX),
+                },
+                Action::Dial => What::Dialled {
+                    connection: u32::try_from(self.epoch + 1).unwrap_or(u32::MAX),
+                },
+                Action::Drop => {
+                    let reason = reason(self.machine.journey.last_reason());
+                    match before.state {
+                        State::Connecting => What::Refused {
+                            status: before.status,
+                            reason,
+                        },
+                        _ => What::Lost { reason },
+                    }
+                }
+                Action::Close if state != State::Stopped => What::Replaced,
+                Action::Open | Action::Subscribe | Action::Heartbeat | Action::Close => continue,
+            };
+            self.ring.note(at, what);
+        }
+        let what = match state {
+            _ if state == before.state => return,
+            State::Live => What::Live,
+            State::Backoff => What::Waits {
+                until: self.machine.next_attempt(),
+            },
+            State::Stopped => What::Stopped,
+            _ => return,
+        };
+        self.ring.note(at, what);
+    }
+
+    fn remember_reset(&mut self, at: Mono, stream: usize, why: &str, to: Seq) {
+        let stream = place(stream);
+        let reason = reason(why);
+        self.ring.note(at, What::Stale { stream, reason });
+        self.ring.note(at, What::Reset { stream, to });
+    }
+
+    /// What is kept of this client where it is to be explained. `unfinished` says what it lacked in the end.
+    #[must_use]
+    pub fn record(&self, unfinished: Option<String>) -> ClientRecord {
+        let (moments, forgotten) = self.ring.read();
+        ClientRecord {
+            client: self.id,
+            unfinished,
+            findings: self.findings.clone(),
+            streams: self
+                .streams
+                .iter()
+                .map(|stream| stream.stream().to_owned())
+                .collect(),
+            forgotten,
+            moments,
+        }
     }
 
     /// A refusal in words, for a client that is not whole at the end.
@@ -571,6 +687,33 @@ impl Client {
             self.machine.journey.last_reason()
         )
     }
+}
+
+/// How a client stood before an event.
+struct Before {
+    state: State,
+    expired: bool,
+    /// The status that the event brings, if it is a refusal.
+    status: Option<u16>,
+}
+
+impl Before {
+    fn of(machine: &Machine, event: &Event) -> Self {
+        let status = match event {
+            Event::Refused(refusal) => refusal.status,
+            _ => None,
+        };
+        Self {
+            state: machine.state(),
+            expired: machine.expired_live(),
+            status,
+        }
+    }
+}
+
+/// A stream's place in a record.
+fn place(stream: usize) -> u16 {
+    u16::try_from(stream).unwrap_or(u16::MAX)
 }
 
 /// Which events a snapshot holds, found by its digest. Events that this shard never saw cannot be checked: such a

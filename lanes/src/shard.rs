@@ -4,10 +4,12 @@
 //! ```text
 //! member   one client and its driver     fleet    the slice: start, tick, finish
 //! expiry   the fault token_expiry        report   what the slice saw
+//! kept     the clients to be explained
 //! ```
 
 mod expiry;
 mod fleet;
+mod kept;
 mod member;
 mod report;
 

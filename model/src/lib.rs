@@ -10,6 +10,7 @@
 //! profile     the protocol's clocks and budgets          criteria    bounds and limits of a trial
 //! role        configuration of every child process       shard       what a fleet shard is told and reports
 //! target      how a lane is reached, spoken to, and what it promises
+//! moment      what one client did, kept where it was anomalous
 //! trial       all that was seen in one execution of a plan
 //! ```
 
@@ -24,6 +25,7 @@ pub mod ids;
 pub mod instant;
 pub mod intervals;
 pub mod lease;
+pub mod moment;
 pub mod profile;
 pub mod quantity;
 pub mod role;

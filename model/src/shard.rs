@@ -25,6 +25,7 @@ use crate::histogram::Micros;
 use crate::ids::{ClientId, FaultId, Lane, Seq, StreamId};
 use crate::instant::Mono;
 use crate::intervals::IntervalSet;
+use crate::moment::ClientRecord;
 use crate::profile::Profile;
 use crate::quantity::{Rate, Share, Span};
 use crate::target::{Access, Promise};
@@ -391,6 +392,10 @@ pub struct ShardReport {
     /// leak, zombie, unauthorized success, wrong reason, Retry-After ignored. Lost, vanished and phantom need the
     /// ledger and are found by results.
     pub findings: Findings,
+    /// The clients that were anomalous or did not have everything in the end: of each kind of anomaly the first, then
+    /// the second, and so on up to [`crate::moment::CLIENTS_KEPT`].
+    #[serde(default)]
+    pub kept: Vec<ClientRecord>,
     /// Storm figures.
     pub storm: Storm,
     /// Probes.

@@ -6,6 +6,7 @@ use model::ids::Lane;
 use serde::{Deserialize, Serialize};
 
 use crate::record::Status;
+use crate::waive::WaiverUse;
 
 /// Go or no-go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,7 +14,7 @@ use crate::record::Status;
 pub enum Outcome {
     /// Every planned row is there and passed.
     Go,
-    /// A row failed, or is not what its evidence says.
+    /// A row failed, or is not what its evidence says; or a waiver had expired.
     NoGo,
     /// Nothing failed, but not everything is there and passed.
     Inconclusive,
@@ -40,6 +41,9 @@ pub struct Decision {
     pub rows: Vec<RowDecision>,
     /// What else has to be said about the evidence, such as a torn last line.
     pub notes: Vec<String>,
+    /// The run's waivers, and what became of each.
+    #[serde(default)]
+    pub waivers: Vec<WaiverUse>,
 }
 
 /// What became of one row.
@@ -58,7 +62,7 @@ pub struct RowDecision {
 }
 
 impl fmt::Display for Decision {
-    /// The decision, what did not pass and why, and the notes: a line each.
+    /// The decision, what did not pass and why, the waivers, and the notes: a line each.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Decision: {}", self.decision)?;
         writeln!(f, "Failures: {} of {} rows", self.failures, self.rows.len())?;
@@ -76,6 +80,9 @@ impl fmt::Display for Decision {
                     "  {scenario} on {lane}, trial {trial}: {status}: {reason}"
                 )?;
             }
+        }
+        for waiver in &self.waivers {
+            writeln!(f, "  waiver {waiver}")?;
         }
         self.notes
             .iter()

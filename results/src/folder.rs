@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! run.json              the planned rows; on disk before anything else happens
+//! waivers.json          the waivers, where there are any; their digest is in run.json
 //! plans/NAME.json       the plans
 //! results.jsonl         a line per trial
+//! clients/NAME.jsonl    a line per client that was anomalous or did not have everything in the end
 //! histograms/NAME.hlog  the trial's histograms, for HdrHistogram's own tools
 //! logs/NAME/            logs
 //! SUMMARY.md            written last
@@ -17,17 +19,22 @@ use std::path::{Path, PathBuf};
 
 use host::jsonl::Appender;
 use model::ids::Lane;
+use model::moment::ClientRecord;
 use scenarios::plan::Plan;
+use scenarios::waivers::Waivers;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::decision::Decision;
 use crate::gate::{self, GateError};
 use crate::record::{Row, trial_name};
-use crate::{hlog, redact, summary};
+use crate::waive::InForce;
+use crate::{hlog, judge, redact, summary};
 
 /// The file of planned rows.
 pub(crate) const RUN_FILE: &str = "run.json";
+/// The file of waivers.
+pub(crate) const WAIVERS_FILE: &str = "waivers.json";
 /// The file of rows.
 pub(crate) const ROWS_FILE: &str = "results.jsonl";
 const SUMMARY_FILE: &str = "SUMMARY.md";
@@ -47,6 +54,9 @@ pub struct RunRecord {
     pub seed: u64,
     /// The command's settings, as they were meant.
     pub settings: serde_json::Value,
+    /// The digest of the waivers; `None` where there are none. Filled in by [`RunFolder::create_with`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waivers: Option<String>,
     /// The rows that have to be there in the end.
     pub rows: Vec<PlannedRow>,
 }
@@ -96,6 +106,7 @@ pub enum FolderError {
 pub struct RunFolder {
     path: PathBuf,
     run: String,
+    in_force: InForce,
     rows: Vec<Row>,
     appender: Appender,
 }
@@ -107,6 +118,18 @@ impl RunFolder {
     /// # Errors
     /// The folder already holds a run, or cannot be written to.
     pub fn create(path: &Path, record: &RunRecord) -> Result<Self, FolderError> {
+        Self::create_with(path, record, None)
+    }
+
+    /// As [`RunFolder::create`], under waivers: a copy of them is on disk before `run.json`, which has its digest.
+    ///
+    /// # Errors
+    /// As [`RunFolder::create`].
+    pub fn create_with(
+        path: &Path,
+        record: &RunRecord,
+        waivers: Option<&Waivers>,
+    ) -> Result<Self, FolderError> {
         let run_file = path.join(RUN_FILE);
         if run_file.exists() {
             return Err(FolderError::Taken(path.to_owned()));
@@ -116,7 +139,7 @@ impl RunFolder {
                 return Err(FolderError::Name(row.scenario.clone()));
             }
         }
-        for folder in ["logs", "plans", "histograms"] {
+        for folder in ["logs", "plans", "histograms", "clients"] {
             let folder = path.join(folder);
             fs::create_dir_all(&folder).map_err(|source| at(&folder, source))?;
         }
@@ -130,11 +153,16 @@ impl RunFolder {
         }
         let mut record = record.clone();
         record.settings = redact::mask_json(record.settings);
-        if let Err(error) = write_whole(&run_file, &pretty(&record)) {
+        let mut written = || -> Result<Waivers, FolderError> {
+            let kept = keep_waivers(path, waivers)?;
+            record.waivers = waivers.map(|_| kept.digest());
+            write_whole(&run_file, &pretty(&record))?;
+            Ok(kept)
+        };
+        let kept = written().inspect_err(|_| {
             // There is no run: the folder may be tried again.
             let _ = fs::remove_file(&rows_file);
-            return Err(error);
-        }
+        })?;
         let appender = Appender::open(&rows_file).map_err(|source| at(&rows_file, source))?;
         sync_folder(path)?;
         // The folder's own name is in its parent.
@@ -143,6 +171,7 @@ impl RunFolder {
         }
         Ok(Self {
             path: path.to_owned(),
+            in_force: InForce::new(kept, &record.started),
             run: record.run,
             rows: Vec::new(),
             appender,
@@ -170,6 +199,33 @@ impl RunFolder {
         write_whole(&path, &pretty(plan))
     }
 
+    /// Keeps the clients of a trial that are to be explained, with secrets masked. When this returns they are on disk.
+    /// A trial of which there is nobody to explain has no file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep_clients(
+        &self,
+        scenario: &str,
+        lane: Lane,
+        trial: u32,
+        clients: &[ClientRecord],
+    ) -> Result<(), FolderError> {
+        if clients.is_empty() {
+            return Ok(());
+        }
+        let path = clients_file(&self.path, scenario, lane, trial);
+        let keep = || -> io::Result<()> {
+            let masked = clients
+                .iter()
+                .map(redact::clean)
+                .collect::<serde_json::Result<Vec<_>>>()?;
+            Appender::open(&path)?.append_all(&masked)
+        };
+        keep().map_err(|source| at(&path, source))?;
+        path.parent().map_or(Ok(()), sync_folder)
+    }
+
     /// Makes and names the folder for a trial's logs.
     ///
     /// # Errors
@@ -189,15 +245,24 @@ impl RunFolder {
         format!("logs/{}", trial_name(scenario, lane, trial))
     }
 
-    /// Appends a row, under the run's id and with secrets masked, and its histograms; the row as it was written. When
+    /// A row as this run judges it: under its id and its waivers.
+    #[must_use]
+    pub fn judged(&self, mut row: Row) -> Row {
+        row.run.clone_from(&self.run);
+        self.in_force.lay_over(&mut row);
+        judge::settle(&mut row);
+        row
+    }
+
+    /// Appends a row, as [`RunFolder::judged`] and with secrets masked, and its histograms; the row as it was written. When
     /// this returns it is on disk.
     ///
     /// # Errors
     /// The row or its histograms cannot be written.
     pub fn append(&mut self, row: &Row) -> Result<Row, FolderError> {
         let rows_file = self.path.join(ROWS_FILE);
-        let mut row = redact::clean(row).map_err(|error| at(&rows_file, error.into()))?;
-        row.run.clone_from(&self.run);
+        let row = redact::clean(row).map_err(|error| at(&rows_file, error.into()))?;
+        let row = self.judged(row);
         self.appender
             .append(&row)
             .map_err(|source| at(&rows_file, source))?;
@@ -220,12 +285,31 @@ impl RunFolder {
     }
 }
 
+/// Keeps a copy of the waivers, with secrets masked; the copy.
+fn keep_waivers(folder: &Path, waivers: Option<&Waivers>) -> Result<Waivers, FolderError> {
+    let Some(waivers) = waivers else {
+        return Ok(Waivers::default());
+    };
+    let path = folder.join(WAIVERS_FILE);
+    let kept = redact::clean(waivers).map_err(|error| at(&path, error.into()))?;
+    write_whole(&path, &pretty(&kept))?;
+    Ok(kept)
+}
+
 /// Where a trial's plan is kept.
 pub(crate) fn plan_file(folder: &Path, scenario: &str, lane: Lane, trial: u32) -> PathBuf {
     folder.join(format!("plans/{}.json", trial_name(scenario, lane, trial)))
 }
 
-fn is_file_name(name: &str) -> bool {
+/// Where the clients of a trial are kept that are to be explained.
+pub(crate) fn clients_file(folder: &Path, scenario: &str, lane: Lane, trial: u32) -> PathBuf {
+    folder.join(format!(
+        "clients/{}.jsonl",
+        trial_name(scenario, lane, trial)
+    ))
+}
+
+pub(crate) fn is_file_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     !name.is_empty() && name.chars().all(plain) && !name.starts_with('.')
 }

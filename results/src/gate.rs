@@ -11,15 +11,17 @@ use std::path::{Path, PathBuf};
 use host::jsonl;
 use model::ids::Lane;
 use scenarios::plan::Plan;
+use scenarios::waivers::Waivers;
 use serde_json::Value;
 use thiserror::Error;
 
 use crate::checker::guarded;
 use crate::decision::{Decision, Outcome, RowDecision};
-use crate::folder::{PlannedRow, ROWS_FILE, RUN_FILE, RunRecord, plan_file};
+use crate::folder::{PlannedRow, ROWS_FILE, RUN_FILE, RunRecord, WAIVERS_FILE, plan_file};
 use crate::judge::settle;
 use crate::record::{Row, SCHEMA_VERSION, Status};
 use crate::redact::MASK;
+use crate::waive::{InForce, WaiverState};
 
 /// The folder cannot be judged.
 #[derive(Debug, Error)]
@@ -57,6 +59,10 @@ pub(crate) struct Evidence {
     tampered: BTreeMap<usize, String>,
     /// What keeps the run from a go although no row says so.
     doubts: Vec<String>,
+    /// The waivers; `None` where they cannot be trusted.
+    in_force: Option<InForce>,
+    /// What somebody has been at although no row shows it.
+    forged: Vec<String>,
 }
 
 /// Recomputes the decision about a run from its folder.
@@ -84,7 +90,18 @@ pub(crate) fn read(folder: &Path) -> Result<Evidence, GateError> {
             });
         }
     };
-    let mut doubts = Vec::new();
+    let (mut doubts, mut forged) = (Vec::new(), Vec::new());
+    let in_force = match read_waivers(folder, &record) {
+        Ok(in_force) => Some(in_force),
+        Err(Distrust::Doubt(doubt)) => {
+            doubts.push(doubt);
+            None
+        }
+        Err(Distrust::Forged(what)) => {
+            forged.push(what);
+            None
+        }
+    };
     if lines.torn {
         doubts.push(format!(
             "the last line of {ROWS_FILE} is torn: its writer died; it is left out"
@@ -101,7 +118,12 @@ pub(crate) fn read(folder: &Path) -> Result<Evidence, GateError> {
         }
         match serde_json::from_value::<Row>(line.clone()) {
             Ok(row) => {
-                let what = altered(&record, &line, &row).or_else(|| {
+                let waived = in_force
+                    .as_ref()
+                    .filter(|waivers| !waivers.agree_with(&row));
+                let waived =
+                    waived.map(|_| "it is waived other than the run's waivers say".to_owned());
+                let what = altered(&record, &line, &row).or(waived).or_else(|| {
                     against_plan(folder, &row).unwrap_or_else(|doubt| {
                         doubts.push(doubt);
                         None
@@ -120,7 +142,39 @@ pub(crate) fn read(folder: &Path) -> Result<Evidence, GateError> {
         rows,
         tampered,
         doubts,
+        in_force,
+        forged,
     })
+}
+
+/// Why the waivers of a folder are not honoured.
+enum Distrust {
+    Doubt(String),
+    Forged(String),
+}
+
+fn read_waivers(folder: &Path, record: &RunRecord) -> Result<InForce, Distrust> {
+    let doubt = |error: &dyn std::fmt::Display| {
+        Distrust::Doubt(format!(
+            "{WAIVERS_FILE} cannot be read, so that what is waived proves nothing: {error}"
+        ))
+    };
+    let path = folder.join(WAIVERS_FILE);
+    let Some(digest) = &record.waivers else {
+        if path.exists() {
+            let what = format!("{WAIVERS_FILE} is there, and {RUN_FILE} knows of no waivers");
+            return Err(Distrust::Doubt(what));
+        }
+        return Ok(InForce::default());
+    };
+    let text = fs::read(&path).map_err(|error| doubt(&error))?;
+    let waivers: Waivers = serde_json::from_slice(&text).map_err(|error| doubt(&error))?;
+    if waivers.digest() != *digest {
+        return Err(Distrust::Forged(format!(
+            "tampered: {WAIVERS_FILE} is not the one of the digest in {RUN_FILE}"
+        )));
+    }
+    Ok(InForce::new(waivers, &record.started))
 }
 
 fn read_record(folder: &Path) -> Result<RunRecord, GateError> {
@@ -226,7 +280,23 @@ fn brief(value: &Value) -> String {
 }
 
 pub(crate) fn decide(evidence: &Evidence) -> Decision {
-    let mut notes = evidence.doubts.clone();
+    let mut notes: Vec<String> = [&evidence.forged[..], &evidence.doubts].concat();
+    let waivers = evidence
+        .in_force
+        .as_ref()
+        .map(|waivers| waivers.account(&evidence.rows))
+        .unwrap_or_default();
+    let mut overdue = false;
+    for used in &waivers {
+        if used.state == WaiverState::Expired {
+            overdue = true;
+            let waiver = &used.waiver;
+            notes.push(format!(
+                "the waiver for {waiver} expired on {}: renew it, or remove it",
+                waiver.expires
+            ));
+        }
+    }
     let mut by_key: BTreeMap<(&str, Lane, u32), Vec<usize>> = BTreeMap::new();
     for (at, row) in evidence.rows.iter().enumerate() {
         by_key
@@ -254,7 +324,8 @@ pub(crate) fn decide(evidence: &Evidence) -> Decision {
         notes.push("no row was planned".to_owned());
     }
     let passed = rows.iter().all(|row| row.status == Status::Passed);
-    let decision = if rows.iter().any(|row| row.status == Status::Failed) {
+    let failed = rows.iter().any(|row| row.status == Status::Failed);
+    let decision = if failed || overdue || !evidence.forged.is_empty() {
         Outcome::NoGo
     } else if passed && evidence.doubts.is_empty() && !evidence.record.rows.is_empty() {
         Outcome::Go
@@ -266,6 +337,7 @@ pub(crate) fn decide(evidence: &Evidence) -> Decision {
         failures,
         rows,
         notes,
+        waivers,
     }
 }
 

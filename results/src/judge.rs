@@ -82,6 +82,9 @@ pub(crate) fn settle(row: &mut Row) {
     let received: u64 = row.rows_received.values().sum();
     for (anomaly, tally) in &mut row.anomalies {
         limit(*anomaly, tally, &row.criteria.limits, received);
+        if let Some(waiver) = &mut tally.waiver {
+            waiver.holds = waiver.spares(tally.count);
+        }
     }
     row.verdict = verdict::verdict(row);
     row.status = row.verdict.status;

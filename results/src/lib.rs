@@ -10,6 +10,7 @@
 //! folder      run.json, results.jsonl, sidecars, SUMMARY.md      hlog    interval logs
 //! gate        the decision, recomputed from a folder             decision, statistics
 //! summary     SUMMARY.md                                         terminal  table and explanation
+//! why         one client's story, out of a folder                waive    waivers, laid over rows
 //! ```
 
 mod checker;
@@ -28,6 +29,8 @@ mod summary;
 mod terminal;
 mod text;
 mod verdict;
+mod waive;
+mod why;
 
 pub use decision::{Decision, Outcome, RowDecision};
 pub use figures::{Figures, Quantile};
@@ -36,8 +39,10 @@ pub use gate::{GateError, gate};
 pub use judge::judge;
 pub use record::{
     AnomalyCount, Clients, DeliveryFigures, FaultEvidence, Fidelity, HarnessFigures, Interval, Row,
-    SCHEMA_VERSION, Status, Verdict,
+    RowWaiver, SCHEMA_VERSION, Status, Verdict,
 };
 pub use storm::Storm;
 pub use terminal::{explain, table};
 pub use verdict::{BUSIEST_LIMIT, lag_limit, verdict};
+pub use waive::{WaiverState, WaiverUse};
+pub use why::{Found, Mark, Question, Story, Timed, Why, WhyError, why};

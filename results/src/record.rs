@@ -18,6 +18,7 @@ use model::quantity::{Rate, Share};
 use model::role::{LaneStatus, ProxyStatus};
 use model::shard::{DeliveryPart, ProbeTally};
 use model::trial::{Abort, Residue};
+use scenarios::waivers::Date;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::Figures;
@@ -318,11 +319,31 @@ pub struct AnomalyCount {
     pub limit: f64,
     /// Whether it is; `None` when it could not be judged.
     pub within: Option<bool>,
+    /// Who answers for it, where somebody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiver: Option<RowWaiver>,
     /// The first few.
     pub examples: Vec<Example>,
     /// Such as the target does not promise to do without: reported, and neither counted above nor judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unpromised: Option<Tally>,
+}
+
+/// A waiver as it applies to one kind of anomaly in one row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowWaiver {
+    /// Who answers for it.
+    pub owner: String,
+    /// The last day on which it holds.
+    pub expires: Date,
+    /// Why it is acceptable.
+    pub reason: String,
+    /// No more than so many are.
+    pub at_most: Option<u64>,
+    /// The run began after that day.
+    pub expired: bool,
+    /// Whether the trial is spared: it has not expired, and no more than `at_most` were found.
+    pub holds: bool,
 }
 
 /// How well the harness kept time.

@@ -20,6 +20,7 @@ pub(crate) fn render(evidence: &Evidence, decision: &Decision) -> String {
     head(&mut out, evidence, decision);
     rows(&mut out, decision);
     not_passed(&mut out, evidence);
+    waivers(&mut out, decision);
     statistics(&mut out, decision);
     if !evidence.rows.is_empty() {
         let refs: Vec<&Row> = evidence.rows.iter().collect();
@@ -81,6 +82,42 @@ fn not_passed(out: &mut String, evidence: &Evidence) {
         out.push_str(&explain(row).replace("```", "'''"));
     }
     out.push_str("```\n");
+}
+
+fn waivers(out: &mut String, decision: &Decision) {
+    if decision.waivers.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        out,
+        "\n## Waivers\n\n\
+         What somebody answers for does not fail a trial; it is counted and shown all the same. An expired waiver makes \
+         the decision no-go, used or not.\n"
+    );
+    let cells = decision.waivers.iter().map(|used| {
+        let waiver = &used.waiver;
+        vec![
+            waiver.anomaly.to_string(),
+            waiver.scope.to_string(),
+            waiver.owner.clone(),
+            waiver.expires.to_string(),
+            waiver.reason.clone(),
+            used.state.to_string(),
+            used.found.to_string(),
+            used.trials.to_string(),
+        ]
+    });
+    let head = [
+        "anomaly",
+        "scope",
+        "owner",
+        "until",
+        "reason",
+        "state",
+        "found",
+        "in trials",
+    ];
+    tables::table(out, &head, cells);
 }
 
 fn statistics(out: &mut String, decision: &Decision) {

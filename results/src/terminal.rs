@@ -1,6 +1,8 @@
 //! Rows for a terminal: a table, and an explanation of a row that did not pass.
 
+use model::anomaly::Anomaly;
 use model::criteria::Phase;
+use model::ids::ClientId;
 
 use crate::figures::Figures;
 use crate::record::{Row, Status};
@@ -77,7 +79,9 @@ fn anomalies(row: &Row) -> String {
         .iter()
         .filter_map(|(anomaly, tally)| {
             let count = tally.count.filter(|count| *count > 0)?;
-            let allowed = if tally.within == Some(true) {
+            let allowed = if tally.waived().is_some() {
+                " (waived)"
+            } else if tally.within == Some(true) {
                 " (allowed)"
             } else {
                 ""
@@ -119,6 +123,16 @@ fn align(lines: &[Vec<String>]) -> String {
     out
 }
 
+/// A client whose moments are surely kept: the first of a kind that its own shard noticed.
+fn explicable(row: &Row) -> Option<ClientId> {
+    row.anomalies
+        .iter()
+        .filter(|(_, tally)| tally.within == Some(false))
+        .flat_map(|(anomaly, tally)| tally.examples.iter().map(move |one| (*anomaly, one)))
+        .filter(|(anomaly, example)| *anomaly == Anomaly::NotRecovered || example.at.is_some())
+        .find_map(|(_, example)| example.client)
+}
+
 /// Why a row did not pass, with examples and where to look; a single line for one that did. Ends with a line break.
 #[must_use]
 pub fn explain(row: &Row) -> String {
@@ -134,12 +148,19 @@ pub fn explain(row: &Row) -> String {
             .map(|reason| format!("  - {reason}")),
     );
     for (anomaly, tally) in &row.anomalies {
-        if tally.within == Some(false) {
+        if let (Some(waiver), Some(count @ 1..)) = (tally.waived(), tally.count) {
+            lines.push(format!("    {anomaly}: {count}, {waiver}"));
+            let shown = tally.examples.iter().take(EXAMPLES_SHOWN);
+            lines.extend(shown.map(|example| format!("      {}", text::example(example))));
+        } else if tally.within == Some(false) {
             // The first example is part of the reason.
             let more = tally.examples.iter().skip(1).take(EXAMPLES_SHOWN - 1);
             lines.extend(more.map(|example| format!("    {anomaly}: {}", text::example(example))));
         }
     }
     lines.push(format!("  see {}", row.log_file));
+    if let Some(client) = explicable(row) {
+        lines.push(format!("  ask `faultlane why DIR --client {client}`"));
+    }
     lines.join("\n") + "\n"
 }

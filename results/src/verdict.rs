@@ -1,12 +1,14 @@
 //! The verdict of a trial: a pure function of its row. In this order:
 //!
-//! 1. a safety anomaly → `failed`, even in an otherwise invalid trial
+//! 1. a safety anomaly that is not waived → `failed`, even in an otherwise invalid trial
 //! 2. residue that this tool owns → `failed`
 //! 3. a fault that could not be applied or undone, a harness that lost a part of itself → `error`; steady state never
 //!    reached, the operator's abort, missing evidence, a check that panicked, harness lag, a fault that was not seen to
 //!    bite or whose lease lapsed, too few affected → `inconclusive`
 //! 4. abort because the target breached a declared limit → `failed`
 //! 5. bounds and limits → `failed` or `passed`
+//!
+//! What is waived is not judged: not as a safety anomaly, and not against its limit. What it brought about is.
 
 use model::anomaly::Anomaly;
 use model::criteria::{Criteria, Phase};
@@ -59,10 +61,7 @@ pub fn verdict(row: &Row) -> Verdict {
     let reasons: Vec<String> = grounds.into_iter().map(|(_, reason)| reason).collect();
     Verdict {
         status,
-        reason: reasons
-            .first()
-            .cloned()
-            .unwrap_or_else(|| "everything within bounds and limits".to_owned()),
+        reason: reasons.first().cloned().unwrap_or_else(|| passed(row)),
         reasons,
     }
 }
@@ -74,14 +73,34 @@ fn found(row: &Row) -> impl Iterator<Item = (Anomaly, &AnomalyCount, u64)> {
     })
 }
 
+fn passed(row: &Row) -> String {
+    let waived: Vec<String> = found(row)
+        .filter_map(|(anomaly, tally, count)| {
+            let waiver = tally.waived()?;
+            Some(format!("{anomaly}: {count}, {waiver}"))
+        })
+        .collect();
+    if waived.is_empty() {
+        "everything within bounds and limits".to_owned()
+    } else {
+        let waived = waived.join("; ");
+        format!("everything within bounds and limits, apart from what is waived: {waived}")
+    }
+}
+
 fn safety(row: &Row) -> Vec<String> {
     found(row)
-        .filter(|(anomaly, _, _)| anomaly.is_safety())
+        .filter(|(anomaly, tally, _)| anomaly.is_safety() && tally.waived().is_none())
         .map(|(anomaly, tally, count)| with_example(format!("{anomaly}: {count}"), tally))
         .collect()
 }
 
+/// A finding that nobody answers for, with whoever no longer does.
 fn with_example(finding: String, tally: &AnomalyCount) -> String {
+    let finding = match &tally.waiver {
+        Some(waiver) => format!("{finding} ({waiver})"),
+        None => finding,
+    };
     match tally.examples.first() {
         Some(example) => format!("{finding}, such as {}", text::example(example)),
         None => finding,
@@ -249,7 +268,7 @@ fn breached(row: &Row) -> Vec<String> {
 
 fn exceeded(row: &Row) -> Vec<String> {
     let mut reasons: Vec<String> = found(row)
-        .filter(|(anomaly, _, _)| !anomaly.is_safety())
+        .filter(|(anomaly, tally, _)| !anomaly.is_safety() && tally.waived().is_none())
         .filter_map(|(anomaly, tally, count)| over_limit(row, anomaly, tally, count))
         .collect();
     for (phase, figures) in &row.phases {
@@ -299,7 +318,11 @@ fn over_limit(row: &Row, anomaly: Anomaly, tally: &AnomalyCount, count: u64) -> 
         };
         (count > limit).then(|| format!("{anomaly}: {count}, limit {limit}"))
     };
-    finding.map(|finding| with_example(finding, tally))
+    // Whoever waived it meant it not to be there for ever, whatever the limit is.
+    let overdue = tally.waiver.as_ref().is_some_and(|waiver| waiver.expired);
+    finding
+        .or_else(|| overdue.then(|| format!("{anomaly}: {count}")))
+        .map(|finding| with_example(finding, tally))
 }
 
 fn unsteady(row: &Row) -> Option<String> {

@@ -7,6 +7,7 @@
 //! scenario    the types: the language                    check       what types cannot say
 //! diagnostic  file:line:column, snippet, hint            plan        a scenario resolved: steps, criteria, digest
 //! settings    what a command line adds                   library     the scenarios that come with faultlane
+//! waivers     anomalies that somebody answers for
 //! ```
 
 mod check;
@@ -20,6 +21,7 @@ mod settings;
 mod source;
 mod tree;
 mod typed;
+pub mod waivers;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 pub use resolve::{Checked, parse, plan};

@@ -63,7 +63,7 @@ fn read(text: &str, place: impl Fn(Mark) -> Place) -> Result<Node, Diagnostics> 
 /// The YAML library's errors in this language's words: what is wrong, and what to do.
 fn explain(error: &Error) -> (String, &'static str) {
     const SMALL: &str =
-        "a scenario is small: some hundred values, nested a few levels, with few aliases";
+        "such a file is small: some hundred values, nested a few levels, with few aliases";
     match error {
         Error::Budget {
             breach: BudgetBreach::Documents { .. },
@@ -71,17 +71,17 @@ fn explain(error: &Error) -> (String, &'static str) {
         }
         | Error::MultipleDocuments { .. } => (
             "there is a second YAML document".to_owned(),
-            "one file holds one scenario: remove the `---`",
+            "one file holds one document: remove the `---`",
         ),
         Error::Budget { breach, .. } => (
-            format!("the YAML is larger than a scenario may be ({breach:?})"),
+            format!("the YAML is larger than such a file may be ({breach:?})"),
             SMALL,
         ),
         Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. }
         | Error::AliasReplayCounterOverflow { .. } => (
-            "the aliases expand to more than a scenario may be".to_owned(),
+            "the aliases expand to more than such a file may be".to_owned(),
             SMALL,
         ),
         Error::DuplicateMappingKey { key, .. } => {

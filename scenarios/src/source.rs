@@ -80,7 +80,7 @@ impl Source {
                 text: last.to_owned(),
             };
             return Err(Diagnostic::error(place, message)
-                .hint("a scenario is YAML in UTF-8")
+                .hint("it has to be YAML in UTF-8")
                 .into());
         }
         match String::from_utf8(bytes) {
@@ -102,8 +102,8 @@ impl Source {
             .lines()
             .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
         {
-            let message = "the scenario is empty".to_owned();
-            let hint = "begin with a scenario of the library, such as restart";
+            let message = "the file is empty".to_owned();
+            let hint = "begin with an example: docs/ has them";
             return Err(Diagnostic::error(self.place(Mark::START), message)
                 .hint(hint)
                 .into());
@@ -137,7 +137,6 @@ fn too_large(name: String) -> Diagnostic {
         mark: Mark::START,
         text: String::new(),
     };
-    let message = format!("the scenario is larger than {} KiB", MAX_BYTES / 1024);
-    Diagnostic::error(place, message)
-        .hint("a scenario names faults and bounds; keep data elsewhere")
+    let message = format!("the file is larger than {} KiB", MAX_BYTES / 1024);
+    Diagnostic::error(place, message).hint("keep data elsewhere")
 }

@@ -189,7 +189,7 @@ impl de::Error for Wrong {
 
     fn missing_field(field: &'static str) -> Self {
         let wrong = Self::new(format!("`{field}` is missing"))
-            .hinting("every scenario states it; add it".to_owned());
+            .hinting("it has to be stated; add it".to_owned());
         Self {
             missing: Some(field),
             ..wrong

@@ -42,6 +42,7 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
     let spacetimedb = server(args)?;
 
     let now = Utc::now();
+    let waivers = source::waivers(args.waivers.as_deref(), &now.to_rfc3339())?;
     let stamp = now.format("%Y%m%dT%H%M%SZ").to_string();
     let dir = args
         .output_dir
@@ -55,9 +56,11 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         seed: args.plan.seed,
         settings: settings(names, args),
+        waivers: None,
         rows: trials.iter().map(planned_row).collect(),
     };
-    let folder = RunFolder::create(&dir, &record).map_err(Error::could_not_run)?;
+    let folder =
+        RunFolder::create_with(&dir, &record, waivers.as_ref()).map_err(Error::could_not_run)?;
     let folder = Arc::new(Mutex::new(folder));
     let program = std::env::current_exe().map_err(Error::could_not_run)?;
 
@@ -231,6 +234,7 @@ fn settings(names: &[&str], args: &DrillArgs) -> serde_json::Value {
         "set": args.plan.set,
         "quick": args.plan.quick,
         "defect": args.defect,
+        "waivers": args.waivers,
     })
 }
 

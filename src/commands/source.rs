@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use scenarios::waivers::{Date, Waivers};
 use scenarios::{Scenario, Source, library};
 
 use crate::exit::Error;
@@ -14,6 +15,20 @@ pub(super) fn load(name: &str) -> Result<(Scenario, Source), Error> {
         eprintln!("{warning}");
     }
     Ok((checked.scenario, source))
+}
+
+/// Reads and checks a file of waivers, as of the day of an instant. Warnings go to stderr.
+pub(super) fn waivers(path: Option<&Path>, now: &str) -> Result<Option<Waivers>, Error> {
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    let source = Source::read(path).map_err(Error::usage)?;
+    let today = Date::of_rfc3339(now).expect("the clock says a date");
+    let checked = scenarios::waivers::parse(&source, today).map_err(Error::usage)?;
+    for warning in &checked.warnings {
+        eprintln!("{warning}");
+    }
+    Ok(Some(checked.waivers))
 }
 
 fn find(name: &str) -> Result<Source, Error> {

@@ -6,6 +6,7 @@
 //! bad_scenarios   what is refused, and how it is said
 //! drills          the four scenarios on both lanes, and that their faults are real
 //! verdicts        planted defects and impossible bounds: the verdict can fail
+//! waivers         what somebody answers for is no failure, and its file is checked
 //! crashes         SIGKILL of the conductor and of the agent, Ctrl-C
 //! processes       the processes by themselves, and the guard
 //! ```
@@ -17,3 +18,4 @@ mod drills;
 mod processes;
 mod support;
 mod verdicts;
+mod waivers;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use host::clock;
 use model::ids::Lane;
+use model::moment::ClientRecord;
 use model::trial::Abort;
 use results::{Row, RunFolder};
 use scenarios::plan::Plan;
@@ -87,13 +88,16 @@ async fn one_lane(
         if stopped() {
             break;
         }
-        let mut row = one_trial(&drill, &planned, &lost, None).await?;
+        let (mut row, mut kept) = one_trial(&drill, &planned, &lost, None).await?;
         // A machine that was busy with something else proves nothing: once more, and the row says so.
         if row.invalid_by_lag().is_some() && !stopped() {
             let reason = row.verdict.reason.clone();
-            row = one_trial(&drill, &planned, &lost, Some(reason)).await?;
+            (row, kept) = one_trial(&drill, &planned, &lost, Some(reason)).await?;
         }
         let mut folder = drill.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        folder
+            .keep_clients(&row.scenario, row.lane, row.trial, &kept)
+            .map_err(io::Error::other)?;
         let row = folder.append(&row).map_err(io::Error::other)?;
         drop(folder);
         (drill.on_row)(&row);
@@ -101,12 +105,13 @@ async fn one_lane(
     Ok(())
 }
 
+/// One execution of a trial: its row, and the clients that are to be explained.
 async fn one_trial(
     drill: &Drill,
     planned: &PlannedTrial,
     lost: &CancellationToken,
     repeated: Option<String>,
-) -> io::Result<Row> {
+) -> io::Result<(Row, Vec<ClientRecord>)> {
     let PlannedTrial { plan, number } = planned;
     let logs = {
         let folder = drill.folder.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,5 +166,10 @@ async fn one_trial(
         "{}/{name}",
         RunFolder::log_path(&plan.scenario, plan.lane, *number)
     );
-    Ok(results::judge(plan, &trial, *number, &log_file, repeated))
+    let row = results::judge(plan, &trial, *number, &log_file, repeated);
+    let folder = drill.folder.lock().unwrap_or_else(PoisonError::into_inner);
+    let row = folder.judged(row);
+    drop(folder);
+    let kept = trial.shards.into_iter().flat_map(|shard| shard.kept);
+    Ok((row, kept.collect()))
 }

@@ -8,6 +8,7 @@ use model::ids::{ClientId, Seq, StreamId};
 use model::instant::Mono;
 use model::intervals::IntervalSet;
 
+use super::ring::Ring;
 use crate::content::Verdict;
 
 /// In how many ways a lane may deliver each row: khala sends batches and frames, by design both.
@@ -20,13 +21,18 @@ pub struct Noter<'a> {
     pub client: ClientId,
     /// When.
     pub at: Mono,
+    /// The stream's place among the client's, if it is one of them.
+    pub place: Option<u16>,
     /// Where to.
     pub findings: &'a mut Findings,
+    /// And where they stand among what else happened.
+    pub ring: &'a mut Ring,
 }
 
 impl Noter<'_> {
     /// Notes one.
     pub fn note(&mut self, anomaly: Anomaly, stream: &str, seq: Option<Seq>, detail: String) {
+        self.ring.found(self.at, anomaly, self.place, seq);
         self.findings.note(
             anomaly,
             Example {
@@ -302,26 +308,41 @@ mod tests {
         (seq, verdict)
     }
 
+    #[derive(Default)]
+    struct Found {
+        findings: Findings,
+        ring: Ring,
+    }
+
+    impl Found {
+        fn count(&self, anomaly: Anomaly) -> u64 {
+            self.findings.count(anomaly)
+        }
+    }
+
     fn deliver(
         state: &mut StreamApply,
         seqs: &[Seq],
         replay: bool,
-        findings: &mut Findings,
+        findings: &mut Found,
     ) -> Outcome {
         let mut rows: Vec<_> = seqs.iter().map(|seq| row(*seq)).collect();
         state.deliver(0, &mut rows, replay, &mut noter(findings))
     }
 
-    fn noter(findings: &mut Findings) -> Noter<'_> {
+    fn noter(found: &mut Found) -> Noter<'_> {
         Noter {
             client: ClientId(1),
             at: Mono(9),
-            findings,
+            place: Some(0),
+            findings: &mut found.findings,
+            ring: &mut found.ring,
         }
     }
 
-    fn kinds(findings: &Findings) -> Vec<(Anomaly, u64)> {
-        findings
+    fn kinds(found: &Found) -> Vec<(Anomaly, u64)> {
+        found
+            .findings
             .iter()
             .map(|(kind, tally)| (kind, tally.count))
             .collect()
@@ -336,7 +357,7 @@ mod tests {
             swaps in prop::collection::vec((0_usize..8, 0_usize..8), 0..40),
         ) {
             let mut state = stream();
-            let mut findings = Findings::default();
+            let mut findings = Found::default();
             let mut repeated = 0;
             let mut next = 1;
             for (batch, size) in cuts.iter().cycle().enumerate() {
@@ -365,7 +386,7 @@ mod tests {
         #[test]
         fn a_hole_is_never_applied_across_while_a_resume_may_fill_it(hole in 1_u64..20, beyond in 1_u64..10) {
             let mut state = stream();
-            let mut findings = Findings::default();
+            let mut findings = Found::default();
             for seq in 1..hole {
                 deliver(&mut state, &[seq], false, &mut findings);
             }
@@ -385,7 +406,7 @@ mod tests {
     #[test]
     fn both_framings_deliver_each_row_once() {
         let mut state = stream();
-        let mut findings = Findings::default();
+        let mut findings = Found::default();
         for framing in [0, 1] {
             state.deliver(
                 framing,
@@ -402,7 +423,7 @@ mod tests {
     #[test]
     fn a_complete_replay_that_lacks_a_seq_is_a_gap() {
         let mut state = stream();
-        let mut findings = Findings::default();
+        let mut findings = Found::default();
         deliver(&mut state, &[1, 2, 4], true, &mut findings);
         assert_eq!((state.cursor(), kinds(&findings)), (2, vec![]));
         let outcome = state.replay_complete(&mut noter(&mut findings));
@@ -413,7 +434,7 @@ mod tests {
     #[test]
     fn the_planted_livelock_applies_across_the_hole_and_is_seen_by_the_set() {
         let mut state = StreamApply::new(STREAM.to_owned(), 0, true, true);
-        let mut findings = Findings::default();
+        let mut findings = Found::default();
         deliver(&mut state, &[1, 3], false, &mut findings);
         assert_eq!(state.cursor(), 3);
         assert_eq!(kinds(&findings), [(Anomaly::Gap, 1)]);
@@ -423,20 +444,20 @@ mod tests {
     #[test]
     fn a_reorder_an_over_replay_and_a_second_apply_are_named() {
         let mut state = stream();
-        let mut findings = Findings::default();
+        let mut findings = Found::default();
         deliver(&mut state, &[1, 2, 5], true, &mut findings);
         deliver(&mut state, &[3], true, &mut findings);
         assert_eq!(kinds(&findings), [(Anomaly::Reorder, 1)]);
 
         deliver(&mut state, &[4], true, &mut findings);
         state.subscribe();
-        let mut fresh = Findings::default();
+        let mut fresh = Found::default();
         deliver(&mut state, &[5, 6], true, &mut fresh);
         assert_eq!(
             kinds(&fresh),
             [(Anomaly::DuplicateDelivery, 1), (Anomaly::OverReplay, 1)]
         );
-        let mut fresh = Findings::default();
+        let mut fresh = Found::default();
         state.apply_last_again(&mut noter(&mut fresh));
         assert_eq!(kinds(&fresh), [(Anomaly::DuplicateApply, 1)]);
     }
@@ -444,7 +465,7 @@ mod tests {
     #[test]
     fn a_start_from_nothing_takes_the_oldest_row_as_its_floor() {
         let mut state = StreamApply::new(STREAM.to_owned(), 0, false, false);
-        let mut findings = Findings::default();
+        let mut findings = Found::default();
         deliver(&mut state, &[12, 11], true, &mut findings);
         assert_eq!((state.cursor(), kinds(&findings)), (12, vec![]));
         deliver(&mut state, &[14], false, &mut findings);
@@ -454,7 +475,7 @@ mod tests {
     #[test]
     fn a_reset_starts_anew_without_duplicates() {
         let mut state = stream();
-        let mut findings = Findings::default();
+        let mut findings = Found::default();
         deliver(&mut state, &[1, 2, 3], false, &mut findings);
         state.reset(true);
         deliver(&mut state, &[1, 2], true, &mut findings);

@@ -248,6 +248,18 @@ impl Machine {
         }
     }
 
+    /// Whether that common expiry has passed under an open connection.
+    #[must_use]
+    pub const fn expired_live(&self) -> bool {
+        self.expired_live
+    }
+
+    /// When a client in [`State::Backoff`] tries again.
+    #[must_use]
+    pub const fn next_attempt(&self) -> Mono {
+        self.wake
+    }
+
     /// When the next [`Event::Tick`] is due.
     #[must_use]
     pub fn deadline(&self) -> Mono {

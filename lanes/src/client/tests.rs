@@ -490,3 +490,102 @@ fn a_lane_that_says_nothing_of_a_stale_cursor_is_found_out() {
     rig.subscribed("2", 1);
     assert_eq!(rig.found(), [(Anomaly::StaleCursor, 1)]);
 }
+
+#[test]
+fn a_record_tells_an_outage_in_order_and_never_holds_the_token() {
+    let mut rig = Rig::new(Lane::Spacetime, None);
+    rig.connect();
+    rig.applied(&[1, 2], 2);
+    for seq in 3..=9 {
+        let row = rig.event(seq);
+        rig.live(&row);
+    }
+    let beyond = rig.event(11);
+    rig.live(&beyond);
+    rig.now += 2_000_000;
+    rig.tell(Event::Tick);
+    rig.tell(Event::Refused(machine::Refusal {
+        status: Some(503),
+        reason: "busy".to_owned(),
+        retry_after: None,
+    }));
+    let record = rig.client.record(Some("Backoff".to_owned()));
+    let whats: Vec<_> = record.moments.iter().map(|moment| &moment.what).collect();
+    let run = |replay: bool, first: Seq, count: u32, lasted_us: u32| What::Rows {
+        stream: 0,
+        framing: 0,
+        replay,
+        first,
+        count,
+        lasted_us,
+    };
+    let at = |place: usize| record.moments[place].at;
+    let expected = [
+        What::TokenAsked { ttl_s: 120 },
+        What::TokenFetched { exp: EXP },
+        What::Dialled { connection: 1 },
+        What::Upgraded,
+        What::Joined,
+        What::Subscribed { after: [0].into() },
+        run(true, 1, 2, 0),
+        What::Live,
+        run(false, 3, 7, 6),
+        run(false, 11, 1, 0),
+        What::Gap {
+            stream: 0,
+            awaited: 10,
+            beyond: 1,
+        },
+        What::Lost {
+            reason: "a gap in what came live".into(),
+        },
+        What::Waits {
+            until: at(11) + Profile::embedded().backoff_base,
+        },
+        What::Dialled { connection: 2 },
+        What::Refused {
+            status: Some(503),
+            reason: "busy".into(),
+        },
+        What::Waits {
+            until: at(14) + Profile::embedded().backoff_base.scale(2.0),
+        },
+    ];
+    assert_eq!(whats, expected.iter().collect::<Vec<_>>());
+    assert_eq!(record.streams, [STREAM]);
+    assert_eq!(record.forgotten, 0);
+    let text = serde_json::to_string(&record).unwrap();
+    assert!(!text.contains("a.b.c"), "{text}");
+}
+
+#[test]
+fn a_record_shows_findings_and_stale_cursors_where_they_were_met() {
+    let mut rig = Rig::new(Lane::Spacetime, None);
+    rig.connect();
+    rig.applied(&[1, 2, 3], 3);
+    let again = rig.event(3);
+    rig.live(&again);
+    rig.reconnect();
+    rig.applied(&[], 2);
+    let moments = rig.client.record(None).moments;
+    let found = What::Found {
+        anomaly: Anomaly::DuplicateDelivery,
+        stream: Some(0),
+        seq: 3,
+        times: 1,
+        lasted_us: 0,
+    };
+    let stale = What::Stale {
+        stream: 0,
+        reason: "cursor_ahead_of_head".into(),
+    };
+    let place = |what: &What| moments.iter().position(|moment| moment.what == *what);
+    let (found, stale) = (place(&found), place(&stale));
+    assert!(found.is_some() && found < stale, "{moments:?}");
+    assert_eq!(
+        moments[stale.unwrap() + 1].what,
+        What::Reset { stream: 0, to: 0 }
+    );
+    let resubscribed = What::Subscribed { after: [0].into() };
+    assert_eq!(moments.last().unwrap().what, resubscribed);
+}

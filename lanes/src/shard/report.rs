@@ -13,6 +13,7 @@ use model::shard::{
 };
 
 use super::fleet::{Fleet, lock, way};
+use super::kept::Kept;
 use crate::client::journey::Way;
 use crate::client::{Client, Sample};
 use crate::marks::Marks;
@@ -36,6 +37,7 @@ impl Fleet {
             episode,
             slots: BTreeMap::new(),
             applied: HashMap::new(),
+            kept: Kept::default(),
         };
         for phase in Phase::ALL {
             writer.report.phases.insert(phase, PhaseReport::default());
@@ -64,6 +66,7 @@ struct Writer {
     episode: Option<Episode>,
     slots: BTreeMap<u64, u32>,
     applied: HashMap<Content, Vec<ClientId>>,
+    kept: Kept,
 }
 
 impl Writer {
@@ -84,6 +87,7 @@ impl Writer {
         }
         self.storm(client, way.as_ref());
         self.samples(client, way.as_ref());
+        self.keep(client, way.as_ref(), finish);
         let report = &mut self.report;
         report.planned_reconnects += client.machine.journey.planned();
         report.rebootstraps += client.rebootstraps;
@@ -101,6 +105,19 @@ impl Writer {
                 indexes.clone(),
             );
             self.applied.entry(content).or_default().push(client.id);
+        }
+    }
+
+    /// A client that lacks something in the end is kept even where the episode did not affect it: what it lacks may
+    /// turn out to be lost.
+    fn keep(&mut self, client: &Client, way: Option<&Way>, finish: &Finish) {
+        let target = |stream: &str| finish.marks.get(stream).copied().unwrap_or(0);
+        let censored = way.is_some_and(|way| way.whole.is_none());
+        let unfinished = !finish.aborted && (censored || !client.has_reached(target));
+        let found = client.findings.iter().next().is_some();
+        if unfinished || found {
+            let lacked = unfinished.then(|| client.describe(target));
+            self.kept.take(client.record(lacked));
         }
     }
 
@@ -206,6 +223,7 @@ impl Writer {
             .collect();
         applied.sort_by(|a, b| (&a.stream, &a.clients).cmp(&(&b.stream, &b.clients)));
         self.report.applied = applied;
+        self.report.kept = self.kept.done();
         self.report
     }
 }

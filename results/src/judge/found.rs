@@ -58,6 +58,7 @@ pub(super) fn all(row: &mut Row, trial: &Trial, promised: Durability) {
                 ratio: None,
                 limit: 0.0,
                 within: None,
+                waiver: None,
                 examples: tally
                     .map(|(_, tally)| tally.examples.clone())
                     .unwrap_or_default(),

@@ -248,10 +248,11 @@ fn anomalies(out: &mut String, rows: &[&Row]) {
                             Some(_) => format!("{} %", tally.limit * 100.0),
                             None => tally.limit.to_string(),
                         },
-                        match tally.within {
-                            Some(true) => "yes".to_owned(),
-                            Some(false) => "NO".to_owned(),
-                            None => text::dash(),
+                        match (tally.waived(), tally.within) {
+                            (Some(waiver), _) => waiver.to_string(),
+                            (None, Some(true)) => "yes".to_owned(),
+                            (None, Some(false)) => "NO".to_owned(),
+                            (None, None) => text::dash(),
                         },
                         examples.join("; "),
                     ],

@@ -315,6 +315,7 @@ pub(crate) fn record(trials: u32) -> RunRecord {
         version: "0.1.0".to_owned(),
         seed: 7,
         settings: serde_json::json!({"clients": CLIENTS, "session_secret": "hush"}),
+        waivers: None,
         rows: (1..=trials)
             .map(|trial| PlannedRow {
                 scenario: "partition".to_owned(),

@@ -7,3 +7,5 @@ mod merging;
 mod promises;
 mod summaries;
 mod verdicts;
+mod waivers;
+mod whys;

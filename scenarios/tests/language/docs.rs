@@ -8,7 +8,7 @@ use scenarios::schema;
 
 use crate::support::{parse, plan, settings};
 
-fn docs(file: &str) -> String {
+pub(crate) fn docs(file: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("../docs")
         .join(file);
@@ -16,7 +16,7 @@ fn docs(file: &str) -> String {
 }
 
 /// The first block of YAML in a page.
-fn example(page: &str) -> &str {
+pub(crate) fn example(page: &str) -> &str {
     let (_, rest) = page.split_once("```yaml\n").expect("an example");
     rest.split_once("```").expect("its end").0
 }

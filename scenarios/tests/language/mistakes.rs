@@ -2,20 +2,13 @@
 
 use scenarios::{Place, ReadError, Severity, Source};
 
-use crate::support::{GOOD, changed, parse};
+use crate::support::{GOOD, changed, parse, points_at};
 
 /// Asserts that a text is refused at a line and column, with all the given words.
 #[track_caller]
 fn refused(text: &str, line: usize, column: usize, words: &[&str]) {
     let shown = parse(text).expect_err("it is wrong").to_string();
-    assert!(
-        shown.contains(&format!("test.yaml:{line}:{column}\n")),
-        "{line}:{column} in\n{shown}"
-    );
-    for word in words {
-        assert!(shown.contains(word), "`{word}` in\n{shown}");
-    }
-    assert!(shown.contains("hint: "), "{shown}");
+    points_at(&shown, line, column, words);
     let source_line = text.lines().nth(line - 1).expect("the line").trim_end();
     assert!(shown.contains(source_line), "the line itself in\n{shown}");
 }

@@ -66,3 +66,16 @@ pub(crate) fn library() -> impl Iterator<Item = (&'static str, &'static str)> {
         .iter()
         .map(|name| (*name, library::source(name).expect("it is in the library")))
 }
+
+/// Asserts that diagnostics name a line and column, all the given words, and a remedy.
+#[track_caller]
+pub(crate) fn points_at(shown: &str, line: usize, column: usize, words: &[&str]) {
+    assert!(
+        shown.contains(&format!("test.yaml:{line}:{column}\n")),
+        "{line}:{column} in\n{shown}"
+    );
+    for word in words {
+        assert!(shown.contains(word), "`{word}` in\n{shown}");
+    }
+    assert!(shown.contains("hint: "), "{shown}");
+}
