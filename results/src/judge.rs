@@ -17,8 +17,8 @@ use scenarios::plan::Plan;
 use crate::checker;
 use crate::figures::{Figures, Quantile};
 use crate::record::{
-    AnomalyCount, Clients, FaultEvidence, Fidelity, HarnessFigures, Interval, Row, SCHEMA_VERSION,
-    Status, Verdict, round6,
+    AnomalyCount, Census, Clients, FaultEvidence, Fidelity, HarnessFigures, Interval, Row,
+    SCHEMA_VERSION, Status, Verdict, round6,
 };
 use crate::storm::Storm;
 use crate::{redact, verdict};
@@ -175,6 +175,7 @@ fn bare(plan: &Plan, trial: &Trial, number: u32, log_file: &str, repeated: Optio
         delivery: BTreeMap::new(),
         expected_deliveries: None,
         delivered: None,
+        census: Census::default(),
         rows_received: BTreeMap::new(),
         anomalies: BTreeMap::new(),
         storm: Storm::default(),

@@ -133,6 +133,9 @@ pub struct Row {
     pub expected_deliveries: Option<u64>,
     /// How many of them were.
     pub delivered: Option<u64>,
+    /// The run's events, counted by whom there is to count them.
+    #[serde(default)]
+    pub census: Census,
     /// Rows received, by framing, repetitions included.
     pub rows_received: BTreeMap<String, u64>,
     /// Every kind of anomaly, found or not.
@@ -296,6 +299,17 @@ pub struct Clients {
     pub unknown: u64,
     /// Affected, of those intended.
     pub share: Share,
+}
+
+/// The run's events at the end, as different witnesses count them: what is lost shows as a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Census {
+    /// Acknowledged, by the publisher's ledger.
+    pub acknowledged: u64,
+    /// Of those, found by the final read.
+    pub read: u64,
+    /// Held in the streams published to, by the lane's own count; `None` where it does not count.
+    pub counted: Option<u64>,
 }
 
 /// Delivery latency of one part of a trial.

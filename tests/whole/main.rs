@@ -16,6 +16,7 @@ mod command_line;
 mod crashes;
 mod drills;
 mod processes;
+mod real_server;
 mod support;
 mod verdicts;
 mod waivers;

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 use model::anomaly::{Anomaly, Example, Findings};
 use model::instant::Mono;
 use model::quantity::Span;
-use model::shard::ShardReport;
+use model::shard::{Ledger, ShardReport};
 use model::target::Durability;
 use model::trial::Trial;
 
 use crate::checker::{self, Evidence, Unfinished};
-use crate::record::{AnomalyCount, Row};
+use crate::record::{AnomalyCount, Census, Row};
+use crate::runs;
 
 pub(super) fn all(row: &mut Row, trial: &Trial, promised: Durability) {
     let (mut findings, mut unpromised) = (Findings::default(), Findings::default());
@@ -27,6 +28,7 @@ pub(super) fn all(row: &mut Row, trial: &Trial, promised: Durability) {
             unfinished(trial, censored),
             &ended_nodes(trial, promised.after()),
         );
+        row.census = census(trial, ledger);
         let (found, broken) = checker::run(&checker::CHECKS, &evidence);
         findings.merge(&found.broken);
         unpromised = found.unpromised;
@@ -96,6 +98,27 @@ fn not_recovered(findings: &mut Findings, row: &Row, shards: &[ShardReport]) -> 
         examples,
     );
     censored
+}
+
+fn census(trial: &Trial, ledger: &Ledger) -> Census {
+    let mut census = Census::default();
+    let held = trial.lane.as_ref().map(|lane| &lane.held);
+    for (name, stream) in &ledger.streams {
+        let acknowledged = runs::indexes(&stream.acknowledged);
+        census.acknowledged += acknowledged.len();
+        if let Some(read) = trial
+            .final_read
+            .as_ref()
+            .and_then(|read| read.streams.get(name))
+        {
+            let absent = acknowledged.difference(&runs::indexes(&read.events));
+            census.read += acknowledged.len() - absent.len();
+        }
+        if let Some(count) = held.and_then(|held| held.get(name)) {
+            *census.counted.get_or_insert(0) += count;
+        }
+    }
+    census
 }
 
 /// When nodes were ended, and from when on what they acknowledged may be gone with them. None for a target that

@@ -1,5 +1,6 @@
 //! Evidence that a trial should have left and did not.
 
+use model::shard::FinalRead;
 use model::trial::{Abort, Trial};
 use scenarios::plan::Plan;
 
@@ -53,7 +54,21 @@ fn missing_of_streams(trial: &Trial) -> Vec<String> {
             !read.streams.contains_key(*stream) && !read.failed.contains_key(*stream)
         });
     missing.extend(unread.map(|(stream, _)| format!("the final read of {stream}")));
+    missing.extend(miscounted(trial, read));
     missing
+}
+
+/// A final read that is not what the lane itself counts has missed something.
+fn miscounted<'a>(trial: &'a Trial, read: &'a FinalRead) -> impl Iterator<Item = String> + 'a {
+    let counted = trial.lane.iter().flat_map(|lane| &lane.held);
+    counted.filter_map(|(stream, counted)| {
+        let found = read.streams.get(stream)?;
+        let rows: u64 = found.events.iter().map(|(_, _, length)| length).sum();
+        let rows = rows + found.foreign;
+        (rows != *counted).then(|| {
+            format!("a whole final read of {stream}: it found {rows} rows, the lane itself counts {counted}")
+        })
+    })
 }
 
 /// What a trial that went to its end must have, or its checks could not have found anything.

@@ -126,6 +126,22 @@ fn a_seq_that_is_used_again_diverges_only_where_its_first_event_had_to_be_kept()
 }
 
 #[test]
+fn a_final_read_that_the_lane_s_own_count_contradicts_proves_nothing() {
+    for (count, status) in [(EVENTS, Status::Passed), (EVENTS + 1, Status::Inconclusive)] {
+        let row = row(|_, trial| {
+            let lane = trial.lane.as_mut().unwrap();
+            lane.held.insert(STREAM.to_owned(), count);
+        });
+        assert_eq!(row.status, status, "{:?}", row.verdict);
+        assert_eq!(row.census.counted, Some(count));
+        assert_eq!(
+            (row.census.acknowledged, row.census.read),
+            (2 * EVENTS, 2 * EVENTS)
+        );
+    }
+}
+
+#[test]
 fn a_fault_that_ends_no_node_excuses_nothing() {
     let row = row(|plan, trial| {
         plan.target.promise.acknowledged = Durability::Within(WINDOW);
