@@ -11,6 +11,7 @@
 //!
 //! NAME is `scenario-lane-trial`.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -19,11 +20,13 @@ use host::jsonl::Appender;
 use model::ids::Lane;
 use scenarios::plan::Plan;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::decision::Decision;
 use crate::gate::{self, GateError};
 use crate::record::{Row, trial_name};
+use crate::seal::{self, Seal};
 use crate::{hlog, redact, summary};
 
 /// The file of planned rows.
@@ -98,6 +101,10 @@ pub struct RunFolder {
     run: String,
     rows: Vec<Row>,
     appender: Appender,
+    /// The digest that the next row continues: `run.json`'s, then the last row's.
+    last: String,
+    /// The digests of the plans that were kept, by the names of their trials.
+    plans: BTreeMap<String, String>,
 }
 
 impl RunFolder {
@@ -128,8 +135,7 @@ impl RunFolder {
             }
             made => drop(made.map_err(|source| at(&rows_file, source))?),
         }
-        let mut record = record.clone();
-        record.settings = redact::mask_json(record.settings);
+        let (run, record) = (record.run.clone(), masked(record));
         if let Err(error) = write_whole(&run_file, &pretty(&record)) {
             // There is no run: the folder may be tried again.
             let _ = fs::remove_file(&rows_file);
@@ -143,9 +149,11 @@ impl RunFolder {
         }
         Ok(Self {
             path: path.to_owned(),
-            run: record.run,
+            run,
             rows: Vec::new(),
             appender,
+            last: seal::digest(&record),
+            plans: BTreeMap::new(),
         })
     }
 
@@ -165,9 +173,13 @@ impl RunFolder {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn keep_plan(&self, plan: &Plan, trial: u32) -> Result<(), FolderError> {
+    pub fn keep_plan(&mut self, plan: &Plan, trial: u32) -> Result<(), FolderError> {
         let path = plan_file(&self.path, &plan.scenario, plan.lane, trial);
-        write_whole(&path, &pretty(plan))
+        let name = trial_name(&plan.scenario, plan.lane, trial);
+        let plan = masked(plan);
+        write_whole(&path, &pretty(&plan))?;
+        self.plans.insert(name, seal::digest(&plan));
+        Ok(())
     }
 
     /// Makes and names the folder for a trial's logs.
@@ -198,9 +210,16 @@ impl RunFolder {
         let rows_file = self.path.join(ROWS_FILE);
         let mut row = redact::clean(row).map_err(|error| at(&rows_file, error.into()))?;
         row.run.clone_from(&self.run);
+        row.seal = None;
+        let bare = serde_json::to_value(&row).map_err(|error| at(&rows_file, error.into()))?;
+        let plan = self.plans.get(&row.name()).map(String::as_str);
+        let seal = Seal::of(bare, &self.last, plan);
+        let digest = seal.digest.clone();
+        row.seal = Some(seal);
         self.appender
             .append(&row)
             .map_err(|source| at(&rows_file, source))?;
+        self.last = digest;
         let sidecar = self.path.join(format!("histograms/{}.hlog", row.name()));
         write_whole(&sidecar, hlog::render(&row).as_bytes())?;
         self.rows.push(row.clone());
@@ -230,11 +249,14 @@ fn is_file_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(plain) && !name.starts_with('.')
 }
 
-fn pretty(value: &impl Serialize) -> Vec<u8> {
-    let value = serde_json::to_value(value).map(redact::mask_json);
-    let mut text = value
-        .and_then(|value| serde_json::to_vec_pretty(&value))
-        .expect("records and plans have string keys, so they are JSON");
+fn masked(value: &impl Serialize) -> Value {
+    serde_json::to_value(value)
+        .map(redact::mask_json)
+        .expect("records and plans have string keys, so they are JSON")
+}
+
+fn pretty(value: &Value) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(value).expect("JSON can be written");
     text.push(b'\n');
     text
 }

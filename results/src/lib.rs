@@ -9,6 +9,7 @@
 //! verdict     the verdict, a pure function of a row
 //! folder      run.json, results.jsonl, sidecars, SUMMARY.md      hlog    interval logs
 //! gate        the decision, recomputed from a folder             decision, statistics
+//! seal        digests that show what was changed afterwards
 //! summary     SUMMARY.md                                         terminal  table and explanation
 //! ```
 
@@ -22,6 +23,7 @@ mod judge;
 mod record;
 pub mod redact;
 mod runs;
+mod seal;
 pub mod statistics;
 mod storm;
 mod summary;
@@ -38,6 +40,7 @@ pub use record::{
     AnomalyCount, Clients, DeliveryFigures, FaultEvidence, Fidelity, HarnessFigures, Interval, Row,
     SCHEMA_VERSION, Status, Verdict,
 };
+pub use seal::Seal;
 pub use storm::Storm;
 pub use terminal::{explain, table};
 pub use verdict::{BUSIEST_LIMIT, lag_limit, verdict};

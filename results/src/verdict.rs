@@ -8,6 +8,8 @@
 //! 4. abort because the target breached a declared limit → `failed`
 //! 5. bounds and limits → `failed` or `passed`
 
+mod absence;
+
 use model::anomaly::Anomaly;
 use model::criteria::{Criteria, Phase};
 use model::quantity::Span;
@@ -132,13 +134,10 @@ fn invalid(row: &Row) -> Vec<String> {
             .iter()
             .map(|broken| format!("a check panicked: {broken}")),
     );
-    invalid.extend(row.missing.iter().map(|what| format!("missing: {what}")));
-    // A trial that was stopped half-way says nothing about what follows.
-    let cut_short = matches!(
-        row.abort,
-        Some(Abort::NotSteady(_) | Abort::Operator(_) | Abort::Harness(_))
-    );
-    if !cut_short {
+    let absent = absence::all(row);
+    let missing = row.missing.iter().chain(&absent);
+    invalid.extend(missing.map(|what| format!("missing: {what}")));
+    if !cut_short(row) {
         invalid.extend(lag(row));
         invalid.extend(toothless(row));
         invalid.extend(too_few(row));
@@ -147,6 +146,14 @@ fn invalid(row: &Row) -> Vec<String> {
         }
     }
     invalid
+}
+
+/// A trial that was stopped half-way says nothing about what follows.
+fn cut_short(row: &Row) -> bool {
+    matches!(
+        row.abort,
+        Some(Abort::NotSteady(_) | Abort::Operator(_) | Abort::Harness(_))
+    )
 }
 
 fn lag(row: &Row) -> Vec<String> {

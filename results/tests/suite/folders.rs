@@ -15,13 +15,13 @@ use serde_json::Value;
 
 use crate::builder::{plan, record, trial};
 
-fn rows(trials: u32) -> Vec<Row> {
+pub(crate) fn rows(trials: u32) -> Vec<Row> {
     (1..=trials)
         .map(|number| judge(&plan(), &trial(), number, "logs/x/conductor.log", None))
         .collect()
 }
 
-fn written(path: &Path, planned: u32, rows: &[Row]) -> Decision {
+pub(crate) fn written(path: &Path, planned: u32, rows: &[Row]) -> Decision {
     let mut folder = RunFolder::create(path, &record(planned)).unwrap();
     for row in rows {
         folder.keep_plan(&plan(), row.trial).unwrap();
@@ -30,7 +30,7 @@ fn written(path: &Path, planned: u32, rows: &[Row]) -> Decision {
     folder.finish().unwrap()
 }
 
-fn lines(path: &Path) -> Vec<Value> {
+pub(crate) fn lines(path: &Path) -> Vec<Value> {
     fs::read_to_string(path.join("results.jsonl"))
         .unwrap()
         .lines()
@@ -38,7 +38,7 @@ fn lines(path: &Path) -> Vec<Value> {
         .collect()
 }
 
-fn rewrite(path: &Path, lines: &[Value]) {
+pub(crate) fn rewrite(path: &Path, lines: &[Value]) {
     let text: Vec<String> = lines.iter().map(Value::to_string).collect();
     fs::write(path.join("results.jsonl"), text.join("\n") + "\n").unwrap();
 }
@@ -319,13 +319,6 @@ fn lines_that_are_no_rows_prevent_a_go() {
         gate(&path),
         Err(GateError::Version { found: 99, .. })
     ));
-    fs::write(path.join("results.jsonl"), "nonsense\n").unwrap();
-    assert!(
-        gate(&path)
-            .unwrap_err()
-            .to_string()
-            .contains("results.jsonl:1")
-    );
 }
 
 #[test]

@@ -5,4 +5,5 @@ mod builder;
 mod folders;
 mod merging;
 mod summaries;
+mod tampering;
 mod verdicts;
