@@ -1,7 +1,7 @@
 //! The verdict of a trial: a pure function of its row. In this order:
 //!
 //! 1. a safety anomaly → `failed`, even in an otherwise invalid trial
-//! 2. residue that this tool owns → `failed`
+//! 2. residue that this tool owns, a part of the target that ended by itself → `failed`
 //! 3. a fault that could not be applied or undone, a harness that lost a part of itself → `error`; steady state never
 //!    reached, the operator's abort, missing evidence, a check that panicked, harness lag, a fault that was not seen to
 //!    bite or whose lease lapsed, too few affected → `inconclusive`
@@ -9,6 +9,8 @@
 //! 5. bounds and limits → `failed` or `passed`
 
 mod absence;
+
+use std::collections::BTreeSet;
 
 use model::anomaly::Anomaly;
 use model::criteria::{Criteria, Phase};
@@ -49,6 +51,7 @@ pub fn verdict(row: &Row) -> Verdict {
     let valid = errors.is_empty() && invalid.is_empty();
     add(Status::Failed, safety(row));
     add(Status::Failed, residue(row));
+    add(Status::Failed, crashed(row));
     add(Status::Error, errors);
     add(Status::Inconclusive, invalid);
     add(Status::Failed, breached(row));
@@ -98,6 +101,20 @@ fn residue(row: &Row) -> Vec<String> {
         .collect()
 }
 
+/// Parts of the target that no fault had ended. Whether they crashed or a stranger ended them: what follows says nothing
+/// about the faults, and the run is no go.
+fn crashed(row: &Row) -> Vec<String> {
+    let noticed = match &row.abort {
+        Some(Abort::Target(why)) => Some(why),
+        _ => None,
+    };
+    let found = row.residue.iter().flat_map(|residue| &residue.crashed);
+    let all: BTreeSet<_> = noticed.into_iter().chain(found).collect();
+    all.into_iter()
+        .map(|why| format!("the target's {why}"))
+        .collect()
+}
+
 fn errors(row: &Row) -> Vec<String> {
     let mut errors = Vec::new();
     if let Some(Abort::Harness(why)) = &row.abort {
@@ -127,7 +144,7 @@ fn invalid(row: &Row) -> Vec<String> {
         }
         Some(Abort::Operator(why)) => invalid.push(format!("stopped by the operator: {why}")),
         None if row.steady.is_none() => invalid.push("steady state was not reached".to_owned()),
-        Some(Abort::Limit(_) | Abort::Harness(_)) | None => {}
+        Some(Abort::Limit(_) | Abort::Harness(_) | Abort::Target(_)) | None => {}
     }
     invalid.extend(
         row.broken_checks
@@ -152,7 +169,7 @@ fn invalid(row: &Row) -> Vec<String> {
 fn cut_short(row: &Row) -> bool {
     matches!(
         row.abort,
-        Some(Abort::NotSteady(_) | Abort::Operator(_) | Abort::Harness(_))
+        Some(Abort::NotSteady(_) | Abort::Operator(_) | Abort::Harness(_) | Abort::Target(_))
     )
 }
 

@@ -24,8 +24,8 @@ pub(super) fn all(plan: &Plan, trial: &Trial) -> Vec<String> {
     if trial.ledger.is_none() {
         missing.push("the publisher's ledger".to_owned());
     }
-    // A target that breached a limit may be too far gone to be read; that is its failure, not the evidence's.
-    if !matches!(trial.abort, Some(Abort::Limit(_))) {
+    // A target that ended, or breached a limit, may be too far gone to be read; that is its failure, not the evidence's.
+    if !matches!(trial.abort, Some(Abort::Limit(_) | Abort::Target(_))) {
         missing.extend(missing_of_streams(trial));
     }
     if trial.abort.is_none() {
