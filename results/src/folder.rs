@@ -34,6 +34,7 @@ pub(crate) const RUN_FILE: &str = "run.json";
 /// The file of rows.
 pub(crate) const ROWS_FILE: &str = "results.jsonl";
 const SUMMARY_FILE: &str = "SUMMARY.md";
+const SUBFOLDERS: [&str; 3] = ["logs", "plans", "histograms"];
 
 /// What a run set out to do: `run.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,6 +77,17 @@ pub enum FolderError {
         .0.display()
     )]
     Taken(PathBuf),
+    /// It holds something else.
+    #[error(
+        "{} is not empty (it holds {what}), and the evidence of a run has a folder to itself: name one that is not there yet",
+        .path.display()
+    )]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+        /// The first few names in it.
+        what: String,
+    },
     /// A scenario's name would leave the folder.
     #[error(
         "`{0}` cannot name a file; a scenario's name has only letters, digits, `-`, `_` and `.`"
@@ -105,6 +117,8 @@ pub struct RunFolder {
     last: String,
     /// The digests of the plans that were kept, by the names of their trials.
     plans: BTreeMap<String, String>,
+    /// The first sidecar that could not be written.
+    unwritten: Option<FolderError>,
 }
 
 impl RunFolder {
@@ -112,7 +126,7 @@ impl RunFolder {
     /// settings are masked.
     ///
     /// # Errors
-    /// The folder already holds a run, or cannot be written to.
+    /// The folder already holds a run or anything else, or cannot be written to.
     pub fn create(path: &Path, record: &RunRecord) -> Result<Self, FolderError> {
         let run_file = path.join(RUN_FILE);
         if run_file.exists() {
@@ -123,7 +137,8 @@ impl RunFolder {
                 return Err(FolderError::Name(row.scenario.clone()));
             }
         }
-        for folder in ["logs", "plans", "histograms"] {
+        refuse_foreign(path)?;
+        for folder in SUBFOLDERS {
             let folder = path.join(folder);
             fs::create_dir_all(&folder).map_err(|source| at(&folder, source))?;
         }
@@ -154,6 +169,7 @@ impl RunFolder {
             appender,
             last: seal::digest(&record),
             plans: BTreeMap::new(),
+            unwritten: None,
         })
     }
 
@@ -202,10 +218,11 @@ impl RunFolder {
     }
 
     /// Appends a row, under the run's id and with secrets masked, and its histograms; the row as it was written. When
-    /// this returns it is on disk.
+    /// this returns it is on disk. Histograms that cannot be written do not take the row with them: [`Self::finish`]
+    /// says so.
     ///
     /// # Errors
-    /// The row or its histograms cannot be written.
+    /// The row cannot be written.
     pub fn append(&mut self, row: &Row) -> Result<Row, FolderError> {
         let rows_file = self.path.join(ROWS_FILE);
         let mut row = redact::clean(row).map_err(|error| at(&rows_file, error.into()))?;
@@ -221,7 +238,9 @@ impl RunFolder {
             .map_err(|source| at(&rows_file, source))?;
         self.last = digest;
         let sidecar = self.path.join(format!("histograms/{}.hlog", row.name()));
-        write_whole(&sidecar, hlog::render(&row).as_bytes())?;
+        if let Err(error) = write_whole(&sidecar, hlog::render(&row).as_bytes()) {
+            self.unwritten.get_or_insert(error);
+        }
         self.rows.push(row.clone());
         Ok(row)
     }
@@ -229,12 +248,13 @@ impl RunFolder {
     /// Judges the folder as `gate` would, writes `SUMMARY.md`, and says what was decided.
     ///
     /// # Errors
-    /// The evidence cannot be read back, or the summary cannot be written.
+    /// The evidence cannot be read back, or the summary or an earlier sidecar could not be written.
     pub fn finish(self) -> Result<Decision, FolderError> {
         let evidence = gate::read(&self.path)?;
         let decision = gate::decide(&evidence);
         let text = summary::render(&evidence, &decision);
-        write_whole(&self.path.join(SUMMARY_FILE), text.as_bytes())?;
+        let written = write_whole(&self.path.join(SUMMARY_FILE), text.as_bytes());
+        self.unwritten.map_or(written, Err)?;
         Ok(decision)
     }
 }
@@ -261,6 +281,39 @@ fn pretty(value: &Value) -> Vec<u8> {
     text
 }
 
+/// What is there of somebody else's would be taken for evidence, or overwritten by it. Empty folders of our own names are
+/// what an attempt that failed has left.
+fn refuse_foreign(path: &Path) -> Result<(), FolderError> {
+    const NAMED: usize = 3;
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|source| at(path, source))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|source| at(path, source))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let empty = || fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_none());
+        if !(SUBFOLDERS.contains(&name.as_str()) && empty()) {
+            names.push(format!("`{name}`"));
+        }
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    names.sort();
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    let mut what = names.join(", ");
+    if more > 0 {
+        what = format!("{what} and {more} more");
+    }
+    Err(FolderError::NotEmpty {
+        path: path.to_owned(),
+        what,
+    })
+}
+
 /// Writes a file so that it is there whole or not at all, and is on disk.
 fn write_whole(path: &Path, content: &[u8]) -> Result<(), FolderError> {
     let partial = path.with_extension("partial");
@@ -270,7 +323,10 @@ fn write_whole(path: &Path, content: &[u8]) -> Result<(), FolderError> {
         file.sync_all()?;
         fs::rename(&partial, path)
     };
-    write().map_err(|source| at(path, source))?;
+    write().map_err(|source| {
+        let _ = fs::remove_file(&partial);
+        at(path, source)
+    })?;
     path.parent().map_or(Ok(()), sync_folder)
 }
 

@@ -409,3 +409,40 @@ fn the_sidecar_is_an_interval_log_that_a_standard_reader_takes() {
         "{tags:?}"
     );
 }
+
+#[test]
+fn a_folder_with_something_else_in_it_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let foreign = folder.path().join("SUMMARY.md");
+    fs::write(&foreign, "mine").unwrap();
+    let error = RunFolder::create(folder.path(), &record(1)).unwrap_err();
+    assert!(matches!(error, FolderError::NotEmpty { .. }), "{error}");
+    assert!(error.to_string().contains("`SUMMARY.md`"), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_to_string(&foreign).unwrap(), "mine");
+
+    fs::remove_file(&foreign).unwrap();
+    fs::create_dir(folder.path().join("logs")).unwrap();
+    assert!(RunFolder::create(folder.path(), &record(1)).is_ok());
+}
+
+#[test]
+fn a_row_is_there_though_its_histograms_cannot_be_written_and_nothing_half_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = RunFolder::create(folder.path(), &record(1)).unwrap();
+    // Nothing can be renamed to a folder that is not empty.
+    let taken = |name: &str| fs::create_dir_all(folder.path().join(name).join("inside")).unwrap();
+    taken("histograms/partition-khala-1.hlog");
+    taken("SUMMARY.md");
+    run.keep_plan(&plan(), 1).unwrap();
+    run.append(&rows(1)[0]).unwrap();
+    let error = run.finish().unwrap_err().to_string();
+    assert!(
+        error.contains("partition-khala-1.hlog"),
+        "the first: {error}"
+    );
+    assert_eq!(gate(folder.path()).unwrap().decision, Outcome::Go);
+    for half in ["SUMMARY.partial", "histograms/partition-khala-1.partial"] {
+        assert!(!folder.path().join(half).exists(), "{half}");
+    }
+}
