@@ -60,6 +60,8 @@ pub struct ChildView {
     pub alive: bool,
     /// How it ended, such as `signal: 9 (SIGKILL)`.
     pub exit: Option<String>,
+    /// Whether a fault was to end it, so that its end is none of its own.
+    pub end_expected: bool,
     /// How often it was started again.
     pub restarts: u32,
     /// Its control API.

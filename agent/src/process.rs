@@ -142,6 +142,12 @@ impl Process {
         self.end_expected.store(true, Ordering::SeqCst);
     }
 
+    /// Whether a fault, or somebody who may, had said that it would end.
+    #[must_use]
+    pub fn end_expected(&self) -> bool {
+        self.end_expected.load(Ordering::SeqCst)
+    }
+
     /// Sends a signal.
     ///
     /// # Errors

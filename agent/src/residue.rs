@@ -14,8 +14,10 @@ use crate::procfs;
 use crate::supervisor::{Child, Supervisor};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// So begins the state of a child that has ended.
+/// So begins the state of a child that has ended by itself, or was ended by a stranger: nobody can tell which.
 const ENDED: &str = "ended";
+/// So begins that of a child that a fault has ended.
+const TAKEN_DOWN: &str = "taken down";
 
 /// The state of every thing that a fault can touch.
 pub type Fingerprint = BTreeMap<Thing, String>;
@@ -80,7 +82,8 @@ pub async fn take(supervisor: &Supervisor, holder: &AgentHolder) -> Fingerprint 
 }
 
 /// What differs from the mark. A child that was started or ended on demand meanwhile is none. No fault ends a part of
-/// the harness: where one ended, that is a loss for whoever needs it, and nothing that a fault left behind.
+/// the harness: where one ended, that is a loss for whoever needs it, and nothing that a fault left behind. Where a part
+/// of the target ended and no fault had ended it, the target failed.
 #[must_use]
 pub fn compare(mark: &Fingerprint, now: &Fingerprint) -> Residue {
     let mut residue = Residue::default();
@@ -93,6 +96,9 @@ pub fn compare(mark: &Fingerprint, now: &Fingerprint) -> Residue {
             (Thing::Harness(name), Some(_)) if state.starts_with(ENDED) => residue
                 .foreign
                 .push(format!("child `{name}`, a part of the harness, {state}")),
+            (Thing::Child(name), Some(_)) if state.starts_with(ENDED) => residue.crashed.push(
+                format!("`{name}` {}", state.replacen(ENDED, "ended by itself", 1)),
+            ),
             (Thing::Child(name) | Thing::Harness(name), Some(before)) => residue
                 .owned
                 .push(format!("child `{name}`: {state}; before: {before}")),
@@ -113,7 +119,12 @@ pub fn compare(mark: &Fingerprint, now: &Fingerprint) -> Residue {
 
 fn state_of(child: &Child) -> String {
     if let Some(exit) = child.process.exit() {
-        return format!("{ENDED} ({exit})");
+        let how = if child.process.end_expected() {
+            TAKEN_DOWN
+        } else {
+            ENDED
+        };
+        return format!("{how} ({exit})");
     }
     let paused = procfs::is_stopped(child.process.pid()) == Some(true);
     let state = if paused { "paused" } else { "runs" };
@@ -177,11 +188,26 @@ mod tests {
             (Thing::File("core".to_owned()), "there".to_owned()),
         ]);
         let residue = compare(&mark, &now);
-        assert_eq!(residue.owned.len(), 3, "{residue:?}");
-        for (owned, named) in residue.owned.iter().zip(["`lane`", "`f1`", "process 8"]) {
+        assert_eq!(residue.owned.len(), 2, "{residue:?}");
+        for (owned, named) in residue.owned.iter().zip(["`f1`", "process 8"]) {
             assert!(owned.contains(named), "{owned}");
         }
         assert_eq!(residue.foreign.len(), 1);
+        assert_eq!(
+            residue.crashed,
+            ["`lane` ended by itself (signal: 9 (SIGKILL))"]
+        );
+    }
+
+    #[test]
+    fn a_node_that_a_fault_took_down_and_nobody_brought_back_is_left_behind() {
+        let down = format!("{TAKEN_DOWN} (signal: 9 (SIGKILL))");
+        let residue = compare(
+            &Fingerprint::from([child("runs")]),
+            &Fingerprint::from([child(&down)]),
+        );
+        assert_eq!(residue.crashed, [""; 0]);
+        assert!(residue.owned[0].contains("`lane`"), "{residue:?}");
     }
 
     #[test]

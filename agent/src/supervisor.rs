@@ -209,6 +209,7 @@ impl Supervisor {
                     pid: child.process.pid(),
                     alive: exit.is_none(),
                     exit: exit.map(|exit| exit.to_string()),
+                    end_expected: child.process.end_expected(),
                     restarts: child.restarts,
                     control: ready.control,
                     listen: ready.listen.clone(),

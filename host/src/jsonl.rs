@@ -98,19 +98,31 @@ pub struct Lines<T> {
 /// The file cannot be read, or a line other than a torn last one is not what is expected; the error names the file
 /// and the line.
 pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Lines<T>> {
-    let text = std::fs::read(path).map_err(|error| named(path, &error))?;
-    let mut lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
-    let torn = lines.pop().is_some_and(|last| !last.is_empty());
-    let values = lines
+    let Lines { values, torn } = read_each(path)?;
+    let values = values
         .into_iter()
         .enumerate()
         .map(|(at, line)| {
-            serde_json::from_slice(line).map_err(|error| {
+            line.map_err(|error| {
                 let place = format!("{}:{}: {error}", path.display(), at + 1);
                 io::Error::new(io::ErrorKind::InvalidData, place)
             })
         })
         .collect::<io::Result<_>>()?;
+    Ok(Lines { values, torn })
+}
+
+/// Reads a file of JSON lines that may be damaged: what is wrong with one line does not keep the others away.
+///
+/// # Errors
+/// The file cannot be read; the error names it.
+pub fn read_each<T: DeserializeOwned>(
+    path: &Path,
+) -> io::Result<Lines<Result<T, serde_json::Error>>> {
+    let text = std::fs::read(path).map_err(|error| named(path, &error))?;
+    let mut lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+    let torn = lines.pop().is_some_and(|last| !last.is_empty());
+    let values = lines.into_iter().map(serde_json::from_slice).collect();
     Ok(Lines { values, torn })
 }
 

@@ -32,6 +32,9 @@ pub struct Residue {
     pub owned: Vec<String>,
     /// Changed by somebody else meanwhile: reported.
     pub foreign: Vec<String>,
+    /// Parts of the target that ended and that no fault had ended: nothing was left behind, but the target failed.
+    #[serde(default)]
+    pub crashed: Vec<String>,
 }
 
 /// Why a trial ended before its plan did.
@@ -42,6 +45,8 @@ pub enum Abort {
     Operator(String),
     /// The target breached a limit that the scenario declares.
     Limit(String),
+    /// A part of the target ended by itself: no fault of the plan had ended it.
+    Target(String),
     /// Steady state was not reached, so nothing was injected.
     NotSteady(String),
     /// The harness lost a part of itself: an agent, a shard, a proxy.

@@ -13,6 +13,7 @@
 //!
 //! NAME is `scenario-lane-trial`.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -23,11 +24,13 @@ use model::moment::ClientRecord;
 use scenarios::plan::Plan;
 use scenarios::waivers::Waivers;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::decision::Decision;
 use crate::gate::{self, GateError};
 use crate::record::{Row, trial_name};
+use crate::seal::{self, Seal};
 use crate::waive::InForce;
 use crate::{hlog, judge, redact, summary};
 
@@ -38,6 +41,7 @@ pub(crate) const WAIVERS_FILE: &str = "waivers.json";
 /// The file of rows.
 pub(crate) const ROWS_FILE: &str = "results.jsonl";
 const SUMMARY_FILE: &str = "SUMMARY.md";
+const SUBFOLDERS: [&str; 4] = ["logs", "plans", "histograms", "clients"];
 
 /// What a run set out to do: `run.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,6 +87,17 @@ pub enum FolderError {
         .0.display()
     )]
     Taken(PathBuf),
+    /// It holds something else.
+    #[error(
+        "{} is not empty (it holds {what}), and the evidence of a run has a folder to itself: name one that is not there yet",
+        .path.display()
+    )]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+        /// The first few names in it.
+        what: String,
+    },
     /// A scenario's name would leave the folder.
     #[error(
         "`{0}` cannot name a file; a scenario's name has only letters, digits, `-`, `_` and `.`"
@@ -109,6 +124,12 @@ pub struct RunFolder {
     in_force: InForce,
     rows: Vec<Row>,
     appender: Appender,
+    /// The digest that the next row continues: `run.json`'s, then the last row's.
+    last: String,
+    /// The digests of the plans that were kept, by the names of their trials.
+    plans: BTreeMap<String, String>,
+    /// The first sidecar that could not be written.
+    unwritten: Option<FolderError>,
 }
 
 impl RunFolder {
@@ -116,7 +137,7 @@ impl RunFolder {
     /// settings are masked.
     ///
     /// # Errors
-    /// The folder already holds a run, or cannot be written to.
+    /// The folder already holds a run or anything else, or cannot be written to.
     pub fn create(path: &Path, record: &RunRecord) -> Result<Self, FolderError> {
         Self::create_with(path, record, None)
     }
@@ -139,7 +160,8 @@ impl RunFolder {
                 return Err(FolderError::Name(row.scenario.clone()));
             }
         }
-        for folder in ["logs", "plans", "histograms", "clients"] {
+        refuse_foreign(path)?;
+        for folder in SUBFOLDERS {
             let folder = path.join(folder);
             fs::create_dir_all(&folder).map_err(|source| at(&folder, source))?;
         }
@@ -151,15 +173,16 @@ impl RunFolder {
             }
             made => drop(made.map_err(|source| at(&rows_file, source))?),
         }
+        let (run, started) = (record.run.clone(), record.started.clone());
         let mut record = record.clone();
-        record.settings = redact::mask_json(record.settings);
-        let mut written = || -> Result<Waivers, FolderError> {
+        let mut written = || -> Result<(Waivers, Value), FolderError> {
             let kept = keep_waivers(path, waivers)?;
             record.waivers = waivers.map(|_| kept.digest());
+            let record = masked(&record);
             write_whole(&run_file, &pretty(&record))?;
-            Ok(kept)
+            Ok((kept, record))
         };
-        let kept = written().inspect_err(|_| {
+        let (kept, record) = written().inspect_err(|_| {
             // There is no run: the folder may be tried again.
             let _ = fs::remove_file(&rows_file);
         })?;
@@ -171,10 +194,13 @@ impl RunFolder {
         }
         Ok(Self {
             path: path.to_owned(),
-            in_force: InForce::new(kept, &record.started),
-            run: record.run,
+            in_force: InForce::new(kept, &started),
+            run,
             rows: Vec::new(),
             appender,
+            last: seal::digest(&record),
+            plans: BTreeMap::new(),
+            unwritten: None,
         })
     }
 
@@ -194,9 +220,13 @@ impl RunFolder {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn keep_plan(&self, plan: &Plan, trial: u32) -> Result<(), FolderError> {
+    pub fn keep_plan(&mut self, plan: &Plan, trial: u32) -> Result<(), FolderError> {
         let path = plan_file(&self.path, &plan.scenario, plan.lane, trial);
-        write_whole(&path, &pretty(plan))
+        let name = trial_name(&plan.scenario, plan.lane, trial);
+        let plan = masked(plan);
+        write_whole(&path, &pretty(&plan))?;
+        self.plans.insert(name, seal::digest(&plan));
+        Ok(())
     }
 
     /// Keeps the clients of a trial that are to be explained, with secrets masked. When this returns they are on disk.
@@ -255,19 +285,29 @@ impl RunFolder {
     }
 
     /// Appends a row, as [`RunFolder::judged`] and with secrets masked, and its histograms; the row as it was written. When
-    /// this returns it is on disk.
+    /// this returns it is on disk. Histograms that cannot be written do not take the row with them: [`Self::finish`]
+    /// says so.
     ///
     /// # Errors
-    /// The row or its histograms cannot be written.
+    /// The row cannot be written.
     pub fn append(&mut self, row: &Row) -> Result<Row, FolderError> {
         let rows_file = self.path.join(ROWS_FILE);
         let row = redact::clean(row).map_err(|error| at(&rows_file, error.into()))?;
-        let row = self.judged(row);
+        let mut row = self.judged(row);
+        row.seal = None;
+        let bare = serde_json::to_value(&row).map_err(|error| at(&rows_file, error.into()))?;
+        let plan = self.plans.get(&row.name()).map(String::as_str);
+        let seal = Seal::of(bare, &self.last, plan);
+        let digest = seal.digest.clone();
+        row.seal = Some(seal);
         self.appender
             .append(&row)
             .map_err(|source| at(&rows_file, source))?;
+        self.last = digest;
         let sidecar = self.path.join(format!("histograms/{}.hlog", row.name()));
-        write_whole(&sidecar, hlog::render(&row).as_bytes())?;
+        if let Err(error) = write_whole(&sidecar, hlog::render(&row).as_bytes()) {
+            self.unwritten.get_or_insert(error);
+        }
         self.rows.push(row.clone());
         Ok(row)
     }
@@ -275,12 +315,13 @@ impl RunFolder {
     /// Judges the folder as `gate` would, writes `SUMMARY.md`, and says what was decided.
     ///
     /// # Errors
-    /// The evidence cannot be read back, or the summary cannot be written.
+    /// The evidence cannot be read back, or the summary or an earlier sidecar could not be written.
     pub fn finish(self) -> Result<Decision, FolderError> {
         let evidence = gate::read(&self.path)?;
         let decision = gate::decide(&evidence);
         let text = summary::render(&evidence, &decision);
-        write_whole(&self.path.join(SUMMARY_FILE), text.as_bytes())?;
+        let written = write_whole(&self.path.join(SUMMARY_FILE), text.as_bytes());
+        self.unwritten.map_or(written, Err)?;
         Ok(decision)
     }
 }
@@ -292,7 +333,7 @@ fn keep_waivers(folder: &Path, waivers: Option<&Waivers>) -> Result<Waivers, Fol
     };
     let path = folder.join(WAIVERS_FILE);
     let kept = redact::clean(waivers).map_err(|error| at(&path, error.into()))?;
-    write_whole(&path, &pretty(&kept))?;
+    write_whole(&path, &pretty(&masked(&kept)))?;
     Ok(kept)
 }
 
@@ -314,13 +355,49 @@ pub(crate) fn is_file_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(plain) && !name.starts_with('.')
 }
 
-fn pretty(value: &impl Serialize) -> Vec<u8> {
-    let value = serde_json::to_value(value).map(redact::mask_json);
-    let mut text = value
-        .and_then(|value| serde_json::to_vec_pretty(&value))
-        .expect("records and plans have string keys, so they are JSON");
+fn masked(value: &impl Serialize) -> Value {
+    serde_json::to_value(value)
+        .map(redact::mask_json)
+        .expect("records and plans have string keys, so they are JSON")
+}
+
+fn pretty(value: &Value) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(value).expect("JSON can be written");
     text.push(b'\n');
     text
+}
+
+/// What is there of somebody else's would be taken for evidence, or overwritten by it. Empty folders of our own names are
+/// what an attempt that failed has left.
+fn refuse_foreign(path: &Path) -> Result<(), FolderError> {
+    const NAMED: usize = 3;
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|source| at(path, source))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|source| at(path, source))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let empty = || fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_none());
+        if !(SUBFOLDERS.contains(&name.as_str()) && empty()) {
+            names.push(format!("`{name}`"));
+        }
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    names.sort();
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    let mut what = names.join(", ");
+    if more > 0 {
+        what = format!("{what} and {more} more");
+    }
+    Err(FolderError::NotEmpty {
+        path: path.to_owned(),
+        what,
+    })
 }
 
 /// Writes a file so that it is there whole or not at all, and is on disk.
@@ -332,7 +409,10 @@ fn write_whole(path: &Path, content: &[u8]) -> Result<(), FolderError> {
         file.sync_all()?;
         fs::rename(&partial, path)
     };
-    write().map_err(|source| at(path, source))?;
+    write().map_err(|source| {
+        let _ = fs::remove_file(&partial);
+        at(path, source)
+    })?;
     path.parent().map_or(Ok(()), sync_folder)
 }
 

@@ -1,7 +1,8 @@
 //! The decision, recomputed from a run folder alone.
 //!
 //! Every row is derived anew from its own evidence: histograms are decoded, quantiles and limits recomputed, the
-//! verdict drawn again. A row that says something else than its evidence fails the run.
+//! verdict drawn again. A row that says something else than its evidence fails the run, and so does one that was changed
+//! after it was written, or whose plan was.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use host::jsonl;
+use model::defect::Defect;
 use model::ids::Lane;
 use scenarios::plan::Plan;
 use scenarios::waivers::Waivers;
@@ -21,6 +23,7 @@ use crate::folder::{PlannedRow, ROWS_FILE, RUN_FILE, RunRecord, WAIVERS_FILE, pl
 use crate::judge::settle;
 use crate::record::{Row, SCHEMA_VERSION, Status};
 use crate::redact::MASK;
+use crate::seal;
 use crate::waive::{InForce, WaiverState};
 
 /// The folder cannot be judged.
@@ -75,9 +78,9 @@ pub fn gate(folder: &Path) -> Result<Decision, GateError> {
 }
 
 pub(crate) fn read(folder: &Path) -> Result<Evidence, GateError> {
-    let record = read_record(folder)?;
+    let (record, record_digest) = read_record(folder)?;
     let rows_file = folder.join(ROWS_FILE);
-    let lines = match jsonl::read::<Value>(&rows_file) {
+    let lines = match jsonl::read_each::<Value>(&rows_file) {
         Ok(lines) => lines,
         Err(error) if error.kind() == io::ErrorKind::NotFound => jsonl::Lines {
             values: Vec::new(),
@@ -108,7 +111,18 @@ pub(crate) fn read(folder: &Path) -> Result<Evidence, GateError> {
         ));
     }
     let (mut rows, mut tampered) = (Vec::new(), BTreeMap::new());
-    for (at, line) in lines.values.into_iter().enumerate() {
+    let no_row = |number: u32, error| format!("{ROWS_FILE}:{number} is not a row: {error}");
+    // What the next row has to follow; not known after a line that is no row.
+    let mut last = Some(record_digest);
+    for (number, line) in (1..).zip(lines.values) {
+        let line = match line {
+            Ok(line) => line,
+            Err(error) => {
+                doubts.push(no_row(number, error));
+                last = None;
+                continue;
+            }
+        };
         let version = line["schema_version"].as_u64().unwrap_or(0);
         if version > u64::from(SCHEMA_VERSION) {
             return Err(GateError::Version {
@@ -118,13 +132,16 @@ pub(crate) fn read(folder: &Path) -> Result<Evidence, GateError> {
         }
         match serde_json::from_value::<Row>(line.clone()) {
             Ok(row) => {
+                let unlinked = unlinked(last.as_deref(), &row);
+                doubts.extend(unlinked.map(|what| format!("{ROWS_FILE}:{number} {what}")));
+                last = row.seal.as_ref().map(|seal| seal.digest.clone());
                 let waived = in_force
                     .as_ref()
                     .filter(|waivers| !waivers.agree_with(&row));
                 let waived =
                     waived.map(|_| "it is waived other than the run's waivers say".to_owned());
-                let what = altered(&record, &line, &row).or(waived).or_else(|| {
-                    against_plan(folder, &row).unwrap_or_else(|doubt| {
+                let what = waived.or(altered(&record, &line, &row)).or_else(|| {
+                    against_plan(folder, &record, &row).unwrap_or_else(|doubt| {
                         doubts.push(doubt);
                         None
                     })
@@ -134,7 +151,10 @@ pub(crate) fn read(folder: &Path) -> Result<Evidence, GateError> {
                 }
                 rows.push(row);
             }
-            Err(error) => doubts.push(format!("{ROWS_FILE}:{} is not a row: {error}", at + 1)),
+            Err(error) => {
+                doubts.push(no_row(number, error));
+                last = None;
+            }
         }
     }
     Ok(Evidence {
@@ -177,7 +197,8 @@ fn read_waivers(folder: &Path, record: &RunRecord) -> Result<InForce, Distrust> 
     Ok(InForce::new(waivers, &record.started))
 }
 
-fn read_record(folder: &Path) -> Result<RunRecord, GateError> {
+/// The record and its digest.
+fn read_record(folder: &Path) -> Result<(RunRecord, String), GateError> {
     let path = folder.join(RUN_FILE);
     let unreadable = |source| GateError::Unreadable {
         path: path.clone(),
@@ -189,15 +210,27 @@ fn read_record(folder: &Path) -> Result<RunRecord, GateError> {
         }
         read => read.map_err(unreadable)?,
     };
+    let value: Value = serde_json::from_slice(&text).map_err(|error| unreadable(error.into()))?;
+    let digest = seal::digest(&value);
     let record: RunRecord =
-        serde_json::from_slice(&text).map_err(|error| unreadable(error.into()))?;
+        serde_json::from_value(value).map_err(|error| unreadable(error.into()))?;
     if record.schema_version > SCHEMA_VERSION {
         return Err(GateError::Version {
             path,
             found: record.schema_version,
         });
     }
-    Ok(record)
+    Ok((record, digest))
+}
+
+/// Why a row does not continue what is before it. A row without a seal may have been anything.
+fn unlinked(last: Option<&str>, row: &Row) -> Option<&'static str> {
+    let Some(seal) = &row.seal else {
+        return Some("has no seal: nothing shows that it is as it was written");
+    };
+    last.is_some_and(|last| last != seal.previous).then_some(
+        "does not follow what is before it: a row was taken out, put in or moved, or run.json was changed",
+    )
 }
 
 /// How a row differs from what its evidence says.
@@ -214,29 +247,79 @@ fn altered(record: &RunRecord, line: &Value, row: &Row) -> Option<String> {
         Ok(value) => value,
         Err(error) => return Some(format!("it cannot be derived anew: {error}")),
     };
-    difference(line, &recomputed, "")
+    difference(line, &recomputed, "").or_else(|| {
+        let seal = row.seal.as_ref()?;
+        (!seal.fits(line)).then(|| {
+            "it was changed after it was written: its seal's digest is of another".to_owned()
+        })
+    })
 }
 
-/// How a row differs from its plan.
+/// How a row differs from its plan, and from what the run set out to do.
 ///
 /// # Errors
-/// There is no plan to compare it with: then its criteria may be anything.
-fn against_plan(folder: &Path, row: &Row) -> Result<Option<String>, String> {
+/// There is no plan to compare it with, or no record of one of its faults: then the row proves nothing.
+fn against_plan(folder: &Path, record: &RunRecord, row: &Row) -> Result<Option<String>, String> {
     let path = plan_file(folder, &row.scenario, row.lane, row.trial);
     let doubt = |error: &dyn std::fmt::Display| {
         let path = path.strip_prefix(folder).unwrap_or(&path).display();
         format!("{path} cannot be read, so that the criteria of its row prove nothing: {error}")
     };
     let text = fs::read_to_string(&path).map_err(|error| doubt(&error))?;
-    let plan: Plan = serde_json::from_str(&text).map_err(|error| doubt(&error))?;
-    // Where something was masked the digest is of what stood there before.
+    let value: Value = serde_json::from_str(&text).map_err(|error| doubt(&error))?;
+    let Some(sealed) = row.seal.as_ref().and_then(|seal| seal.plan.as_deref()) else {
+        return Err(format!("the seal of {} names no plan", row.name()));
+    };
+    if sealed != seal::digest(&value) {
+        return Ok(Some(
+            "its plan was changed after it was written: the digest in its seal is of another"
+                .to_owned(),
+        ));
+    }
+    let plan: Plan = serde_json::from_value(value).map_err(|error| doubt(&error))?;
+    // Where something was masked the plan's own digest is of what stood there before.
     if !text.contains(MASK) && plan.computed_digest() != plan.digest {
         return Ok(Some("its plan is not the one of that digest".to_owned()));
     }
     let same = plan.digest == row.plan_digest
         && plan.criteria == row.criteria
         && u64::from(plan.workload.clients) == row.clients.intended;
-    Ok((!same).then(|| "its criteria, digest or clients are not those of its plan".to_owned()))
+    if !same {
+        let what = "its criteria, digest or clients are not those of its plan";
+        return Ok(Some(what.to_owned()));
+    }
+    let planted = row.defect.map(Defect::name);
+    if row.seed != plan.seed
+        || row.defect != plan.defect
+        || planted != record.settings["defect"].as_str()
+    {
+        let what = "its seed or planted defect is not that of its plan and run";
+        return Ok(Some(what.to_owned()));
+    }
+    faults_of(&plan, row)
+}
+
+/// How the row's faults differ from its plan's.
+///
+/// # Errors
+/// There is no record of one of them.
+fn faults_of(plan: &Plan, row: &Row) -> Result<Option<String>, String> {
+    for step in &plan.steps {
+        let id = &step.id;
+        let records: Vec<_> = row.faults.iter().filter(|fault| fault.id == *id).collect();
+        match records.as_slice() {
+            [] => {
+                return Err(format!(
+                    "{} has no record of fault {id} of its plan",
+                    row.name()
+                ));
+            }
+            [one] if one.fault == step.fault && one.share == step.share => {}
+            _ => return Ok(Some(format!("its fault {id} is not that of its plan"))),
+        }
+    }
+    let more = row.faults.len() > plan.steps.len();
+    Ok(more.then(|| "it has faults that its plan has not".to_owned()))
 }
 
 /// The first place where a written row differs from the recomputed one.

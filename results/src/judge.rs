@@ -198,6 +198,7 @@ fn bare(plan: &Plan, trial: &Trial, number: u32, log_file: &str, repeated: Optio
         abort: trial.abort.clone(),
         missing: Vec::new(),
         broken_checks: Vec::new(),
+        seal: None,
     }
 }
 

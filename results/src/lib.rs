@@ -9,6 +9,7 @@
 //! verdict     the verdict, a pure function of a row
 //! folder      run.json, results.jsonl, sidecars, SUMMARY.md      hlog    interval logs
 //! gate        the decision, recomputed from a folder             decision, statistics
+//! seal        digests that show what was changed afterwards
 //! summary     SUMMARY.md                                         terminal  table and explanation
 //! why         one client's story, out of a folder                waive    waivers, laid over rows
 //! ```
@@ -23,6 +24,7 @@ mod judge;
 mod record;
 pub mod redact;
 mod runs;
+mod seal;
 pub mod statistics;
 mod storm;
 mod summary;
@@ -41,6 +43,7 @@ pub use record::{
     AnomalyCount, Clients, DeliveryFigures, FaultEvidence, Fidelity, HarnessFigures, Interval, Row,
     RowWaiver, SCHEMA_VERSION, Status, Verdict,
 };
+pub use seal::Seal;
 pub use storm::Storm;
 pub use terminal::{explain, table};
 pub use verdict::{BUSIEST_LIMIT, lag_limit, verdict};

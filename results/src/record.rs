@@ -22,6 +22,7 @@ use scenarios::waivers::Date;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::Figures;
+use crate::seal::Seal;
 use crate::storm::Storm;
 
 /// The version of the row format. Readers refuse a larger one.
@@ -162,6 +163,9 @@ pub struct Row {
     pub missing: Vec<String>,
     /// Checks that panicked, with what they said.
     pub broken_checks: Vec<String>,
+    /// What shows that the row is as it was written. Filled in by [`crate::RunFolder::append`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<Seal>,
 }
 
 impl Row {

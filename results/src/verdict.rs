@@ -1,7 +1,7 @@
 //! The verdict of a trial: a pure function of its row. In this order:
 //!
 //! 1. a safety anomaly that is not waived → `failed`, even in an otherwise invalid trial
-//! 2. residue that this tool owns → `failed`
+//! 2. residue that this tool owns, a part of the target that ended by itself → `failed`
 //! 3. a fault that could not be applied or undone, a harness that lost a part of itself → `error`; steady state never
 //!    reached, the operator's abort, missing evidence, a check that panicked, harness lag, a fault that was not seen to
 //!    bite or whose lease lapsed, too few affected → `inconclusive`
@@ -9,6 +9,10 @@
 //! 5. bounds and limits → `failed` or `passed`
 //!
 //! What is waived is not judged: not as a safety anomaly, and not against its limit. What it brought about is.
+
+mod absence;
+
+use std::collections::BTreeSet;
 
 use model::anomaly::Anomaly;
 use model::criteria::{Criteria, Phase};
@@ -49,6 +53,7 @@ pub fn verdict(row: &Row) -> Verdict {
     let valid = errors.is_empty() && invalid.is_empty();
     add(Status::Failed, safety(row));
     add(Status::Failed, residue(row));
+    add(Status::Failed, crashed(row));
     add(Status::Error, errors);
     add(Status::Inconclusive, invalid);
     add(Status::Failed, breached(row));
@@ -115,6 +120,20 @@ fn residue(row: &Row) -> Vec<String> {
         .collect()
 }
 
+/// Parts of the target that no fault had ended. Whether they crashed or a stranger ended them: what follows says nothing
+/// about the faults, and the run is no go.
+fn crashed(row: &Row) -> Vec<String> {
+    let noticed = match &row.abort {
+        Some(Abort::Target(why)) => Some(why),
+        _ => None,
+    };
+    let found = row.residue.iter().flat_map(|residue| &residue.crashed);
+    let all: BTreeSet<_> = noticed.into_iter().chain(found).collect();
+    all.into_iter()
+        .map(|why| format!("the target's {why}"))
+        .collect()
+}
+
 fn errors(row: &Row) -> Vec<String> {
     let mut errors = Vec::new();
     if let Some(Abort::Harness(why)) = &row.abort {
@@ -144,20 +163,17 @@ fn invalid(row: &Row) -> Vec<String> {
         }
         Some(Abort::Operator(why)) => invalid.push(format!("stopped by the operator: {why}")),
         None if row.steady.is_none() => invalid.push("steady state was not reached".to_owned()),
-        Some(Abort::Limit(_) | Abort::Harness(_)) | None => {}
+        Some(Abort::Limit(_) | Abort::Harness(_) | Abort::Target(_)) | None => {}
     }
     invalid.extend(
         row.broken_checks
             .iter()
             .map(|broken| format!("a check panicked: {broken}")),
     );
-    invalid.extend(row.missing.iter().map(|what| format!("missing: {what}")));
-    // A trial that was stopped half-way says nothing about what follows.
-    let cut_short = matches!(
-        row.abort,
-        Some(Abort::NotSteady(_) | Abort::Operator(_) | Abort::Harness(_))
-    );
-    if !cut_short {
+    let absent = absence::all(row);
+    let missing = row.missing.iter().chain(&absent);
+    invalid.extend(missing.map(|what| format!("missing: {what}")));
+    if !cut_short(row) {
         invalid.extend(lag(row));
         invalid.extend(toothless(row));
         invalid.extend(too_few(row));
@@ -166,6 +182,14 @@ fn invalid(row: &Row) -> Vec<String> {
         }
     }
     invalid
+}
+
+/// A trial that was stopped half-way says nothing about what follows.
+fn cut_short(row: &Row) -> bool {
+    matches!(
+        row.abort,
+        Some(Abort::NotSteady(_) | Abort::Operator(_) | Abort::Harness(_) | Abort::Target(_))
+    )
 }
 
 fn lag(row: &Row) -> Vec<String> {

@@ -39,6 +39,12 @@ pub const fn names() -> &'static [&'static str] {
     &NAMES
 }
 
+/// What somebody who wrote another name may have meant: `did you mean …`, or what there is.
+#[must_use]
+pub fn nearest(name: &str) -> String {
+    crate::typed::nearest(name, names())
+}
+
 /// The YAML of one of them.
 #[must_use]
 pub fn source(name: &str) -> Option<&'static str> {

@@ -73,15 +73,26 @@ fn explain(error: &Error) -> (String, &'static str) {
             "there is a second YAML document".to_owned(),
             "one file holds one document: remove the `---`",
         ),
-        Error::Budget { breach, .. } => (
-            format!("the YAML is larger than such a file may be ({breach:?})"),
-            SMALL,
+        // The mistake is where the alias is used; what it stands for was fine where it was written.
+        Error::AliasError { error, .. } => explain(error),
+        Error::UnsupportedTag { tag, .. } => (
+            format!("the tag `{tag}` is not supported"),
+            "leave it out: a value's type is known from the setting",
         ),
-        Error::AliasReplayLimitExceeded { .. }
+        Error::Budget {
+            breach:
+                BudgetBreach::RecordedAnchorEvents { .. } | BudgetBreach::RecordedAnchorBytes { .. },
+            ..
+        }
+        | Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. }
         | Error::AliasReplayCounterOverflow { .. } => (
             "the aliases expand to more than such a file may be".to_owned(),
+            SMALL,
+        ),
+        Error::Budget { .. } => (
+            "the YAML is larger than such a file may be".to_owned(),
             SMALL,
         ),
         Error::DuplicateMappingKey { key, .. } => {
@@ -95,11 +106,20 @@ fn explain(error: &Error) -> (String, &'static str) {
             "merge keys (`<<`) are not supported".to_owned(),
             "write the settings out",
         ),
+        // The parser's own limit is reached before the budget's, and has no kind of its own.
+        other if message(other).contains("recursion limit") => (
+            "the YAML is nested deeper than a scenario may be".to_owned(),
+            SMALL,
+        ),
         other => (
-            UserMessageFormatter.format_message(other).into_owned(),
+            message(other),
             "check the indentation (spaces, no tabs), the quotes and the brackets here and just before",
         ),
     }
+}
+
+fn message(error: &Error) -> String {
+    UserMessageFormatter.format_message(error).into_owned()
 }
 
 /// Far above what any scenario needs, far below what could hurt. Merge keys are refused because what they bring in has
@@ -124,6 +144,7 @@ fn options() -> Options {
         },
         duplicate_keys: DuplicateKeyPolicy::Error,
         merge_keys: MergeKeyPolicy::Error,
+        reject_unsupported_tags: true,
         with_snippet: false,
     }
 }

@@ -41,11 +41,13 @@ impl Source {
     /// Reads a file.
     ///
     /// # Errors
-    /// It cannot be read, is larger than 256 KiB, or is not text.
+    /// It cannot be read, is no regular file, is larger than 256 KiB, or is not text.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         let name = path.display().to_string();
         let mut bytes = Vec::new();
-        fs::File::open(path)
+        // To open a pipe would wait for its writer, and a device may never end.
+        regular(path)
+            .and_then(|()| fs::File::open(path))
             // One byte more than allowed tells a file that is too large, however large.
             .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
             .map_err(|source| ReadError::Io {
@@ -124,6 +126,14 @@ impl Source {
             mark,
             text,
         }
+    }
+}
+
+fn regular(path: &Path) -> io::Result<()> {
+    if fs::metadata(path)?.is_file() {
+        Ok(())
+    } else {
+        Err(io::Error::other("it is not a regular file"))
     }
 }
 

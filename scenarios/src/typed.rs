@@ -300,6 +300,11 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             Value::Map(entries) => entries,
             // `hold:` with nothing after it reads as `hold: {}`.
             Value::Null => &[],
+            // Serde would take the items for the fields in their order.
+            Value::List(_) => {
+                let wrong: Wrong = de::Error::invalid_type(Unexpected::Seq, &"a map");
+                return Err(wrong.at(self.at));
+            }
             _ => return self.any(visitor),
         };
         visitor

@@ -1,13 +1,17 @@
 //! `faultlane drill` and `faultlane run`.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use agent::conductor::{Drill, PlannedTrial};
 use chrono::{SecondsFormat, Utc};
 use model::defect::Defect;
 use model::target::Kind;
-use results::{Decision, PlannedRow, Row, RunFolder, RunRecord, SCHEMA_VERSION, Status};
+use results::{
+    Decision, FolderError, PlannedRow, Row, RunFolder, RunRecord, SCHEMA_VERSION, Status,
+};
+use scenarios::waivers::Waivers;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -44,10 +48,6 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
     let now = Utc::now();
     let waivers = source::waivers(args.waivers.as_deref(), &now.to_rfc3339())?;
     let stamp = now.format("%Y%m%dT%H%M%SZ").to_string();
-    let dir = args
-        .output_dir
-        .clone()
-        .unwrap_or_else(|| PathBuf::from("output/chaos/spacetime").join(&stamp));
     let run = format!("{stamp}-{}", std::process::id());
     let record = RunRecord {
         schema_version: SCHEMA_VERSION,
@@ -59,8 +59,8 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
         waivers: None,
         rows: trials.iter().map(planned_row).collect(),
     };
-    let folder =
-        RunFolder::create_with(&dir, &record, waivers.as_ref()).map_err(Error::could_not_run)?;
+    let folder = create(args, &stamp, &record, waivers.as_ref())?;
+    let dir = folder.path().to_owned();
     let folder = Arc::new(Mutex::new(folder));
     let program = std::env::current_exe().map_err(Error::could_not_run)?;
 
@@ -109,6 +109,42 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
         print(&format!("Evidence: {}\n", dir.display()));
     }
     Ok(gate::exit(&decision))
+}
+
+/// Makes the folder that was asked for, or one named by the time. Of runs that begin in one second in one place the later
+/// ones get a number.
+fn create(
+    args: &DrillArgs,
+    stamp: &str,
+    record: &RunRecord,
+    waivers: Option<&Waivers>,
+) -> Result<RunFolder, Error> {
+    let make = |dir: &Path| RunFolder::create_with(dir, record, waivers);
+    match &args.output_dir {
+        Some(dir) => make(dir),
+        None => free(Path::new("output/chaos/spacetime"), stamp, make),
+    }
+    .map_err(Error::could_not_run)
+}
+
+fn free(
+    parent: &Path,
+    stamp: &str,
+    at: impl Fn(&Path) -> Result<RunFolder, FolderError>,
+) -> Result<RunFolder, FolderError> {
+    const MOST_AT_ONCE: u32 = 99;
+    let mut made = at(&parent.join(stamp));
+    for number in 2..=MOST_AT_ONCE {
+        let taken = matches!(
+            made,
+            Err(FolderError::Taken(_) | FolderError::NotEmpty { .. })
+        );
+        if !taken {
+            break;
+        }
+        made = at(&parent.join(format!("{stamp}-{number}")));
+    }
+    made
 }
 
 fn show(rows: &[Row], decision: Option<&Decision>, json: bool) -> Result<(), Error> {
@@ -181,7 +217,23 @@ fn plan_all(
             }
         }
     }
+    each_once(&trials)?;
     Ok(trials)
+}
+
+/// A row, its plan and its logs are found by scenario, lane and trial: no two of a run may have the same.
+fn each_once(trials: &[PlannedTrial]) -> Result<(), Error> {
+    let mut known = BTreeSet::new();
+    for PlannedTrial { plan, number } in trials {
+        if !known.insert((plan.scenario.as_str(), plan.lane, *number)) {
+            return Err(Error::usage(format!(
+                "two trials of this run would be `{}` on {}, trial {number}: give each scenario a name of its own \
+                 (--set name=NAME renames all of them)",
+                plan.scenario, plan.lane
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The server that a drill may start, found before anything is begun.
@@ -271,5 +323,36 @@ async fn until_interrupted(cancel: CancellationToken, progress: Arc<Progress>) {
         }
         progress.say("stopping: undoing every fault and closing the fleet (again to end at once)");
         cancel.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_begin_in_one_second_get_folders_of_their_own() {
+        let parent = tempfile::tempdir().expect("a temporary folder");
+        let record = RunRecord {
+            schema_version: SCHEMA_VERSION,
+            run: "r".to_owned(),
+            started: String::new(),
+            version: String::new(),
+            seed: 1,
+            settings: json!({}),
+            waivers: None,
+            rows: Vec::new(),
+        };
+        for name in [
+            "20260101T000000Z",
+            "20260101T000000Z-2",
+            "20260101T000000Z-3",
+        ] {
+            let folder = free(parent.path(), "20260101T000000Z", |dir| {
+                RunFolder::create(dir, &record)
+            })
+            .expect("it is free");
+            assert_eq!(folder.path(), parent.path().join(name));
+        }
     }
 }

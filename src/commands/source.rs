@@ -42,8 +42,8 @@ fn find(name: &str) -> Result<Source, Error> {
     let looks_like_a_file = path.extension().is_some() || name.contains('/') || path.exists();
     if !looks_like_a_file {
         return Err(Error::usage(format!(
-            "there is no scenario `{name}`: the library has {}; for a file, name its path",
-            library::names().join(", ")
+            "there is no scenario `{name}`: {}; for a file, name its path",
+            library::nearest(name)
         )));
     }
     Source::read(path).map_err(Error::usage)

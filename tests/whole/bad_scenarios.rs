@@ -40,6 +40,17 @@ fn line_of(text: &str) -> usize {
 }
 
 #[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let pipe = root.path().join("pipe.yaml");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    output(&["check", pipe.to_str().expect("UTF-8")])
+        .expect_code(2)
+        .says("not a regular file");
+}
+
+#[test]
 fn the_good_scenario_is_good() {
     check(GOOD).expect_code(0);
 }

@@ -60,7 +60,13 @@ fn wrong_usage_exits_2_and_says_what_would_be_right() {
     output(&["run", "no-such-scenario"])
         .expect_code(2)
         .says("restart, partition");
+    output(&["run", "restat"])
+        .expect_code(2)
+        .says("did you mean `restart`?");
     output(&["run"]).expect_code(2).says("which scenario");
+    output(&["drill", "--set", "name=foo"])
+        .expect_code(2)
+        .says("`foo` on spacetime, trial 1");
     output(&["run", "restart", "--defect", "typo"])
         .expect_code(2)
         .says("--defect list");
@@ -88,9 +94,10 @@ fn an_output_folder_that_holds_a_run_is_not_written_to() {
     let root = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(root.path().join("run.json"), "{}").expect("a file");
     let dir = root.path().to_str().expect("UTF-8");
-    output(&["run", "restart", "--output-dir", dir])
-        .expect_code(4)
-        .says("run.json");
+    let run = || output(&["run", "restart", "--output-dir", dir]).expect_code(4);
+    run().says("run.json");
+    std::fs::rename(root.path().join("run.json"), root.path().join("SUMMARY.md")).expect("renamed");
+    run().says("not empty (it holds `SUMMARY.md`)");
     assert_eq!(
         std::fs::read_dir(root.path()).expect("the folder").count(),
         1,

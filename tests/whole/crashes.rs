@@ -100,3 +100,21 @@ fn ctrl_c_undoes_every_fault_and_writes_what_there_is() {
     );
     assert!(evidence.file("SUMMARY.md").contains("INCONCLUSIVE"));
 }
+
+#[test]
+fn a_lane_that_a_stranger_kills_is_the_target_s_failure_and_no_residue() {
+    let _machine = machine();
+    let evidence = Evidence::new();
+    let (mut running, below) = partition(&evidence);
+    let lane = below.into_iter().find(|pid| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.split(|byte| *byte == 0).nth(1) == Some(b"lane")
+    });
+    signal(lane.expect("the lane is below"), Signal::SIGKILL);
+    running.0.wait().expect("it ends");
+    let gate = output(&["gate", evidence.arg()]).expect_code(1);
+    gate.says("the target's `lane` ended by itself (signal: 9 (SIGKILL))");
+    let row = &evidence.rows()[0];
+    assert!(row["abort"]["target"].is_string(), "seen at once: {row}");
+    assert_eq!(row["residue"]["owned"], serde_json::json!([]));
+}

@@ -114,7 +114,7 @@ async fn one_trial(
 ) -> io::Result<(Row, Vec<ClientRecord>)> {
     let PlannedTrial { plan, number } = planned;
     let logs = {
-        let folder = drill.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folder = drill.folder.lock().unwrap_or_else(PoisonError::into_inner);
         folder.keep_plan(plan, *number).map_err(io::Error::other)?;
         folder
             .log_dir(&plan.scenario, plan.lane, *number)

@@ -375,14 +375,11 @@ impl Conductor<'_> {
         Ok(self.sample)
     }
 
-    /// A shard that ended does not answer its ticks; nobody hears of a proxy. Without this its end would look like the
-    /// target's failure.
+    /// A shard that ended does not answer its ticks; nobody hears of a proxy, whose end would look like the target's
+    /// failure, nor of a part of the target, whose end would look like a fault that is never over.
     async fn roll_call(&self) -> Result<(), Abort> {
         let children = self.agent.children().await.map_err(lost("the agent"))?;
-        match ended(&children) {
-            Some(why) => Err(Abort::Harness(why)),
-            None => Ok(()),
-        }
+        ended(&children).map_or(Ok(()), Err)
     }
 
     fn beat(&self, phase: &'static str) {
@@ -477,18 +474,22 @@ impl Conductor<'_> {
     }
 }
 
-/// Which proxy has ended, and how.
-fn ended(children: &[ChildView]) -> Option<String> {
-    children
+/// Which proxy or part of the target has ended though no fault was to end it, and how.
+fn ended(children: &[ChildView]) -> Option<Abort> {
+    let mut unasked = children
         .iter()
-        .find(|child| child.role == "proxy" && !child.alive)
-        .map(|child| {
-            let exit = child.exit.as_deref().unwrap_or("status unknown");
-            format!(
-                "child `{}` (process {}) ended ({exit})",
-                child.name, child.pid
-            )
-        })
+        .filter(|child| !child.alive && !child.end_expected);
+    unasked.find_map(|child| {
+        let (name, pid) = (&child.name, child.pid);
+        let exit = child.exit.as_deref().unwrap_or("status unknown");
+        match child.role.as_str() {
+            "proxy" => Some(Abort::Harness(format!(
+                "child `{name}` (process {pid}) ended ({exit})"
+            ))),
+            "lane" | "tokens" => Some(Abort::Target(format!("`{name}` ended by itself ({exit})"))),
+            _ => None,
+        }
+    })
 }
 
 async fn status<T: DeserializeOwned>(agent: &Agent, child: &str) -> Result<T, CallError> {
@@ -538,4 +539,46 @@ fn seen(view: &FaultView) -> String {
         view.observation.bitten,
         figures.join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn child(role: &str, alive: bool, end_expected: bool) -> ChildView {
+        ChildView {
+            name: role.to_owned(),
+            role: role.to_owned(),
+            pid: 7,
+            alive,
+            exit: (!alive).then(|| "signal: 9 (SIGKILL)".to_owned()),
+            end_expected,
+            restarts: 0,
+            control: ([127, 0, 0, 1], 1).into(),
+            listen: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn the_roll_call_tells_a_crash_of_the_target_from_a_fault_and_from_a_loss_of_the_harness() {
+        let running = |role: &str| child(role, true, false);
+        assert_eq!(
+            ended(&[running("lane"), running("tokens"), running("proxy")]),
+            None
+        );
+        assert_eq!(
+            ended(&[child("lane", false, true)]),
+            None,
+            "a fault has it down"
+        );
+        for role in ["lane", "tokens"] {
+            let crashed = format!("`{role}` ended by itself (signal: 9 (SIGKILL))");
+            assert_eq!(
+                ended(&[running("proxy"), child(role, false, false)]),
+                Some(Abort::Target(crashed))
+            );
+        }
+        let lost = ended(&[child("proxy", false, false)]);
+        assert!(matches!(lost, Some(Abort::Harness(_))), "{lost:?}");
+    }
 }

@@ -90,6 +90,11 @@ async fn a_death_that_nobody_asked_for_is_reported() {
         status == 502 && message.contains("`lane`") && message.contains(&exit),
         "{message}"
     );
-    let owned = node.agent.residue().await.unwrap().owned;
-    assert!(owned.len() == 1 && owned[0].contains("`lane`"), "{owned:?}");
+    assert!(!node.child("lane").await.end_expected);
+    let residue = node.agent.residue().await.unwrap();
+    assert_eq!(residue.owned, [""; 0]);
+    assert_eq!(
+        residue.crashed,
+        [format!("`lane` ended by itself ({exit})")]
+    );
 }

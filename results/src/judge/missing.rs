@@ -22,14 +22,11 @@ pub(super) fn all(plan: &Plan, trial: &Trial) -> Vec<String> {
             reports => missing.push(format!("one report of shard {ordinal}: it left {reports}")),
         }
     }
-    if trial.residue.is_none() {
-        missing.push("the look for residue".to_owned());
-    }
     if trial.ledger.is_none() {
         missing.push("the publisher's ledger".to_owned());
     }
-    // A target that breached a limit may be too far gone to be read; that is its failure, not the evidence's.
-    if !matches!(trial.abort, Some(Abort::Limit(_))) {
+    // A target that ended, or breached a limit, may be too far gone to be read; that is its failure, not the evidence's.
+    if !matches!(trial.abort, Some(Abort::Limit(_) | Abort::Target(_))) {
         missing.extend(missing_of_streams(trial));
     }
     if trial.abort.is_none() {
@@ -106,15 +103,6 @@ fn missing_of_shards(plan: &Plan, trial: &Trial) -> Vec<String> {
         .any(|stream| !stream.acknowledged.is_empty());
     if trial.ledger.is_some() && !acknowledged {
         missing.push("acknowledged events: the ledger has none".to_owned());
-    }
-    let answers: u64 = trial
-        .shards
-        .iter()
-        .flat_map(|shard| &shard.probes)
-        .flat_map(|probe| probe.answers.values())
-        .sum();
-    if answers == 0 {
-        missing.push("answers to the probes: there was none".to_owned());
     }
     missing
 }

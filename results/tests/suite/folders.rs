@@ -15,13 +15,13 @@ use serde_json::Value;
 
 use crate::builder::{plan, record, trial};
 
-fn rows(trials: u32) -> Vec<Row> {
+pub(crate) fn rows(trials: u32) -> Vec<Row> {
     (1..=trials)
         .map(|number| judge(&plan(), &trial(), number, "logs/x/conductor.log", None))
         .collect()
 }
 
-fn written(path: &Path, planned: u32, rows: &[Row]) -> Decision {
+pub(crate) fn written(path: &Path, planned: u32, rows: &[Row]) -> Decision {
     let mut folder = RunFolder::create(path, &record(planned)).unwrap();
     for row in rows {
         folder.keep_plan(&plan(), row.trial).unwrap();
@@ -30,7 +30,7 @@ fn written(path: &Path, planned: u32, rows: &[Row]) -> Decision {
     folder.finish().unwrap()
 }
 
-fn lines(path: &Path) -> Vec<Value> {
+pub(crate) fn lines(path: &Path) -> Vec<Value> {
     fs::read_to_string(path.join("results.jsonl"))
         .unwrap()
         .lines()
@@ -38,7 +38,7 @@ fn lines(path: &Path) -> Vec<Value> {
         .collect()
 }
 
-fn rewrite(path: &Path, lines: &[Value]) {
+pub(crate) fn rewrite(path: &Path, lines: &[Value]) {
     let text: Vec<String> = lines.iter().map(Value::to_string).collect();
     fs::write(path.join("results.jsonl"), text.join("\n") + "\n").unwrap();
 }
@@ -319,13 +319,6 @@ fn lines_that_are_no_rows_prevent_a_go() {
         gate(&path),
         Err(GateError::Version { found: 99, .. })
     ));
-    fs::write(path.join("results.jsonl"), "nonsense\n").unwrap();
-    assert!(
-        gate(&path)
-            .unwrap_err()
-            .to_string()
-            .contains("results.jsonl:1")
-    );
 }
 
 #[test]
@@ -415,4 +408,41 @@ fn the_sidecar_is_an_interval_log_that_a_standard_reader_takes() {
         tags.contains(&"delivery.during.f1-hold".to_owned()),
         "{tags:?}"
     );
+}
+
+#[test]
+fn a_folder_with_something_else_in_it_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let foreign = folder.path().join("SUMMARY.md");
+    fs::write(&foreign, "mine").unwrap();
+    let error = RunFolder::create(folder.path(), &record(1)).unwrap_err();
+    assert!(matches!(error, FolderError::NotEmpty { .. }), "{error}");
+    assert!(error.to_string().contains("`SUMMARY.md`"), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_to_string(&foreign).unwrap(), "mine");
+
+    fs::remove_file(&foreign).unwrap();
+    fs::create_dir(folder.path().join("logs")).unwrap();
+    assert!(RunFolder::create(folder.path(), &record(1)).is_ok());
+}
+
+#[test]
+fn a_row_is_there_though_its_histograms_cannot_be_written_and_nothing_half_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = RunFolder::create(folder.path(), &record(1)).unwrap();
+    // Nothing can be renamed to a folder that is not empty.
+    let taken = |name: &str| fs::create_dir_all(folder.path().join(name).join("inside")).unwrap();
+    taken("histograms/partition-khala-1.hlog");
+    taken("SUMMARY.md");
+    run.keep_plan(&plan(), 1).unwrap();
+    run.append(&rows(1)[0]).unwrap();
+    let error = run.finish().unwrap_err().to_string();
+    assert!(
+        error.contains("partition-khala-1.hlog"),
+        "the first: {error}"
+    );
+    assert_eq!(gate(folder.path()).unwrap().decision, Outcome::Go);
+    for half in ["SUMMARY.partial", "histograms/partition-khala-1.partial"] {
+        assert!(!folder.path().join(half).exists(), "{half}");
+    }
 }

@@ -6,6 +6,7 @@ mod folders;
 mod merging;
 mod promises;
 mod summaries;
+mod tampering;
 mod verdicts;
 mod waivers;
 mod whys;

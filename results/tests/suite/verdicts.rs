@@ -4,7 +4,7 @@ use model::anomaly::Anomaly;
 use model::criteria::{Bounds, Phase};
 use model::quantity::{Rate, Share, Span};
 use model::shard::DeliveryPart;
-use model::trial::{Abort, Trial};
+use model::trial::{Abort, Residue, Trial};
 use results::{Quantile, Row, Status, verdict};
 use scenarios::plan::Plan;
 
@@ -432,4 +432,27 @@ fn delivery_parts_are_all_there() {
             DeliveryPart::After
         ]
     );
+}
+
+#[test]
+fn a_part_of_the_target_that_ended_by_itself_is_the_target_s_failure_and_no_residue() {
+    let why = "`lane` ended by itself (signal: 9 (SIGKILL))";
+    let reason = format!("the target's {why}");
+    let residue = Residue {
+        crashed: vec![why.to_owned()],
+        ..Residue::default()
+    };
+    // Noticed at once, with nothing left to read; or only in the end.
+    let at_once = row(|_, trial| {
+        trial.abort = Some(Abort::Target(why.to_owned()));
+        trial.residue = Some(residue.clone());
+        trial.final_read = None;
+        trial.lane = None;
+        trial.shards.iter_mut().for_each(|shard| shard.affected = 0);
+    });
+    let in_the_end = row(|_, trial| trial.residue = Some(residue.clone()));
+    for row in [at_once, in_the_end] {
+        assert_eq!(row.status, Status::Failed);
+        assert_eq!(row.verdict.reasons, [reason.as_str()]);
+    }
 }

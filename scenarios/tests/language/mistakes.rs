@@ -386,3 +386,55 @@ fn what_is_probably_not_meant_is_a_warning() {
     ));
     assert!(never[0].message.contains("cannot fire"), "{never:?}");
 }
+
+#[test]
+fn settings_without_their_names_are_refused() {
+    const WANTED: &str = "a list was given where a mapping of settings is wanted";
+    refused("- p\n- about\n- {}\n", 1, 1, &[WANTED]);
+    let named = "recovery: { p50: 4s, p99: 8s }";
+    wrong(named, "recovery: [4s, 8s]", 3, &[WANTED]);
+    let workload = "workload:\n  clients: 50\n  streams: 6\n  streams_per_client: 3\n";
+    let listed = changed(workload, "workload: [50, 2, 6, 3]\n");
+    refused(&listed, 2, 1, &[WANTED]);
+}
+
+#[test]
+fn a_bomb_is_called_too_large_or_too_deep_and_not_badly_indented() {
+    let bomb: Vec<String> = (1..10)
+        .map(|n| {
+            let row = [format!("*a{}", n - 1).as_str(); 10].join(", ");
+            format!("a{n}: &a{n} [{row}]\n")
+        })
+        .collect();
+    let bomb = format!("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n{}", bomb.concat());
+    for (text, message) in [
+        (bomb, "the aliases expand to more"),
+        ("[".repeat(5_000), "nested deeper"),
+        (format!("a: [{}]", "1, ".repeat(60_000)), "larger than"),
+    ] {
+        let shown = parse(&text).expect_err("it is a bomb").to_string();
+        assert!(shown.contains(message), "{shown}");
+        assert!(shown.contains("hint: a scenario is small"), "{shown}");
+        assert!(!shown.contains('{'), "nothing of the library's: {shown}");
+    }
+}
+
+#[test]
+fn a_tag_is_refused() {
+    for tag in ["!!python/object", "!mine"] {
+        let text = changed("clients: 50", &format!("clients: {tag} 50"));
+        let shown = parse(&text).expect_err("tags are not known").to_string();
+        assert!(
+            shown.contains(&format!("`{tag}`")) && shown.contains("test.yaml:3:"),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn only_a_regular_file_is_read() {
+    for path in ["/", "/dev/zero"] {
+        let error = Source::read(path.as_ref()).expect_err("it is no file");
+        assert!(error.to_string().contains("not a regular file"), "{error}");
+    }
+}
