@@ -6,6 +6,7 @@
 //! bad_scenarios   what is refused, and how it is said
 //! drills          the four scenarios on both lanes, and that their faults are real
 //! verdicts        planted defects and impossible bounds: the verdict can fail
+//! lag             a harness that was held up itself
 //! crashes         SIGKILL of the conductor and of the agent, Ctrl-C
 //! processes       the processes by themselves, and the guard
 //! ```
@@ -14,6 +15,7 @@ mod bad_scenarios;
 mod command_line;
 mod crashes;
 mod drills;
+mod lag;
 mod processes;
 mod support;
 mod verdicts;
