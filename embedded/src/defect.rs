@@ -12,6 +12,7 @@
 //! | accept-wrong-scope | [`Defects::checks_grants`]: scopes, grants and tenants |
 //! | ignore-stale-cursor | [`Defects::answers_stale_cursors`] (khala) |
 //! | expired-called-invalid | [`Defects::named_reason`] |
+//! | serve-after-close | [`Defects::is_deaf`]: once a connection is live, its client is not heard any more |
 
 use std::time::Duration;
 
@@ -103,6 +104,11 @@ impl Defects {
     pub(crate) fn answers_stale_cursors(self) -> bool {
         let forgotten = self.is(Defect::ForgetLog) && self.restarted;
         !self.is(Defect::IgnoreStaleCursor) && !forgotten
+    }
+
+    /// Whether what clients send is not heard once they are live, so that a connection outlives its client's Close.
+    pub(crate) fn is_deaf(self) -> bool {
+        self.is(Defect::ServeAfterClose)
     }
 
     /// The reason that is named for a refusal.

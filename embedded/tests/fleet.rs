@@ -321,7 +321,9 @@ async fn an_expiry_storm_is_survived_on_spacetime() {
 
 async fn is_found(lane: Lane, defect: Defect, anomaly: Anomaly) {
     let (_, publisher, clients, _) = match defect {
-        Defect::DeliverAfterExpiry => an_expiry_storm(lane, Some(defect)).await,
+        Defect::DeliverAfterExpiry | Defect::ServeAfterClose => {
+            an_expiry_storm(lane, Some(defect)).await
+        }
         _ => tokio::time::timeout(DEADLINE, through_a_restart(lane, Some(defect)))
             .await
             .unwrap(),
@@ -349,6 +351,7 @@ async fn planted_defects_are_found_online() {
         (Defect::AcceptWrongScope, Anomaly::UnauthorizedSuccess),
         (Defect::IgnoreStaleCursor, Anomaly::StaleCursor),
         (Defect::ExpiredCalledInvalid, Anomaly::WrongReason),
+        (Defect::ServeAfterClose, Anomaly::Zombie),
     ];
     for some in cases.chunks(AT_ONCE / Lane::ALL.len()) {
         let running: Vec<_> = some

@@ -37,11 +37,13 @@ pub enum Defect {
     IgnoreStaleCursor,
     /// Lane: an expired token is refused as invalid, so that the client has no cause to refresh it.
     ExpiredCalledInvalid,
+    /// Lane: a connection is served on after its client has closed it and has the next one live.
+    ServeAfterClose,
 }
 
 impl Defect {
     /// Every defect, in the order in which `--defect list` shows them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::LoseAcknowledged,
         Self::ForgetLog,
         Self::SkipSeq,
@@ -54,6 +56,7 @@ impl Defect {
         Self::NeverRecover,
         Self::IgnoreStaleCursor,
         Self::ExpiredCalledInvalid,
+        Self::ServeAfterClose,
     ];
 
     /// The name on the command line.
@@ -72,6 +75,7 @@ impl Defect {
             Self::NeverRecover => "never-recover",
             Self::IgnoreStaleCursor => "ignore-stale-cursor",
             Self::ExpiredCalledInvalid => "expired-called-invalid",
+            Self::ServeAfterClose => "serve-after-close",
         }
     }
 
@@ -90,6 +94,7 @@ impl Defect {
             Self::NeverRecover => Anomaly::NotRecovered,
             Self::IgnoreStaleCursor => Anomaly::StaleCursor,
             Self::ExpiredCalledInvalid => Anomaly::WrongReason,
+            Self::ServeAfterClose => Anomaly::Zombie,
         }
     }
 
@@ -97,7 +102,9 @@ impl Defect {
     #[must_use]
     pub const fn scenario(self) -> &'static str {
         match self {
-            Self::DeliverAfterExpiry | Self::ExpiredCalledInvalid => "token-expiry-storm",
+            Self::DeliverAfterExpiry | Self::ExpiredCalledInvalid | Self::ServeAfterClose => {
+                "token-expiry-storm"
+            }
             Self::IgnoreRetryAfter => "reconnect-storm",
             _ => "restart",
         }

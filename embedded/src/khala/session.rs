@@ -136,6 +136,9 @@ impl Session {
                 if defects.drops(self.live) {
                     return Ok(());
                 }
+                if defects.is_deaf() {
+                    connection.deafen();
+                }
                 if connection.expired() {
                     return self.expired(connection).await;
                 }

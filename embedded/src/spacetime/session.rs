@@ -146,6 +146,9 @@ impl Session {
                 if ground.defects.drops(self.updates) {
                     return Ok(());
                 }
+                if ground.defects.is_deaf() {
+                    connection.deafen();
+                }
                 if connection.expired() {
                     return Err(self.expired());
                 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::SinkExt;
 use lanes::khala::message::{Reply, ServerMessage};
 use lanes::spacetime::message::{ServerMessage as SpacetimeMessage, UpdateStatus};
 use lanes::spacetime::query::events_after;
@@ -10,6 +11,7 @@ use lanes::token::{SCOPE_CHECKPOINT, TokenRequest};
 use model::defect::Defect;
 use model::event::payload_hash;
 use model::ids::Lane;
+use tokio_websockets::{CloseCode, Message};
 
 use crate::support::{RIVAL, STREAM, Spacetime, Target, error_of, khala_path, subscriber};
 
@@ -228,5 +230,27 @@ async fn expired_called_invalid_names_another_reason() {
             (refused.status.as_u16(), error_of(&refused).as_str()),
             (401, "invalid_signature")
         );
+    }
+}
+
+#[tokio::test]
+async fn serve_after_close_delivers_to_a_connection_that_its_client_has_closed() {
+    for (defect, served) in [(Some(Defect::ServeAfterClose), true), (None, false)] {
+        let target = defect.map_or_else(
+            || Target::start(Lane::Khala),
+            |defect| Target::defective(Lane::Khala, defect),
+        );
+        let mut client = target.khala(&target.token().await).await;
+        client.resume(STREAM, 0).await;
+        target.publish(STREAM, 1, 1).await;
+        assert_eq!(client.next_seq().await, 1);
+        let close = Message::close(Some(CloseCode::NORMAL_CLOSURE), "");
+        client.socket.send(close).await.unwrap();
+        if served {
+            target.publish(STREAM, 2, 2).await;
+            assert_eq!(client.next_seq().await, 2);
+        } else {
+            assert!(client.next_or_close().await.is_err(), "the lane closes too");
+        }
     }
 }

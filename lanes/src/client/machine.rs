@@ -239,6 +239,12 @@ impl Machine {
         self.using.as_ref().map(|token| token.exp)
     }
 
+    /// Since when it is live.
+    #[must_use]
+    pub fn live_since(&self) -> Option<Mono> {
+        (self.state == State::Live).then_some(self.live_since)
+    }
+
     /// The common expiry that it took on, and whether that passed while it was connected.
     #[must_use]
     pub const fn aligned(&self) -> Option<(u64, bool)> {
