@@ -352,6 +352,10 @@ async fn planted_defects_are_found_online() {
         (Defect::IgnoreStaleCursor, Anomaly::StaleCursor),
         (Defect::ExpiredCalledInvalid, Anomaly::WrongReason),
         (Defect::ServeAfterClose, Anomaly::Zombie),
+        (Defect::DeliverTwice, Anomaly::DuplicateDelivery),
+        (Defect::SwapBatches, Anomaly::Reorder),
+        (Defect::OverReplay, Anomaly::OverReplay),
+        (Defect::DeliverPhantom, Anomaly::Phantom),
     ];
     for some in cases.chunks(AT_ONCE / Lane::ALL.len()) {
         let running: Vec<_> = some

@@ -119,7 +119,7 @@ pub struct Client {
     resumed_from: Vec<Seq>,
     /// The stale answer being acted on: it may come in up to three forms.
     stale: Vec<Stale>,
-    /// The client has been through an outage, so that the planted double apply is due.
+    /// The client has been live before, so that the planted double apply is due when it subscribes.
     resuming: bool,
 }
 
@@ -182,7 +182,7 @@ impl Client {
                     self.session = common.kind.session();
                     Command::Send(self.session.open())
                 }
-                Action::Subscribe => Command::Send(self.subscribe(now)),
+                Action::Subscribe => Command::Send(self.subscribe(now, common)),
                 Action::Heartbeat => Command::Send(self.session.heartbeat()),
                 Action::Close => Command::Close,
                 Action::Drop => Command::Drop,
@@ -281,7 +281,13 @@ impl Client {
             .all(|stream| stream.cursor() >= target(stream.stream()))
     }
 
-    fn subscribe(&mut self, now: Mono) -> Vec<String> {
+    fn subscribe(&mut self, now: Mono, common: &Common) -> Vec<String> {
+        if self.resuming
+            && common.defect == Some(Defect::ApplyTwice)
+            && let Some(first) = self.streams.first_mut()
+        {
+            first.forget_last();
+        }
         for stream in &mut self.streams {
             stream.subscribe();
         }
@@ -433,9 +439,6 @@ impl Client {
                 findings: &mut self.findings,
             };
             let outcome = self.streams[stream].replay_complete(&mut noter);
-            if self.resuming && common.defect == Some(Defect::ApplyTwice) && stream == 0 {
-                self.streams[stream].apply_last_again(&mut noter);
-            }
             self.applied(now, stream, &outcome, false, common);
         }
         self.stale.clear();

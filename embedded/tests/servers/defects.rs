@@ -254,3 +254,75 @@ async fn serve_after_close_delivers_to_a_connection_that_its_client_has_closed()
         }
     }
 }
+
+#[tokio::test]
+async fn deliver_twice_repeats_every_fourth_live_update() {
+    let target = Target::defective(Lane::Khala, Defect::DeliverTwice);
+    let mut client = target.khala(&target.token().await).await;
+    client.resume(STREAM, 0).await;
+    target.publish(STREAM, 1, 5).await;
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        seen.push(client.next_seq().await);
+    }
+    assert_eq!(seen, [1, 2, 3, 4, 4, 5]);
+
+    let target = Target::defective(Lane::Spacetime, Defect::DeliverTwice);
+    let mut client = target.spacetime(&target.token().await).await;
+    client.subscribe(1, &[events_after(STREAM, 0)]).await;
+    events(&mut client).await;
+    target.publish(STREAM, 1, 4).await;
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        seen.extend(events(&mut client).await.iter().map(|event| event.seq));
+    }
+    assert_eq!(seen, [1, 2, 3, 4, 4]);
+}
+
+#[tokio::test]
+async fn swap_batches_sends_a_replay_after_the_live_update_that_follows_it() {
+    let target = Target::defective(Lane::Spacetime, Defect::SwapBatches);
+    target.publish(STREAM, 1, 2).await;
+    let mut client = target.spacetime_as(&target.token().await, "c0001").await;
+    client.subscribe(1, &[events_after(STREAM, 0)]).await;
+    target.publish(STREAM, 3, 3).await;
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let batch = events(&mut client).await;
+        seen.push(batch.iter().map(|event| event.seq).collect::<Vec<_>>());
+    }
+    assert_eq!(seen, [vec![3], vec![1, 2]]);
+}
+
+#[tokio::test]
+async fn over_replay_begins_below_the_cursor() {
+    let target = Target::defective(Lane::Khala, Defect::OverReplay);
+    target.publish(STREAM, 1, 6).await;
+    let mut client = target.khala(&target.token().await).await;
+    assert_eq!(client.resume(STREAM, 5).await, [3, 4, 5, 6]);
+
+    let target = Target::defective(Lane::Spacetime, Defect::OverReplay);
+    target.publish(STREAM, 1, 6).await;
+    let mut client = target.spacetime(&target.token().await).await;
+    client.subscribe(1, &[events_after(STREAM, 5)]).await;
+    let seqs: Vec<_> = events(&mut client)
+        .await
+        .iter()
+        .map(|event| event.seq)
+        .collect();
+    assert_eq!(seqs, [3, 4, 5, 6]);
+}
+
+#[tokio::test]
+async fn deliver_phantom_puts_what_nobody_published_in_an_events_place() {
+    let target = Target::defective(Lane::Spacetime, Defect::DeliverPhantom);
+    target.publish(STREAM, 1, 16).await;
+    for (client, phantom) in [("c0002", false), ("c0003", true)] {
+        let mut connection = target.spacetime_as(&target.token().await, client).await;
+        connection.subscribe(1, &[events_after(STREAM, 15)]).await;
+        let seen = events(&mut connection).await;
+        assert_eq!((seen.len(), seen[0].seq), (1, 16));
+        assert_eq!(payload_hash(&seen[0].payload_json), seen[0].payload_hash);
+        assert_eq!(seen[0].idempotency_key.starts_with("nobody:"), phantom);
+    }
+}

@@ -418,8 +418,12 @@ fn the_planted_double_apply_comes_with_a_resume() {
     rig.applied(&[1, 2], 2);
     assert_eq!(rig.found(), []);
     rig.reconnect();
-    rig.applied(&[3], 3);
-    assert_eq!(rig.found(), [(Anomaly::DuplicateApply, 1)]);
+    rig.applied(&[2, 3], 3);
+    assert!(
+        rig.found().contains(&(Anomaly::DuplicateApply, 1)),
+        "{:?}",
+        rig.found()
+    );
 }
 
 fn watermark(seq: Seq) -> Watermark {
