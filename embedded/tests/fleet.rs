@@ -280,6 +280,23 @@ async fn an_expiry_storm(lane: Lane, defect: Option<Defect>) -> Reports {
     .await;
     let view: FaultView = rig.clients.get("/faults/f1-token_expiry").await;
     assert!(!view.active);
+    // The first client takes its token on well within the spread, long before anybody looks.
+    assert!(view.injected.width() < Span::from_secs(2), "{view:?}");
+    let healed = view.healed.unwrap();
+    assert!(
+        healed.asked > view.injected.asked + Span::from_secs(3),
+        "{view:?}"
+    );
+    let now = (clock::now(), clock::unix_micros());
+    let expires = view.observation.figures["expires_unix"] * 1_000_000;
+    let ago = Span::from_micros(now.1.saturating_sub(expires));
+    let apart = ago
+        .as_micros()
+        .abs_diff(now.0.since(healed.asked).as_micros());
+    assert!(
+        apart < 50_000,
+        "healed when the tokens expired: {apart} µs apart"
+    );
     assert!(
         view.observation.bitten >= u64::from(CLIENTS) / 2,
         "{view:?}"
