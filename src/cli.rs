@@ -75,6 +75,9 @@ pub(crate) enum Command {
         /// Where the lane is.
         #[arg(long, required_unless_present = "config_stdin")]
         upstream: Option<SocketAddr>,
+        /// The upstream lets nobody in unauthenticated, so that the proxy may listen off loopback.
+        #[arg(long)]
+        upstream_authenticates: bool,
     },
     /// A slice of the client fleet, a publisher, or probes.
     Shard(ConfigStdin),

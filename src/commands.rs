@@ -31,7 +31,8 @@ pub(crate) fn execute(command: Command) -> Result<Exit, Error> {
             config,
             listen,
             upstream,
-        } => processes::proxy(&config, listen, upstream),
+            upstream_authenticates,
+        } => processes::proxy(&config, listen, upstream, upstream_authenticates),
         Command::Shard(config) => processes::shard(&config),
         Command::Lane {
             lane,

@@ -114,6 +114,7 @@ pub(crate) struct Connection<I> {
     expires_us: Option<u64>,
     ready: VecDeque<I>,
     unflushed: bool,
+    deaf: bool,
 }
 
 impl<I> Connection<I> {
@@ -136,6 +137,7 @@ impl<I> Connection<I> {
             expires_us,
             ready: VecDeque::new(),
             unflushed: false,
+            deaf: false,
         }
     }
 
@@ -143,6 +145,11 @@ impl<I> Connection<I> {
     pub(crate) fn expired(&self) -> bool {
         self.expires_us
             .is_some_and(|at| host::clock::unix_micros() >= at)
+    }
+
+    /// Planted: from now on nothing that the client sends is heard, its Close neither.
+    pub(crate) const fn deafen(&mut self) {
+        self.deaf = true;
     }
 
     fn until_expiry(&self) -> Option<Duration> {
@@ -175,7 +182,7 @@ impl<I> Connection<I> {
         tokio::select! {
             () = expired => Event::Expired,
             () = self.inbox.evict.notified() => Event::Evicted,
-            message = self.socket.next() => match message {
+            message = self.socket.next(), if !self.deaf => match message {
                 Some(Ok(message)) => {
                     self.heard = Instant::now();
                     if message.is_close() { Event::Gone } else { Event::Message(message) }
@@ -194,7 +201,7 @@ impl<I> Connection<I> {
                 None => Event::Gone,
             },
             _ = self.tick.tick() => {
-                if self.heard.elapsed() >= self.idle_after { Event::Idle } else { Event::Tick }
+                if !self.deaf && self.heard.elapsed() >= self.idle_after { Event::Idle } else { Event::Tick }
             }
         }
     }

@@ -12,6 +12,11 @@
 //! | accept-wrong-scope | [`Defects::checks_grants`]: scopes, grants and tenants |
 //! | ignore-stale-cursor | [`Defects::answers_stale_cursors`] (khala) |
 //! | expired-called-invalid | [`Defects::named_reason`] |
+//! | serve-after-close | [`Defects::is_deaf`]: once a connection is live, its client is not heard any more |
+//! | deliver-twice | [`Defects::repeats`]: every fourth live update of a connection |
+//! | swap-batches | [`Defects::swaps`]: a replay waits until the next live update has been sent |
+//! | over-replay | [`Defects::replays_below`]: three events too many |
+//! | deliver-phantom | [`Defects::alters`]: every 16th event is one that nobody published, for a quarter of the clients |
 
 use std::time::Duration;
 
@@ -21,7 +26,7 @@ use model::defect::Defect;
 use model::event::{canonical_json, payload_hash};
 use model::ids::{ClientId, Seq};
 use model::role::LaneConfig;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::log::Durability;
 
@@ -79,7 +84,7 @@ impl Defects {
 
     /// Whether a client gets other content for a seq: a quarter of the fleet's clients, always the same.
     pub(crate) fn alters(self, client: Option<ClientId>, seq: Seq) -> bool {
-        self.is(Defect::AlterContent)
+        (self.is(Defect::AlterContent) || self.is(Defect::DeliverPhantom))
             && seq.is_multiple_of(16)
             && client.is_some_and(|client| client.0 % 4 == 3)
     }
@@ -105,6 +110,43 @@ impl Defects {
         !self.is(Defect::IgnoreStaleCursor) && !forgotten
     }
 
+    /// Whether what clients send is not heard once they are live, so that a connection outlives its client's Close.
+    pub(crate) fn is_deaf(self) -> bool {
+        self.is(Defect::ServeAfterClose)
+    }
+
+    /// Whether a connection's `count`th live update (from 1) is sent twice.
+    pub(crate) fn repeats(self, count: u64) -> bool {
+        self.is(Defect::DeliverTwice) && count.is_multiple_of(4)
+    }
+
+    /// Whether a replay changes places with the live update that follows it. Only for the fleet's clients: whoever else
+    /// asks may be the only one who does, on a stream where nothing follows.
+    pub(crate) fn swaps(self, client: Option<ClientId>) -> bool {
+        self.is(Defect::SwapBatches) && client.is_some()
+    }
+
+    /// How far below the cursor that was named a replay begins.
+    pub(crate) fn replays_below(self) -> u64 {
+        if self.is(Defect::OverReplay) { 3 } else { 0 }
+    }
+
+    /// What is delivered in an event's place where [`Self::alters`] says so: the event with other content and a hash
+    /// that fits it, or one that bears no mark of whoever publishes.
+    pub(crate) fn altered(self, event: &SyncEvent) -> SyncEvent {
+        if self.is(Defect::DeliverPhantom) {
+            let payload_json = canonical_json(&json!({"by": "nobody", "seq": event.seq}));
+            SyncEvent {
+                idempotency_key: format!("nobody:{}:{}", event.stream_id, event.seq),
+                payload_hash: payload_hash(&payload_json),
+                payload_json,
+                ..event.clone()
+            }
+        } else {
+            altered(event)
+        }
+    }
+
     /// The reason that is named for a refusal.
     pub(crate) fn named_reason(self, reason: DenyReason) -> DenyReason {
         if self.is(Defect::ExpiredCalledInvalid) && reason == DenyReason::TokenExpired {
@@ -116,7 +158,7 @@ impl Defects {
 }
 
 /// The event with other content and a hash that fits it.
-pub(crate) fn altered(event: &SyncEvent) -> SyncEvent {
+fn altered(event: &SyncEvent) -> SyncEvent {
     let mut payload = serde_json::from_str(&event.payload_json).unwrap_or(Value::Null);
     match &mut payload {
         Value::Object(fields) => drop(fields.insert("padding".to_owned(), "altered".into())),

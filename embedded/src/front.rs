@@ -10,8 +10,10 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use host::http::{Failure, Reply, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use host::http::{
+    Failure, Reply, Request, Response, STRANGER_LIMIT, StatusCode, header, read_body,
+};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
@@ -73,6 +75,9 @@ impl From<Reply> for Answer {
 
 /// A lane as the front sees it.
 pub(crate) trait Lane: Send + Sync + 'static {
+    /// Whether a bearer is known, so that a request of it may be long.
+    fn knows(&self, bearer: Option<&str>) -> bool;
+
     /// Answers a request.
     fn answer(self: Arc<Self>, request: Request) -> impl Future<Output = Answer> + Send;
 }
@@ -146,7 +151,11 @@ fn decoded(text: &str) -> String {
 
 /// The `Bearer` token of a request.
 pub(crate) fn bearer(request: &Request) -> Option<&str> {
-    let value = request.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    bearer_in(&request.headers)
+}
+
+fn bearer_in(headers: &header::HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
@@ -213,15 +222,20 @@ async fn answer<L: Lane>(
 ) -> hyper::Response<Full<Bytes>> {
     let (mut parts, body) = request.into_parts();
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    let answer = match Limited::new(body, MESSAGE_LIMIT).collect().await {
-        Err(error) => Answer::Plain(text(StatusCode::BAD_REQUEST, &error.to_string())),
+    let limit = if lane.knows(bearer_in(&parts.headers)) {
+        MESSAGE_LIMIT
+    } else {
+        STRANGER_LIMIT
+    };
+    let answer = match read_body(body, limit).await {
+        Err(failure) => Answer::Plain(text(failure.status, &failure.message)),
         Ok(body) => {
             lane.answer(Request {
                 method: parts.method,
                 path: parts.uri.path().to_owned(),
                 query: parts.uri.query().unwrap_or_default().to_owned(),
                 headers: parts.headers.clone(),
-                body: body.to_bytes(),
+                body,
             })
             .await
         }

@@ -118,6 +118,10 @@ impl Grounded for Khala {
 }
 
 impl front::Lane for Khala {
+    fn knows(&self, bearer: Option<&str>) -> bool {
+        self.ground.knows(bearer)
+    }
+
     async fn answer(self: Arc<Self>, request: Request) -> Answer {
         match (request.method.as_str(), request.path.as_str()) {
             ("GET", SOCKET_PATH) => {

@@ -124,6 +124,11 @@ impl<A: Audience> Ground<A> {
         })
     }
 
+    /// Whether somebody may send long requests: the publishers, and everybody where nobody is asked.
+    pub(crate) fn knows(&self, bearer: Option<&str>) -> bool {
+        !self.config.strict || self.is_publisher(bearer)
+    }
+
     fn status(&self) -> LaneStatus {
         let mut status = self.counters.status();
         status.heads = self

@@ -241,6 +241,10 @@ impl Grounded for Spacetime {
 }
 
 impl front::Lane for Spacetime {
+    fn knows(&self, bearer: Option<&str>) -> bool {
+        self.ground.knows(bearer)
+    }
+
     async fn answer(self: Arc<Self>, request: Request) -> Answer {
         let path = request.path.clone();
         let segments: Vec<&str> = path.split('/').filter(|each| !each.is_empty()).collect();

@@ -100,7 +100,9 @@ pub fn start(config: TokensConfig, shutdown: CancellationToken) -> io::Result<Ru
     });
     let data = {
         let service = Arc::clone(&service);
-        host::http::serve(listener, shutdown.clone(), move |request| {
+        // Nothing that is asked here is long, and nobody is known before it is read.
+        let limit = host::http::STRANGER_LIMIT;
+        host::http::serve_within(listener, shutdown.clone(), limit, move |request| {
             let service = Arc::clone(&service);
             async move { service.answer(&request) }
         })

@@ -311,6 +311,23 @@ async fn an_expiry_storm(lane: Lane, defect: Option<Defect>) -> Reports {
     .await;
     let view: FaultView = rig.clients.get("/faults/f1-token_expiry").await;
     assert!(!view.active);
+    // The first client takes its token on well within the spread, long before anybody looks.
+    assert!(view.injected.width() < Span::from_secs(2), "{view:?}");
+    let healed = view.healed.unwrap();
+    assert!(
+        healed.asked > view.injected.asked + Span::from_secs(3),
+        "{view:?}"
+    );
+    let now = (clock::now(), clock::unix_micros());
+    let expires = view.observation.figures["expires_unix"] * 1_000_000;
+    let ago = Span::from_micros(now.1.saturating_sub(expires));
+    let apart = ago
+        .as_micros()
+        .abs_diff(now.0.since(healed.asked).as_micros());
+    assert!(
+        apart < 50_000,
+        "healed when the tokens expired: {apart} µs apart"
+    );
     assert!(
         view.observation.bitten >= u64::from(CLIENTS) / 2,
         "{view:?}"
@@ -352,7 +369,9 @@ async fn an_expiry_storm_is_survived_on_spacetime() {
 
 async fn is_found(lane: Lane, defect: Defect, anomaly: Anomaly) {
     let (_, publisher, clients, _) = match defect {
-        Defect::DeliverAfterExpiry => an_expiry_storm(lane, Some(defect)).await,
+        Defect::DeliverAfterExpiry | Defect::ServeAfterClose => {
+            an_expiry_storm(lane, Some(defect)).await
+        }
         _ => tokio::time::timeout(DEADLINE, through_a_restart(lane, Some(defect)))
             .await
             .unwrap(),
@@ -380,6 +399,11 @@ async fn planted_defects_are_found_online() {
         (Defect::AcceptWrongScope, Anomaly::UnauthorizedSuccess),
         (Defect::IgnoreStaleCursor, Anomaly::StaleCursor),
         (Defect::ExpiredCalledInvalid, Anomaly::WrongReason),
+        (Defect::ServeAfterClose, Anomaly::Zombie),
+        (Defect::DeliverTwice, Anomaly::DuplicateDelivery),
+        (Defect::SwapBatches, Anomaly::Reorder),
+        (Defect::OverReplay, Anomaly::OverReplay),
+        (Defect::DeliverPhantom, Anomaly::Phantom),
     ];
     for some in cases.chunks(AT_ONCE / Lane::ALL.len()) {
         let running: Vec<_> = some

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONTENT_TYPE, HOST};
@@ -27,8 +27,16 @@ pub use hyper::{Method, StatusCode, header};
 /// The longest answer that is read. Reports of a large shard are some megabytes.
 const ANSWER_LIMIT: usize = 256 << 20;
 
-/// The longest request that is read. It lies in memory before anybody knows who sends it.
+/// The longest request that a control API reads.
 const REQUEST_LIMIT: usize = 16 << 20;
+
+/// The longest request that is read of somebody who is not known: it lies in memory before anybody has asked who sends
+/// it.
+pub const STRANGER_LIMIT: usize = 64 << 10;
+
+/// A request's body has to be there so long after its head: a body that never ends holds a connection, and what has
+/// come of it, for as long as somebody likes.
+const BODY_WITHIN: Duration = Duration::from_secs(5);
 
 /// A request as a handler sees it.
 #[derive(Debug)]
@@ -158,10 +166,46 @@ impl Failure {
 /// What a handler answers.
 pub type Reply = Result<Response, Failure>;
 
-/// Serves until `shutdown`, then lets the requests under way finish for up to a second. The listener is bound by the
-/// caller. A panic in a handler closes that connection only.
+/// Reads a request's body: at most `limit` bytes, within five seconds.
+///
+/// # Errors
+/// 408 for one that takes longer, 413 for a longer one, 400 for one that breaks off.
+pub async fn read_body(body: Incoming, limit: usize) -> Result<Bytes, Failure> {
+    let read = tokio::time::timeout(BODY_WITHIN, Limited::new(body, limit).collect()).await;
+    match read {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Failure::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is longer than {limit} bytes"),
+        )),
+        Ok(Err(error)) => Err(Failure::new(
+            StatusCode::BAD_REQUEST,
+            format!("the body could not be read: {error}"),
+        )),
+        Err(_) => Err(Failure::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body did not come within {BODY_WITHIN:?}"),
+        )),
+    }
+}
+
+/// Serves a control API until `shutdown`, then lets the requests under way finish for up to a second. The listener is
+/// bound by the caller. A panic in a handler closes that connection only.
 pub async fn serve<H, F>(listener: TcpListener, shutdown: CancellationToken, handler: H)
 where
+    H: Fn(Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
+{
+    serve_within(listener, shutdown, REQUEST_LIMIT, handler).await;
+}
+
+/// As [`serve`], for requests of at most `limit` bytes.
+pub async fn serve_within<H, F>(
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    limit: usize,
+    handler: H,
+) where
     H: Fn(Request) -> F + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
@@ -186,7 +230,7 @@ where
         connections.spawn(async move {
             let service = service_fn(move |request| {
                 let handler = Arc::clone(&handler);
-                async move { Ok::<_, Infallible>(answer(request, &*handler).await) }
+                async move { Ok::<_, Infallible>(answer(request, limit, &*handler).await) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -209,6 +253,7 @@ where
 
 async fn answer<H, F>(
     request: hyper::Request<Incoming>,
+    limit: usize,
     handler: &H,
 ) -> hyper::Response<Full<Bytes>>
 where
@@ -216,21 +261,18 @@ where
     F: Future<Output = Reply>,
 {
     let (parts, body) = request.into_parts();
-    let reply = match Limited::new(body, REQUEST_LIMIT).collect().await {
+    let reply = match read_body(body, limit).await {
         Ok(body) => {
             handler(Request {
                 method: parts.method,
                 path: parts.uri.path().to_owned(),
                 query: parts.uri.query().unwrap_or_default().to_owned(),
                 headers: parts.headers,
-                body: body.to_bytes(),
+                body,
             })
             .await
         }
-        Err(error) => Err(Failure::new(
-            StatusCode::BAD_REQUEST,
-            format!("the body could not be read: {error}"),
-        )),
+        Err(failure) => Err(failure),
     };
     let reply = reply.unwrap_or_else(|failure| {
         let body = serde_json::json!({"error": failure.message, "status": failure.status.as_u16()});
@@ -510,7 +552,7 @@ mod tests {
         let longer = Bytes::from(vec![b' '; REQUEST_LIMIT + 1]);
         // Refused; or cut off, when that comes before the refusal is read.
         if let Ok(answer) = send(longer).await {
-            assert_eq!(answer.status, 400);
+            assert_eq!(answer.status, 413);
         }
     }
 

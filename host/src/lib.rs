@@ -8,11 +8,13 @@
 //! timer   sleeps that are late by 0.1 ms instead of tokio's 1 ms and more
 //! jsonl   files of JSON lines: append, sync, heal, read
 //! net     listening sockets with a deep backlog
+//! harness how well a process keeps time itself
 //! ```
 
 pub mod child;
 pub mod clock;
 pub mod faults;
+pub mod harness;
 pub mod http;
 pub mod jsonl;
 pub mod net;

@@ -37,6 +37,8 @@ use crate::lane::{Kind, Session, Signal, Stale};
 
 /// A lane may close an expired connection so late: its timers are no finer, and hundreds may expire in one second.
 const EXPIRY_TOLERANCE: Span = Span::from_millis(250);
+/// A lane that has the client's next connection live may look so late at the Close of the one before.
+const CLOSE_TOLERANCE: Span = Span::from_millis(250);
 /// Samples are folded into histograms once there are so many and no fault is known of.
 const SAMPLES_KEPT: usize = 1_024;
 
@@ -125,7 +127,7 @@ pub struct Client {
     resumed_from: Vec<Seq>,
     /// The stale answer being acted on: it may come in up to three forms.
     stale: Vec<Stale>,
-    /// The client has been through an outage, so that the planted double apply is due.
+    /// The client has been live before, so that the planted double apply is due when it subscribes.
     resuming: bool,
 }
 
@@ -193,7 +195,7 @@ impl Client {
                     self.session = common.kind.session();
                     Command::Send(self.session.open())
                 }
-                Action::Subscribe => Command::Send(self.subscribe(now)),
+                Action::Subscribe => Command::Send(self.subscribe(now, common)),
                 Action::Heartbeat => Command::Send(self.session.heartbeat()),
                 Action::Close => Command::Close,
                 Action::Drop => Command::Drop,
@@ -212,7 +214,7 @@ impl Client {
         }
     }
 
-    /// A text frame arrived on the connection `epoch`.
+    /// A text frame arrived on the connection `epoch`, be it one that the client has closed.
     pub fn receive(
         &mut self,
         now: Mono,
@@ -221,6 +223,9 @@ impl Client {
         common: &Common,
         out: &mut Vec<Command>,
     ) {
+        if epoch != self.epoch {
+            return self.receive_late(now, epoch, text, common);
+        }
         let signals = match self.session.receive(text) {
             Ok(signals) => signals,
             Err(why) => {
@@ -235,16 +240,8 @@ impl Client {
         self.handle(now, Event::Received, common, out);
         for signal in signals {
             if epoch != self.epoch {
-                if let Signal::Rows { rows, .. } | Signal::Subscribed { rows, .. } = &signal
-                    && let Some(row) = rows.first()
-                {
-                    let detail = format!(
-                        "connection {epoch} still received after {} had begun",
-                        self.epoch
-                    );
-                    self.note(now, Anomaly::Zombie, &row.stream, Some(row.seq), detail);
-                }
-                continue;
+                // A signal before this one had the client replace the connection; the rest comes anew on the next.
+                return;
             }
             match signal {
                 Signal::Joined => self.handle(now, Event::Joined, common, out),
@@ -259,6 +256,37 @@ impl Client {
         }
     }
 
+    /// A frame on a connection that the client has closed. What was on its way then is no fault of the lane's, and
+    /// neither is what was published before the lane can have seen the Close; what was meant to be published a good
+    /// while after the next connection was live, and still comes on this one, shows that the lane serves both.
+    fn receive_late(&mut self, now: Mono, epoch: u64, text: &str, common: &Common) {
+        let Some(live) = self.machine.live_since() else {
+            return;
+        };
+        for signal in common.kind.session().receive(text).unwrap_or_default() {
+            let (Signal::Rows { rows, .. } | Signal::Subscribed { rows, .. }) = signal else {
+                continue;
+            };
+            for row in rows {
+                let judged = common
+                    .contents
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .judge(&row);
+                if let Verdict::Ours { intended, .. } = judged.verdict
+                    && intended > live + CLOSE_TOLERANCE
+                {
+                    let detail = format!(
+                        "connection {epoch} was served with what was published {} after {} was live",
+                        intended.since(live),
+                        self.epoch
+                    );
+                    self.note(now, Anomaly::Zombie, &row.stream, Some(row.seq), detail);
+                }
+            }
+        }
+    }
+
     /// Whether every stream has reached what `target` says of it.
     pub fn has_reached(&self, target: impl Fn(&str) -> Seq) -> bool {
         self.streams
@@ -266,7 +294,13 @@ impl Client {
             .all(|stream| stream.cursor() >= target(stream.stream()))
     }
 
-    fn subscribe(&mut self, now: Mono) -> Vec<String> {
+    fn subscribe(&mut self, now: Mono, common: &Common) -> Vec<String> {
+        if self.resuming
+            && common.defect == Some(Defect::ApplyTwice)
+            && let Some(first) = self.streams.first_mut()
+        {
+            first.forget_last();
+        }
         for stream in &mut self.streams {
             stream.subscribe();
         }
@@ -437,9 +471,6 @@ impl Client {
                 ring: &mut self.ring,
             };
             let outcome = self.streams[stream].replay_complete(&mut noter);
-            if self.resuming && common.defect == Some(Defect::ApplyTwice) && stream == 0 {
-                self.streams[stream].apply_last_again(&mut noter);
-            }
             self.applied(now, stream, &outcome, false, common);
         }
         self.stale.clear();

@@ -8,14 +8,13 @@
 //! store       a lane's log, for publishers                publisher    open-loop writers    ledger  their book
 //! pipeline    many appends at once
 //! oneshot     one connection for one question             probes       who has to be refused
-//! final_read  every stream anew                           shard        the process          harness its own lag
+//! final_read  every stream anew                           shard        the process
 //! ```
 
 pub mod client;
 pub mod connection;
 pub mod content;
 pub mod final_read;
-pub mod harness;
 pub mod khala;
 pub mod lane;
 pub mod ledger;

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use host::faults::Leased;
+use host::harness::Gauge;
 use host::http::{Failure, Reply, Request, Response, StatusCode};
 use host::timer::Timer;
 use host::{child, clock, http, net};
@@ -31,7 +32,6 @@ use tokio_util::sync::CancellationToken;
 use self::expiry::Expiries;
 use self::fleet::{Fleet, lock};
 use crate::final_read::Reader;
-use crate::harness::Gauge;
 use crate::lane::Kind;
 use crate::oneshot::Asked;
 use crate::probes::{Probes, Setting};

@@ -20,7 +20,7 @@ pub enum Defect {
     SkipSeq,
     /// Lane: one (stream, seq) is delivered with other content to some clients.
     AlterContent,
-    /// Client: a replayed event that had been applied is applied again.
+    /// Client: it resumes from one below what it had applied, and applies that event again.
     ApplyTwice,
     /// Lane and client: a delivery is dropped, and on the gap the client moves its watermark to incoming − 1 instead
     /// of resuming.
@@ -37,11 +37,21 @@ pub enum Defect {
     IgnoreStaleCursor,
     /// Lane: an expired token is refused as invalid, so that the client has no cause to refresh it.
     ExpiredCalledInvalid,
+    /// Lane: a connection is served on after its client has closed it and has the next one live.
+    ServeAfterClose,
+    /// Lane: some live deliveries are made twice.
+    DeliverTwice,
+    /// Lane: a replay and the live delivery that follows it change places.
+    SwapBatches,
+    /// Lane: a replay begins below the cursor that was named.
+    OverReplay,
+    /// Lane: an event that nobody published is delivered.
+    DeliverPhantom,
 }
 
 impl Defect {
     /// Every defect, in the order in which `--defect list` shows them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 17] = [
         Self::LoseAcknowledged,
         Self::ForgetLog,
         Self::SkipSeq,
@@ -54,6 +64,11 @@ impl Defect {
         Self::NeverRecover,
         Self::IgnoreStaleCursor,
         Self::ExpiredCalledInvalid,
+        Self::ServeAfterClose,
+        Self::DeliverTwice,
+        Self::SwapBatches,
+        Self::OverReplay,
+        Self::DeliverPhantom,
     ];
 
     /// The name on the command line.
@@ -72,6 +87,11 @@ impl Defect {
             Self::NeverRecover => "never-recover",
             Self::IgnoreStaleCursor => "ignore-stale-cursor",
             Self::ExpiredCalledInvalid => "expired-called-invalid",
+            Self::ServeAfterClose => "serve-after-close",
+            Self::DeliverTwice => "deliver-twice",
+            Self::SwapBatches => "swap-batches",
+            Self::OverReplay => "over-replay",
+            Self::DeliverPhantom => "deliver-phantom",
         }
     }
 
@@ -90,6 +110,11 @@ impl Defect {
             Self::NeverRecover => Anomaly::NotRecovered,
             Self::IgnoreStaleCursor => Anomaly::StaleCursor,
             Self::ExpiredCalledInvalid => Anomaly::WrongReason,
+            Self::ServeAfterClose => Anomaly::Zombie,
+            Self::DeliverTwice => Anomaly::DuplicateDelivery,
+            Self::SwapBatches => Anomaly::Reorder,
+            Self::OverReplay => Anomaly::OverReplay,
+            Self::DeliverPhantom => Anomaly::Phantom,
         }
     }
 
@@ -97,7 +122,9 @@ impl Defect {
     #[must_use]
     pub const fn scenario(self) -> &'static str {
         match self {
-            Self::DeliverAfterExpiry | Self::ExpiredCalledInvalid => "token-expiry-storm",
+            Self::DeliverAfterExpiry | Self::ExpiredCalledInvalid | Self::ServeAfterClose => {
+                "token-expiry-storm"
+            }
             Self::IgnoreRetryAfter => "reconnect-storm",
             _ => "restart",
         }

@@ -283,7 +283,8 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Adds what another holder saw of the same fault; figures of the same name add up.
+    /// Adds what another holder saw of the same fault; figures of the same name add up. Of instants (`…_unix`) the
+    /// latest counts.
     pub fn merge(&mut self, other: &Self) {
         self.bitten += other.bitten;
         self.observed = match (self.observed, other.observed) {
@@ -291,7 +292,12 @@ impl Observation {
             (a, b) => a.or(b),
         };
         for (name, value) in &other.figures {
-            *self.figures.entry(name.clone()).or_default() += value;
+            let sum = self.figures.entry(name.clone()).or_default();
+            *sum = if name.ends_with("_unix") {
+                (*sum).max(*value)
+            } else {
+                *sum + value
+            };
         }
     }
 }
@@ -305,7 +311,7 @@ pub struct FaultView {
     pub active: bool,
     /// The injection.
     pub injected: Bracket,
-    /// The heal, once undone. For a fault without a heal of its own this is the injection.
+    /// The heal, once undone. For a fault that is over at once this is the injection, for an expiry the expiry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healed: Option<Bracket>,
     /// Whether its lease lapsed and the holder undid it alone.

@@ -12,7 +12,7 @@ use crate::defect::Defect;
 use crate::ids::{Lane, StreamId};
 use crate::profile::Profile;
 use crate::quantity::{Rate, Span};
-use crate::shard::ShardConfig;
+use crate::shard::{Harness, ShardConfig};
 
 /// The version of the protocol between conductor, agents and children.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -182,7 +182,7 @@ pub struct ProxyConfig {
 }
 
 /// Counters of a proxy: `GET /status`. All since it started; bytes are counted as they are passed on.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ProxyStatus {
     /// Open connections.
     pub open: u64,
@@ -205,4 +205,7 @@ pub struct ProxyStatus {
     pub frames: (u64, u64),
     /// Faults in force.
     pub faults: Vec<String>,
+    /// How well it kept time itself; it sends nothing of its own, so that its send lag is empty.
+    #[serde(default)]
+    pub harness: Harness,
 }

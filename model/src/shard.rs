@@ -306,7 +306,7 @@ pub struct Storm {
     pub missed: u64,
 }
 
-/// How well the harness itself kept time.
+/// How well a process of the harness itself kept time.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Harness {
     /// A canary timer: how late it fired.

@@ -89,9 +89,12 @@ async fn run(
     plane: Arc<Plane>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
+    let watched = Arc::clone(&plane);
+    let watch = tokio::spawn(async move { watched.counters.gauge.watch(&watched.timer).await });
     tokio::join!(
         listener::accept(data, Arc::clone(&plane), shutdown.clone()),
         api::serve(control, plane, shutdown),
     );
+    watch.abort();
     Ok(())
 }

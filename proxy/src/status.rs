@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use host::harness::Gauge;
+use model::histogram::Micros;
 use model::instant::Mono;
 use model::role::ProxyStatus;
+use model::shard::Harness;
 
 use crate::tap::Way;
 
@@ -26,6 +29,7 @@ pub(crate) struct Counters {
     downstream_bytes: AtomicU64,
     upstream_frames: AtomicU64,
     downstream_frames: AtomicU64,
+    pub(crate) gauge: Gauge,
 }
 
 impl Counters {
@@ -76,6 +80,7 @@ impl Counters {
 
     pub(crate) fn status(&self, open: u64, faults: Vec<String>) -> ProxyStatus {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (receive_lag, busiest) = self.gauge.read();
         ProxyStatus {
             open,
             accepted: get(&self.accepted),
@@ -97,6 +102,11 @@ impl Counters {
             downstream_bytes: get(&self.downstream_bytes),
             frames: (get(&self.upstream_frames), get(&self.downstream_frames)),
             faults,
+            harness: Harness {
+                receive_lag,
+                send_lag: Micros::default(),
+                busiest,
+            },
         }
     }
 }

@@ -369,11 +369,11 @@ pub struct RowWaiver {
 pub struct HarnessFigures {
     /// The publisher: actual − intended send.
     pub send_lag: Figures,
-    /// A canary timer in every shard.
+    /// A canary timer in every shard and in the proxy: that of the process which kept time worst.
     pub receive_lag: Figures,
     /// A p99 above this invalidates the trial: the larger of 10 ms and 5 % of the tightest bound judged.
     pub limit_us: u64,
-    /// The share of one core that the busiest shard used, at its highest over any second.
+    /// The share of one core that the busiest of them used, at its highest over any second.
     pub busiest: f64,
     /// Above this a trial is invalid.
     pub busiest_limit: f64,

@@ -211,7 +211,7 @@ fn lag(row: &Row) -> Vec<String> {
     }
     if row.harness.busiest > BUSIEST_LIMIT {
         reasons.push(format!(
-            "{LAG}: a shard used {:.0} % of a core, limit {:.0} %",
+            "{LAG}: a shard or the proxy used {:.0} % of a core, limit {:.0} %",
             row.harness.busiest * 100.0,
             BUSIEST_LIMIT * 100.0
         ));

@@ -39,7 +39,15 @@ pub(super) fn proxy(
     config: &ConfigStdin,
     listen: SocketAddr,
     upstream: Option<SocketAddr>,
+    upstream_authenticates: bool,
 ) -> Result<Exit, Error> {
+    if !upstream_authenticates {
+        refuse_off_loopback(
+            listen,
+            "the proxy asks nobody who they are",
+            "listen on loopback, or say --upstream-authenticates if the upstream asks",
+        )?;
+    }
     let typed = || ProxyConfig {
         listen,
         upstream: upstream.expect("clap requires it"),
@@ -55,6 +63,13 @@ pub(super) fn lane(lane: Lane, config: &ConfigStdin, args: LaneArgs) -> Result<E
         PUBLISH_SECRET,
     )?;
     let strict = args.profile == ProfileArg::Embedded;
+    if !strict {
+        refuse_off_loopback(
+            args.listen,
+            "--profile real lets anybody read and append",
+            "listen on loopback, or take --profile embedded",
+        )?;
+    }
     let mut profile = if strict {
         Profile::embedded()
     } else {
@@ -124,6 +139,11 @@ pub(super) fn spacetimedb(
     data_dir: Option<PathBuf>,
     database: String,
 ) -> Result<Exit, Error> {
+    refuse_off_loopback(
+        listen,
+        "the server lets anybody read and append",
+        "listen on loopback",
+    )?;
     let profile = Profile::field();
     let typed = || SpacetimedbConfig {
         listen,
@@ -146,13 +166,28 @@ pub(super) fn guard(command: &[std::ffi::OsString]) -> Result<Exit, Error> {
     Ok(Exit::Other(code))
 }
 
-/// Off loopback a secret that everybody knows is none.
+/// Off loopback nothing listens that lets anybody in.
+fn refuse_off_loopback(listen: SocketAddr, why: &str, remedy: &str) -> Result<(), Error> {
+    if listen.ip().is_loopback() {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "--listen {listen} is off loopback, and {why}: {remedy}"
+    )))
+}
+
+/// An empty secret is no secret anywhere, and off loopback one that everybody knows is none.
 fn refuse_known_secret(
     listen: SocketAddr,
     flag: &str,
     secret: &str,
     known: &str,
 ) -> Result<(), Error> {
+    if secret.is_empty() {
+        return Err(Error::usage(format!(
+            "{flag} is empty, which would protect nothing: choose one"
+        )));
+    }
     if listen.ip().is_loopback() || secret != known {
         return Ok(());
     }

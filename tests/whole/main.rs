@@ -4,9 +4,11 @@
 //! support         running faultlane, reading evidence
 //! command_line    usage, exit codes, plans
 //! bad_scenarios   what is refused, and how it is said
+//! real_server     the drill against a real SpacetimeDB server
 //! drills          the four scenarios on both lanes, and that their faults are real
 //! verdicts        planted defects and impossible bounds: the verdict can fail
 //! waivers         what somebody answers for is no failure, and its file is checked
+//! lag             a harness that was held up itself
 //! crashes         SIGKILL of the conductor and of the agent, Ctrl-C
 //! processes       the processes by themselves, and the guard
 //! ```
@@ -15,6 +17,7 @@ mod bad_scenarios;
 mod command_line;
 mod crashes;
 mod drills;
+mod lag;
 mod processes;
 mod real_server;
 mod support;

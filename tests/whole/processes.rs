@@ -130,3 +130,46 @@ fn a_secret_that_everybody_knows_is_refused_off_loopback() {
         .expect_code(2)
         .says("--session-secret");
 }
+
+#[test]
+fn an_empty_secret_is_refused_everywhere() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let dir = data.path().to_str().expect("UTF-8");
+    for listen in ["127.0.0.1:0", "0.0.0.0:0"] {
+        output(&["tokens", "--listen", listen, "--session-secret", ""])
+            .expect_code(2)
+            .says("--session-secret is empty");
+        let lane = ["lane", "khala", "--listen", listen, "--data-dir", dir];
+        output(&[lane.as_slice(), &["--publish-secret", ""]].concat())
+            .expect_code(2)
+            .says("--publish-secret is empty");
+    }
+}
+
+#[test]
+fn what_lets_anybody_in_is_refused_off_loopback_with_the_remedy() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let dir = data.path().to_str().expect("UTF-8");
+    let off = ["--listen", "0.0.0.0:0"];
+    let real = [
+        "lane",
+        "spacetime",
+        "--profile",
+        "real",
+        "--publish-secret",
+        "s",
+        "--data-dir",
+        dir,
+    ];
+    output(&[real.as_slice(), &off].concat())
+        .expect_code(2)
+        .says("--profile real")
+        .says("--profile embedded");
+    let proxy = ["proxy", "--upstream", "127.0.0.1:9"];
+    output(&[proxy.as_slice(), &off].concat())
+        .expect_code(2)
+        .says("--upstream-authenticates");
+    let meant = [proxy.as_slice(), &off, &["--upstream-authenticates"]].concat();
+    let (_proxy, ready) = ready(faultlane(&meant));
+    assert_eq!(ready["ready"], "proxy");
+}

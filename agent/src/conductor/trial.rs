@@ -498,13 +498,9 @@ async fn status<T: DeserializeOwned>(agent: &Agent, child: &str) -> Result<T, Ca
         .await
 }
 
-/// When a fault was over: its heal, or for one that ends by itself the end that was planned for it.
+/// When a fault was over: its heal. That of an expiry is the expiry itself.
 fn over(fault: &FaultRecord) -> Option<Mono> {
-    let view = fault.view.as_ref()?;
-    match fault.fault.ends_after() {
-        Some(lasts) => Some(view.injected.asked + lasts),
-        None => view.healed.map(|healed| healed.asked),
-    }
+    Some(fault.view.as_ref()?.healed?.asked)
 }
 
 /// The highest acknowledged seq by stream.

@@ -294,7 +294,7 @@ mod tests {
             observation: Observation {
                 bitten,
                 observed: Some(Mono(observed)),
-                figures: [("held".to_owned(), bitten)].into(),
+                figures: [("held".to_owned(), bitten), ("expires_unix".to_owned(), 9)].into(),
             },
         }
     }

@@ -92,7 +92,7 @@ pub(crate) fn subscribe(
             Replay {
                 topic: (*topic).clone(),
                 events: stream
-                    .after(*cursor)
+                    .after(cursor.saturating_sub(defects.replays_below()))
                     .filter(|event| !defects.skips(event.seq))
                     .cloned()
                     .collect(),

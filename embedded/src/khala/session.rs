@@ -49,6 +49,8 @@ pub(super) struct Session {
     joined: bool,
     streams: Vec<StreamId>,
     live: u64,
+    /// Planted: a replay that has to wait for the next live update.
+    held_back: Option<Box<Subscription>>,
     /// Strikes for slow reading that the client has been told of.
     told: u64,
     requests: Bucket,
@@ -80,6 +82,7 @@ impl Session {
             joined: false,
             streams: Vec::new(),
             live: 0,
+            held_back: None,
             told: 0,
             requests: Bucket::new(
                 Rate::per_second(REQUESTS_PER_SECOND),
@@ -136,17 +139,29 @@ impl Session {
                 if defects.drops(self.live) {
                     return Ok(());
                 }
+                if defects.is_deaf() {
+                    connection.deafen();
+                }
                 if connection.expired() {
                     return self.expired(connection).await;
                 }
                 Counters::add(&self.lane.ground.counters.delivered, 1);
                 let Framings { batch, frame } = live.framings(defects, self.client_id);
                 tracing::trace!(client = self.client, seq = live.seq(), "update");
-                connection.write(batch.clone()).await?;
-                connection.write(frame.clone()).await?;
+                for _ in 0..=u8::from(defects.repeats(self.live)) {
+                    connection.write(batch.clone()).await?;
+                    connection.write(frame.clone()).await?;
+                }
+                if let Some(subscription) = self.held_back.take() {
+                    self.replay(&subscription, connection).await?;
+                }
                 self.throttle(connection).await
             }
             Event::Item(Item::Subscribed(subscription)) => {
+                if self.held_back.is_none() && self.lane.ground.defects.swaps(self.client_id) {
+                    self.held_back = Some(subscription);
+                    return Ok(());
+                }
                 self.replay(&subscription, connection).await
             }
             Event::Tick => self.tick(connection).await,
@@ -240,7 +255,7 @@ impl Session {
                     .map(|event| {
                         defects
                             .alters(self.client_id, event.seq)
-                            .then(|| crate::defect::altered(event))
+                            .then(|| defects.altered(event))
                     })
                     .collect();
                 let events = events

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::replay::Subscription;
 use crate::connection::Outbox;
 use crate::counters::Counters;
-use crate::defect::{Defects, altered};
+use crate::defect::Defects;
 use crate::log::{Audience, Change, Streams};
 
 /// What waits for a connection.
@@ -95,7 +95,8 @@ impl Live {
     pub(crate) fn framings(&self, defects: Defects, client: Option<ClientId>) -> &Framings {
         let encode = |event: &SyncEvent| Framings::of(&self.topic, [event], event.seq, true);
         if defects.alters(client, self.event.seq) {
-            self.altered.get_or_init(|| encode(&altered(&self.event)))
+            self.altered
+                .get_or_init(|| encode(&defects.altered(&self.event)))
         } else {
             self.framings.get_or_init(|| encode(&self.event))
         }

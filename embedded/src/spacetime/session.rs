@@ -36,6 +36,8 @@ pub(super) struct Session {
     connection_id: u128,
     light: bool,
     updates: u64,
+    /// Planted: the rows of a subscription that have to wait for the next live update.
+    held_back: Option<Box<Applied>>,
 }
 
 /// Why a connection ends.
@@ -77,6 +79,7 @@ impl Session {
             connection_id,
             light,
             updates: 0,
+            held_back: None,
         }
     }
 
@@ -146,20 +149,29 @@ impl Session {
                 if ground.defects.drops(self.updates) {
                     return Ok(());
                 }
+                if ground.defects.is_deaf() {
+                    connection.deafen();
+                }
                 if connection.expired() {
                     return Err(self.expired());
                 }
                 Counters::add(&ground.counters.delivered, 1);
-                Ok(connection.write(bytes).await?)
+                if ground.defects.repeats(self.updates) {
+                    connection.write(bytes.clone()).await?;
+                }
+                connection.write(bytes).await?;
+                match self.held_back.take() {
+                    Some(applied) => self.rows(*applied, connection).await,
+                    None => Ok(()),
+                }
             }
             Event::Item(Item::Answer(bytes)) => Ok(connection.write(bytes).await?),
             Event::Item(Item::Rows(applied)) => {
-                if connection.expired() {
-                    return Err(self.expired());
+                if self.held_back.is_none() && ground.defects.swaps(self.client_id) {
+                    self.held_back = Some(applied);
+                    return Ok(());
                 }
-                Counters::add(&ground.counters.delivered, applied.delivers());
-                let bytes = applied.encode(ground.defects, self.client_id);
-                Ok(connection.write(bytes).await?)
+                self.rows(*applied, connection).await
             }
             Event::Tick => Ok(connection.ping().await?),
             Event::Expired => Err(self.expired()),
@@ -178,6 +190,16 @@ impl Session {
             Event::Evicted => Err(End::Zombie),
             Event::Gone => Err(End::Gone),
         }
+    }
+
+    async fn rows(&self, applied: Applied, connection: &mut Connection<Item>) -> Result<(), End> {
+        let ground = &self.lane.ground;
+        if connection.expired() {
+            return Err(self.expired());
+        }
+        Counters::add(&ground.counters.delivered, applied.delivers());
+        let bytes = applied.encode(ground.defects, self.client_id);
+        Ok(connection.write(bytes).await?)
     }
 
     fn expired(&self) -> End {

@@ -6,7 +6,7 @@ use lanes::spacetime::query::Query;
 use lanes::spacetime::rows::{Row, StreamCheckpoint, StreamHead, SyncEvent, Table};
 use model::ids::ClientId;
 
-use crate::defect::{Defects, altered};
+use crate::defect::Defects;
 use crate::log::{Stream, Streams};
 
 /// A row as the log has it, not yet copied.
@@ -24,7 +24,9 @@ impl Found {
     /// The row; with other content where a defect alters it.
     pub(crate) fn row(&self, defects: Defects, client: Option<ClientId>) -> Row {
         match self {
-            Self::Event(event) if defects.alters(client, event.seq) => Row::Event(altered(event)),
+            Self::Event(event) if defects.alters(client, event.seq) => {
+                Row::Event(defects.altered(event))
+            }
             Self::Event(event) => Row::Event(event.as_ref().clone()),
             Self::Head(row) => Row::Head(row.clone()),
             Self::Checkpoint(row) => Row::Checkpoint(row.as_ref().clone()),
@@ -73,11 +75,12 @@ fn events(stream: &Stream, query: &Query, defects: Defects) -> Vec<Found> {
         .conditions
         .iter()
         .all(|condition| ["stream_id", "seq"].contains(&condition.column));
+    let below = defects.replays_below();
     stream
-        .after(query.after())
+        .after(query.after().saturating_sub(below))
         .filter(|event| !defects.skips(event.seq))
         .filter(|event| {
-            (resume && query.bounds_seq(event.seq))
+            (resume && query.bounds_seq(event.seq.saturating_add(below)))
                 || (!resume && query.matches(&Row::Event(event.as_ref().clone())))
         })
         .cloned()

@@ -15,7 +15,7 @@ use super::applied::Applied;
 use super::reducer::Call;
 use crate::connection::Outbox;
 use crate::counters::Counters;
-use crate::defect::{Defects, altered};
+use crate::defect::Defects;
 use crate::log::{Audience, Change, Streams};
 
 /// What waits for a connection.
@@ -204,6 +204,7 @@ impl Audience for Subscribers {
             Change::Event { event, .. } => Some(event.seq),
             Change::Checkpoint { .. } => None,
         };
+        let defects = self.defects;
         let skipped = seq.is_some_and(|seq| self.defects.skips(seq));
         let mut encoded: HashMap<Shape, Bytes> = HashMap::new();
         let indexed = self.streams.get(stream).map_or(&[][..], Vec::as_slice);
@@ -238,7 +239,7 @@ impl Audience for Subscribers {
             }
             let bytes = encoded
                 .entry(shape)
-                .or_insert_with_key(|shape| encode(shape, &changes, &call));
+                .or_insert_with_key(|shape| encode(defects, shape, &changes, &call));
             if let Some(depth) = subscriber.outbox.push(Item::Update(bytes.clone())) {
                 self.counters
                     .refuse("-", "slow_consumer", &format!("{depth} messages queued"));
@@ -247,12 +248,12 @@ impl Audience for Subscribers {
     }
 }
 
-fn encode(shape: &Shape, changes: &[RowChange], call: &Call) -> Bytes {
+fn encode(defects: Defects, shape: &Shape, changes: &[RowChange], call: &Call) -> Bytes {
     let mut tables = Vec::new();
     for (change, matched) in changes.iter().zip(&shape.matched) {
         let other = match &change.came {
             Row::Event(event) if shape.altered => Some(RowChange {
-                came: Row::Event(altered(event)),
+                came: Row::Event(defects.altered(event)),
                 gone: None,
             }),
             _ => None,

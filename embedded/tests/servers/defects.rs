@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::SinkExt;
 use lanes::khala::message::{Reply, ServerMessage};
 use lanes::spacetime::message::{ServerMessage as SpacetimeMessage, UpdateStatus};
 use lanes::spacetime::query::events_after;
@@ -10,6 +11,7 @@ use lanes::token::{SCOPE_CHECKPOINT, TokenRequest};
 use model::defect::Defect;
 use model::event::payload_hash;
 use model::ids::Lane;
+use tokio_websockets::{CloseCode, Message};
 
 use crate::support::{RIVAL, STREAM, Spacetime, Target, error_of, khala_path, subscriber};
 
@@ -228,5 +230,99 @@ async fn expired_called_invalid_names_another_reason() {
             (refused.status.as_u16(), error_of(&refused).as_str()),
             (401, "invalid_signature")
         );
+    }
+}
+
+#[tokio::test]
+async fn serve_after_close_delivers_to_a_connection_that_its_client_has_closed() {
+    for (defect, served) in [(Some(Defect::ServeAfterClose), true), (None, false)] {
+        let target = defect.map_or_else(
+            || Target::start(Lane::Khala),
+            |defect| Target::defective(Lane::Khala, defect),
+        );
+        let mut client = target.khala(&target.token().await).await;
+        client.resume(STREAM, 0).await;
+        target.publish(STREAM, 1, 1).await;
+        assert_eq!(client.next_seq().await, 1);
+        let close = Message::close(Some(CloseCode::NORMAL_CLOSURE), "");
+        client.socket.send(close).await.unwrap();
+        if served {
+            target.publish(STREAM, 2, 2).await;
+            assert_eq!(client.next_seq().await, 2);
+        } else {
+            assert!(client.next_or_close().await.is_err(), "the lane closes too");
+        }
+    }
+}
+
+#[tokio::test]
+async fn deliver_twice_repeats_every_fourth_live_update() {
+    let target = Target::defective(Lane::Khala, Defect::DeliverTwice);
+    let mut client = target.khala(&target.token().await).await;
+    client.resume(STREAM, 0).await;
+    target.publish(STREAM, 1, 5).await;
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        seen.push(client.next_seq().await);
+    }
+    assert_eq!(seen, [1, 2, 3, 4, 4, 5]);
+
+    let target = Target::defective(Lane::Spacetime, Defect::DeliverTwice);
+    let mut client = target.spacetime(&target.token().await).await;
+    client.subscribe(1, &[events_after(STREAM, 0)]).await;
+    events(&mut client).await;
+    target.publish(STREAM, 1, 4).await;
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        seen.extend(events(&mut client).await.iter().map(|event| event.seq));
+    }
+    assert_eq!(seen, [1, 2, 3, 4, 4]);
+}
+
+#[tokio::test]
+async fn swap_batches_sends_a_replay_after_the_live_update_that_follows_it() {
+    let target = Target::defective(Lane::Spacetime, Defect::SwapBatches);
+    target.publish(STREAM, 1, 2).await;
+    let mut client = target.spacetime_as(&target.token().await, "c0001").await;
+    client.subscribe(1, &[events_after(STREAM, 0)]).await;
+    target.publish(STREAM, 3, 3).await;
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let batch = events(&mut client).await;
+        seen.push(batch.iter().map(|event| event.seq).collect::<Vec<_>>());
+    }
+    assert_eq!(seen, [vec![3], vec![1, 2]]);
+}
+
+#[tokio::test]
+async fn over_replay_begins_below_the_cursor() {
+    let target = Target::defective(Lane::Khala, Defect::OverReplay);
+    target.publish(STREAM, 1, 6).await;
+    let mut client = target.khala(&target.token().await).await;
+    assert_eq!(client.resume(STREAM, 5).await, [3, 4, 5, 6]);
+
+    let target = Target::defective(Lane::Spacetime, Defect::OverReplay);
+    target.publish(STREAM, 1, 6).await;
+    let mut client = target.spacetime(&target.token().await).await;
+    client.subscribe(1, &[events_after(STREAM, 5)]).await;
+    let seqs: Vec<_> = events(&mut client)
+        .await
+        .iter()
+        .map(|event| event.seq)
+        .collect();
+    assert_eq!(seqs, [3, 4, 5, 6]);
+}
+
+#[tokio::test]
+async fn deliver_phantom_puts_what_nobody_published_in_an_events_place() {
+    let target = Target::defective(Lane::Spacetime, Defect::DeliverPhantom);
+    target.publish(STREAM, 1, 16).await;
+    for (client, phantom) in [("c0002", false), ("c0003", true)] {
+        let mut connection = target.spacetime_as(&target.token().await, client).await;
+        connection.subscribe(1, &[events_after(STREAM, 15)]).await;
+        let seen = events(&mut connection).await;
+        assert_eq!((seen.len(), seen[0].seq), (1, 16));
+        assert_eq!(payload_hash(&seen[0].payload_json), seen[0].payload_hash);
+        assert_eq!(seen[0].idempotency_key.starts_with("nobody:"), phantom);
     }
 }

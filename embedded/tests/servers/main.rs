@@ -4,5 +4,6 @@ mod defects;
 mod khala;
 mod log;
 mod spacetime;
+mod strangers;
 mod support;
 mod tokens;

@@ -185,6 +185,8 @@ pub struct Machine {
     heartbeat: Mono,
     align: Option<(u64, Mono)>,
     aligned: Option<u64>,
+    /// When it took that on.
+    aligned_at: Option<Mono>,
     expired_live: bool,
 }
 
@@ -217,6 +219,7 @@ impl Machine {
             heartbeat: now,
             align: None,
             aligned: None,
+            aligned_at: None,
             expired_live: false,
         }
     }
@@ -239,6 +242,12 @@ impl Machine {
         self.using.as_ref().map(|token| token.exp)
     }
 
+    /// Since when it is live.
+    #[must_use]
+    pub fn live_since(&self) -> Option<Mono> {
+        (self.state == State::Live).then_some(self.live_since)
+    }
+
     /// The common expiry that it took on, and whether that passed while it was connected.
     #[must_use]
     pub const fn aligned(&self) -> Option<(u64, bool)> {
@@ -258,6 +267,12 @@ impl Machine {
     #[must_use]
     pub const fn next_attempt(&self) -> Mono {
         self.wake
+    }
+
+    /// When it took the common expiry on.
+    #[must_use]
+    pub const fn aligned_at(&self) -> Option<Mono> {
+        self.aligned_at
     }
 
     /// When the next [`Event::Tick`] is due.
@@ -432,6 +447,7 @@ impl Machine {
             if token.exp_unix == expires {
                 self.align = None;
                 self.aligned = Some(expires);
+                self.aligned_at = Some(now);
             } else {
                 // The second turned between the request and its answer. A token is a token: it is used if need be.
                 self.align = Some((expires, now + ALIGN_AGAIN));
@@ -905,6 +921,7 @@ mod tests {
         assert_eq!(actions, [Action::Close, Action::Dial]);
         rig.connect(3_460);
         assert_eq!(rig.machine.aligned(), Some((expires_unix, false)));
+        assert_eq!(rig.machine.aligned_at(), Some(ms(3_452)));
         // It is renewed ahead, but the service does not answer in time.
         let (_, actions) = rig.next_deed();
         assert_eq!(actions, [Action::FetchToken(120)]);

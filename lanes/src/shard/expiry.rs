@@ -10,6 +10,7 @@ use model::decide;
 use model::fault::{Fault, FaultOrder, FaultView, Observation};
 use model::ids::FaultId;
 use model::instant::{Bracket, Mono};
+use model::quantity::Span;
 
 use super::fleet::{Fleet, lock};
 use crate::client::machine::Event;
@@ -27,8 +28,9 @@ struct Expiry {
     id: FaultId,
     injected: Mono,
     expires_unix: u64,
-    observed: Option<Mono>,
-    undone: bool,
+    /// The same instant on the monotonic clock.
+    expires: Mono,
+    undone: Option<Mono>,
     lapsed: bool,
 }
 
@@ -42,35 +44,41 @@ impl Expiries {
         }
     }
 
-    fn view(&self, expiry: &mut Expiry) -> FaultView {
+    fn view(&self, expiry: &Expiry) -> FaultView {
         let (mut aligned, mut expired) = (0, 0);
+        // When the first client took it on, not when somebody looked.
+        let mut observed: Option<Mono> = None;
         for member in self.fleet.iter().flat_map(|fleet| &fleet.members) {
-            if let Some((expires, passed)) = member.client().machine.aligned()
+            let client = member.client();
+            if let Some((expires, passed)) = client.machine.aligned()
                 && expires == expiry.expires_unix
             {
+                let at = client.machine.aligned_at();
+                observed = observed.into_iter().chain(at).min();
                 aligned += 1;
                 expired += u64::from(passed);
             }
         }
-        if aligned > 0 {
-            expiry.observed.get_or_insert_with(clock::now);
-        }
-        let active = !expiry.undone && clock::unix_micros() / 1_000_000 < expiry.expires_unix;
-        let injected = Bracket {
-            asked: expiry.injected,
-            observed: expiry.observed.unwrap_or(expiry.injected),
-        };
+        let over = expiry.undone.unwrap_or(expiry.expires);
+        let active = clock::now() < over;
         FaultView {
             id: expiry.id.clone(),
             active,
-            injected,
-            healed: (!active).then_some(injected),
+            injected: Bracket {
+                asked: expiry.injected,
+                observed: observed.unwrap_or(expiry.injected),
+            },
+            healed: (!active).then_some(Bracket {
+                asked: over,
+                observed: over,
+            }),
             lapsed: expiry.lapsed,
             observation: Observation {
                 bitten: aligned,
-                observed: expiry.observed,
+                observed,
                 figures: BTreeMap::from([
                     ("tokens_aligned".to_owned(), aligned),
+                    ("expires_unix".to_owned(), expiry.expires_unix),
                     ("expired_while_live".to_owned(), expired),
                 ]),
             },
@@ -89,7 +97,8 @@ impl Holder for Expiries {
         };
         let now = clock::now();
         // Rounded down: the fault ends after `after`, and by then the tokens shall have expired.
-        let expires_unix = (clock::unix_micros() + settings.after.as_micros()) / 1_000_000;
+        let unix = clock::unix_micros();
+        let expires_unix = (unix + settings.after.as_micros()) / 1_000_000;
         let start = decide::unit(order.seed, &order.id, "take-on", 0);
         if let Some(fleet) = &self.fleet {
             for (at, member) in fleet.members.iter().enumerate() {
@@ -111,22 +120,22 @@ impl Holder for Expiries {
             expires_unix,
             "clients take on tokens with a common expiry"
         );
-        let mut expiry = Expiry {
+        let expiry = Expiry {
             id: order.id,
             injected: now,
             expires_unix,
-            observed: None,
-            undone: false,
+            expires: now + Span::from_micros((expires_unix * 1_000_000).saturating_sub(unix)),
+            undone: None,
             lapsed: false,
         };
-        let view = self.view(&mut expiry);
+        let view = self.view(&expiry);
         lock(&self.held).push(expiry);
         Ok(view)
     }
 
     async fn look(&self, id: &str) -> Option<FaultView> {
-        let mut held = lock(&self.held);
-        let expiry = held.iter_mut().find(|expiry| expiry.id == id)?;
+        let held = lock(&self.held);
+        let expiry = held.iter().find(|expiry| expiry.id == id)?;
         Some(self.view(expiry))
     }
 
@@ -138,7 +147,7 @@ impl Holder for Expiries {
             .ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, format!("no fault `{id}`")))?;
         let was_active = self.view(expiry).active;
         if was_active {
-            expiry.undone = true;
+            expiry.undone = Some(clock::now());
             expiry.lapsed = lapsed;
             if let Some(fleet) = &self.fleet {
                 for at in 0..fleet.members.len() {

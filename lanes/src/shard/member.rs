@@ -13,7 +13,7 @@ use model::ids::{CLIENT_HEADER, StreamId};
 use model::instant::Mono;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
-use tokio_websockets::Message;
+use tokio_websockets::{CloseCode, Message};
 
 use crate::client::machine::{Event, Held, Refusal, State};
 use crate::client::{Client, Command, Common};
@@ -24,8 +24,8 @@ use crate::token_client::{TokenClient, Wish};
 
 /// A timer that is not needed still has to be somewhere.
 const FAR: Duration = Duration::from_hours(1);
-/// A polite close may take so long.
-const FAREWELL: Duration = Duration::from_millis(500);
+/// A polite close may take so long. A lane answers it at once; one that does not, and goes on serving, is seen to.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// A send that does not get through: the link is stuck, and the read-idle timer will say so.
 const STUCK: Duration = Duration::from_secs(1);
 
@@ -244,8 +244,9 @@ impl Driver {
             }
             Command::Close => {
                 hands.dialling = None;
-                if let Some((socket, _)) = hands.socket.take() {
-                    tokio::spawn(farewell(socket));
+                if let Some((socket, epoch)) = hands.socket.take() {
+                    let (member, common) = (Arc::clone(&self.member), Arc::clone(&self.common));
+                    tokio::spawn(farewell(socket, epoch, member, common));
                 }
             }
             Command::Drop => {
@@ -256,10 +257,20 @@ impl Driver {
     }
 }
 
-async fn farewell(mut socket: Socket) {
+/// Closes a connection; the client still hears what comes on it until the lane has closed it too.
+async fn farewell(mut socket: Socket, epoch: u64, member: Arc<Member>, common: Arc<Common>) {
     let polite = async {
-        if socket.close().await.is_ok() {
-            while let Some(Ok(_)) = socket.next().await {}
+        // Not `close`, which reads, and throws away, what comes before the other side's Close.
+        let close = Message::close(Some(CloseCode::NORMAL_CLOSURE), "");
+        if socket.send(close).await.is_ok() {
+            while let Some(Ok(message)) = socket.next().await {
+                if let Some(text) = message.as_text() {
+                    let mut nothing = Vec::new();
+                    member
+                        .client()
+                        .receive(clock::now(), epoch, text, &common, &mut nothing);
+                }
+            }
         }
     };
     let _ = tokio::time::timeout(FAREWELL, polite).await;

@@ -24,7 +24,7 @@ pub(super) fn all(row: &mut Row, plan: &Plan, trial: &Trial) {
     row.phases = phases(shards);
     row.delivery = delivery(shards);
     row.probes = probes(shards);
-    merge_harness(&mut row.harness, shards);
+    merge_harness(&mut row.harness, trial);
     row.storm = merge_storm(row, plan, trial);
 }
 
@@ -94,13 +94,24 @@ fn probes(shards: &[ShardReport]) -> Vec<ProbeTally> {
     merged
 }
 
-fn merge_harness(harness: &mut HarnessFigures, shards: &[ShardReport]) {
-    let (mut send, mut receive) = (Micros::default(), Micros::default());
-    for shard in shards {
-        send.merge(&shard.harness.send_lag);
-        receive.merge(&shard.harness.receive_lag);
-        harness.busiest = harness.busiest.max(shard.harness.busiest);
+/// Of the receive side the process that kept time worst counts: among the others' samples its stalls would vanish.
+fn merge_harness(harness: &mut HarnessFigures, trial: &Trial) {
+    let shards = trial.shards.iter().map(|shard| &shard.harness);
+    let processes = || {
+        shards
+            .clone()
+            .chain(trial.proxy.iter().map(|proxy| &proxy.harness))
+    };
+    let mut send = Micros::default();
+    for process in processes() {
+        send.merge(&process.send_lag);
+        harness.busiest = harness.busiest.max(process.busiest);
     }
+    let receive = processes()
+        .map(|process| &process.receive_lag)
+        .max_by_key(|lag| (lag.quantile(0.99, 0), lag.count()))
+        .cloned()
+        .unwrap_or_default();
     harness.busiest = round6(harness.busiest);
     harness.send_lag = Figures::plain(send);
     harness.receive_lag = Figures::plain(receive);

@@ -21,9 +21,16 @@ type Spoil = fn(&mut Plan, &mut Trial);
 
 #[test]
 fn what_makes_a_trial_invalid_is_inconclusive() {
-    let cases: [(Spoil, &str); 18] = [
+    let cases: [(Spoil, &str); 19] = [
         (
             |_, trial| trial.shards[1].harness.receive_lag = histogram(100, |_| Span::from_secs(1)),
+            "harness lag: receive p99 1.00 s, limit 250 ms",
+        ),
+        (
+            |_, trial| {
+                let proxy = trial.proxy.as_mut().unwrap();
+                proxy.harness.receive_lag = histogram(100, |_| Span::from_secs(1));
+            },
             "harness lag: receive p99 1.00 s, limit 250 ms",
         ),
         (
@@ -32,7 +39,7 @@ fn what_makes_a_trial_invalid_is_inconclusive() {
         ),
         (
             |_, trial| trial.shards[2].harness.busiest = 0.93,
-            "a shard used 93 % of a core, limit 80 %",
+            "a shard or the proxy used 93 % of a core, limit 80 %",
         ),
         (
             |_, trial| trial.shards[0].harness.send_lag = histogram(0, |_| Span::ZERO),

@@ -414,7 +414,7 @@ fn a_bomb_is_called_too_large_or_too_deep_and_not_badly_indented() {
     ] {
         let shown = parse(&text).expect_err("it is a bomb").to_string();
         assert!(shown.contains(message), "{shown}");
-        assert!(shown.contains("hint: a scenario is small"), "{shown}");
+        assert!(shown.contains("hint: such a file is small"), "{shown}");
         assert!(!shown.contains('{'), "nothing of the library's: {shown}");
     }
 }

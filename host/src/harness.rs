@@ -1,11 +1,14 @@
-//! How well the harness itself keeps time: a canary timer for the receive side, and the processor time used.
+//! How well a process of the harness itself keeps time: a canary timer for the receive side, and the processor time
+//! used.
 
 use std::sync::{Mutex, PoisonError};
 
-use host::clock;
-use host::timer::Timer;
 use model::histogram::Micros;
+use model::instant::Mono;
 use model::quantity::Span;
+
+use crate::clock;
+use crate::timer::Timer;
 
 /// The canary flies so often.
 const EVERY: Span = Span::from_millis(10);
@@ -26,11 +29,10 @@ impl Gauge {
         let mut next = clock::now();
         let mut looked = (next, processor_time());
         loop {
-            next = (next + EVERY).max(clock::now());
-            timer.sleep_until(next).await;
+            timer.sleep_until(next + EVERY).await;
             let now = clock::now();
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.0.record(now.since(next));
+            next = fly(&mut seen.0, next, now);
             let wall = now.since(looked.0);
             if wall >= LOOK {
                 let used = processor_time();
@@ -52,6 +54,18 @@ impl Gauge {
     }
 }
 
+/// Records every flight that was due after `last`, up to `now`, and says which was the last of them. A stall delays
+/// all the flights that fall into it, not one: a canary that took up its schedule anew afterwards would count a stall
+/// of any length as a single late flight, and no quantile would ever show it.
+fn fly(lags: &mut Micros, last: Mono, now: Mono) -> Mono {
+    let mut last = last;
+    while last + EVERY <= now {
+        last = last + EVERY;
+        lags.record(now.since(last));
+    }
+    last
+}
+
 /// Seconds of processor time that this process has used.
 fn processor_time() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
@@ -68,6 +82,21 @@ fn used(stat: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stall_delays_every_flight_that_falls_into_it() {
+        let at = |millis: u64| Mono(millis * 1_000);
+        let mut lags = Micros::default();
+        let mut last = at(0);
+        for tick in 1..=100 {
+            last = fly(&mut lags, last, at(tick * 10));
+        }
+        // Six tenths of a second of which nothing was seen: sixty flights, the first of them 590 ms late.
+        last = fly(&mut lags, last, at(1_600));
+        assert_eq!((lags.count(), last), (160, at(1_600)));
+        assert!(lags.quantile(0.99, 0) > Some(Span::from_millis(500)));
+        assert_eq!(fly(&mut lags, last, at(1_605)), last, "none is due yet");
+    }
 
     #[test]
     fn processor_time_is_user_and_system_time_whatever_the_process_is_called() {
