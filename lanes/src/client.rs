@@ -14,7 +14,7 @@ pub mod machine;
 pub mod policy;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use model::anomaly::{Anomaly, Findings};
 use model::defect::Defect;
@@ -22,12 +22,13 @@ use model::ids::{ClientId, Seq, StreamId};
 use model::instant::Mono;
 use model::intervals::IntervalSet;
 use model::quantity::Span;
-use model::target::{ExpiryEnforcement, Promise};
+use model::target::{Access, ExpiryEnforcement, Promise};
 
 use self::apply::{FRAMINGS, Noter, Outcome, StreamApply};
 use self::machine::{Action, Event, Machine, Settings, State};
 use crate::connection::Upgrade;
 use crate::content::{Contents, Row, Verdict};
+use crate::frame::Frame;
 use crate::lane::{Kind, Session, Signal, Stale};
 
 /// A lane may close an expired connection so late: its timers are no finer, and hundreds may expire in one second.
@@ -42,8 +43,8 @@ pub enum Command {
     FetchToken(u64),
     /// Connect.
     Dial(Upgrade),
-    /// Send these texts.
-    Send(Vec<String>),
+    /// Send these messages.
+    Send(Vec<Frame<'static>>),
     /// Close with 1000.
     Close,
     /// Drop the connection or the attempt.
@@ -55,8 +56,8 @@ pub enum Command {
 pub struct Common {
     /// Which lane.
     pub kind: Kind,
-    /// The database in spacetime URLs.
-    pub database: String,
+    /// How the lane is spoken to.
+    pub access: Arc<Access>,
     /// What the lane promises.
     pub promise: Promise,
     /// The replay budget by stream, where it differs, and the usual one.
@@ -149,7 +150,7 @@ impl Client {
             delivered: (0, 0),
             rebootstraps: 0,
             samples: Vec::new(),
-            session: common.kind.session(),
+            session: common.kind.session(&common.access),
             epoch: 0,
             stale: Vec::new(),
             resuming: false,
@@ -172,12 +173,12 @@ impl Client {
                 Action::Dial => {
                     self.epoch += 1;
                     let jwt = self.machine.token().map_or("", |token| &token.jwt);
-                    Command::Dial(common.kind.upgrade(&common.database, jwt))
+                    Command::Dial(common.kind.upgrade(&common.access, jwt))
                 }
                 Action::Open => {
                     // What the last connection was told may be told again on this one.
                     self.stale.clear();
-                    self.session = common.kind.session();
+                    self.session = common.kind.session(&common.access);
                     Command::Send(self.session.open())
                 }
                 Action::Subscribe => Command::Send(self.subscribe(now)),
@@ -199,16 +200,16 @@ impl Client {
         }
     }
 
-    /// A text frame arrived on the connection `epoch`.
+    /// A message arrived on the connection `epoch`.
     pub fn receive(
         &mut self,
         now: Mono,
         epoch: u64,
-        text: &str,
+        frame: &Frame<'_>,
         common: &Common,
         out: &mut Vec<Command>,
     ) {
-        let signals = match self.session.receive(text) {
+        let signals = match self.session.receive(frame) {
             Ok(signals) => signals,
             Err(why) => {
                 return self.handle(
@@ -253,7 +254,7 @@ impl Client {
             .all(|stream| stream.cursor() >= target(stream.stream()))
     }
 
-    fn subscribe(&mut self, now: Mono) -> Vec<String> {
+    fn subscribe(&mut self, now: Mono) -> Vec<Frame<'static>> {
         for stream in &mut self.streams {
             stream.subscribe();
         }

@@ -1,5 +1,6 @@
 //! A lane's log as a publisher uses it: append, and look what the head is. HTTP, straight to the lane.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use host::clock;
@@ -7,12 +8,12 @@ use host::http::{CallError, Client, Method, Response};
 use model::event::Event;
 use model::ids::{Lane, Seq};
 use model::shard::ShardConfig;
+use model::target::Names;
 use serde_json::{Value, json};
 
 use crate::connection::reason_in;
-use crate::spacetime::query::{events_after, head_of};
-use crate::spacetime::rows::SyncEvent;
-use crate::spacetime::{APPEND_REDUCER, STATUS_REDUCER_FAILED, call_path, sql_path};
+use crate::spacetime::named::{self, events_after, head_of};
+use crate::spacetime::{STATUS_REDUCER_FAILED, call_path, sql_path};
 
 /// A lane that is away answers nothing; one that is there answers in milli-seconds.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -39,7 +40,7 @@ pub enum AppendError {
 pub struct Store {
     http: Client,
     lane: Lane,
-    database: String,
+    names: Arc<Names>,
     secret: String,
 }
 
@@ -50,7 +51,7 @@ impl Store {
         Self {
             http: Client::new(config.access.direct),
             lane: config.lane,
-            database: config.access.names.database.clone(),
+            names: Arc::new(config.access.names.clone()),
             secret: secret.to_owned(),
         }
     }
@@ -62,11 +63,10 @@ impl Store {
     pub async fn head(&self, stream: &str) -> Result<(Seq, Option<Seq>), String> {
         match self.lane {
             Lane::Spacetime => {
-                let rows = self.sql(&head_of(stream)).await?;
-                Ok((
-                    rows.first().and_then(|row| row[1].as_u64()).unwrap_or(0),
-                    None,
-                ))
+                let rows = self.sql(&head_of(&self.names, stream)).await?;
+                let head = rows.first().map(|row| named::head_in(&self.names, row));
+                let head = head.transpose().map_err(|error| error.to_string())?;
+                Ok((head.map_or(0, |(_, head)| head), None))
             }
             Lane::Khala => {
                 let path = format!("/internal/sync/head?stream_id={}", escape(stream));
@@ -86,17 +86,9 @@ impl Store {
     pub async fn append(&self, event: &Event, seq: Seq) -> Result<Seq, AppendError> {
         let (path, body) = match self.lane {
             Lane::Spacetime => {
-                let row = SyncEvent {
-                    stream_id: event.stream.clone(),
-                    seq,
-                    idempotency_key: event.key.clone(),
-                    payload_hash: event.payload_hash.clone(),
-                    payload_json: event.payload_json.clone(),
-                    committed_at_unix_ms: clock::unix_micros() / 1_000,
-                    durable_offset: seq,
-                    confirmed_read: true,
-                };
-                (call_path(&self.database, APPEND_REDUCER), row.positional())
+                let names = &*self.names;
+                let arguments = named::arguments(names, event, seq, clock::unix_micros() / 1_000);
+                (call_path(&names.database, &names.publish), arguments)
             }
             Lane::Khala => {
                 let body = json!({
@@ -153,16 +145,23 @@ impl Store {
         if self.lane == Lane::Khala {
             return Ok(None);
         }
-        let rows = self.sql(&events_after(stream, after)).await?;
-        Ok(rows
-            .iter()
-            .find(|row| row[2] == key)
-            .and_then(|row| row[1].as_u64()))
+        let rows = self.sql(&events_after(&self.names, stream, after)).await?;
+        for row in &rows {
+            let row = named::event_in(&self.names, row).map_err(|error| error.to_string())?;
+            if row.key.as_deref() == Some(key) {
+                return Ok(Some(row.seq));
+            }
+        }
+        Ok(None)
     }
 
     async fn sql(&self, query: &str) -> Result<Vec<Value>, String> {
         let answer = self
-            .call(Method::POST, &sql_path(&self.database), query.to_owned())
+            .call(
+                Method::POST,
+                &sql_path(&self.names.database),
+                query.to_owned(),
+            )
             .await
             .map_err(|error| error.to_string())?;
         let results: Value = success(&answer)?;

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use lanes::khala::message::{Reply, ServerMessage};
 use lanes::spacetime::message::{ServerMessage as SpacetimeMessage, UpdateStatus};
-use lanes::spacetime::query::events_after;
 use lanes::spacetime::rows::{Row, SyncEvent};
 use lanes::token::{SCOPE_CHECKPOINT, TokenRequest};
 use model::defect::Defect;
 use model::event::payload_hash;
 use model::ids::Lane;
 
-use crate::support::{RIVAL, STREAM, Spacetime, Target, error_of, khala_path, subscriber};
+use crate::support::{
+    RIVAL, STREAM, Spacetime, Target, error_of, events_after, khala_path, subscriber,
+};
 
 async fn events(client: &mut Spacetime) -> Vec<SyncEvent> {
     let rows = match client.next().await {

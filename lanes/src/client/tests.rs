@@ -18,6 +18,7 @@ use model::event::Origin;
 use model::ids::Lane;
 use model::profile::Profile;
 use model::shard::Policy;
+use model::target::Wire;
 use serde_json::json;
 
 const STREAM: &str = "runtime.run.1.events";
@@ -42,7 +43,10 @@ impl Rig {
         };
         let common = Common {
             kind: Kind::of(lane),
-            database: "sync".to_owned(),
+            access: Arc::new(model::target::Access::plain(
+                ([127, 0, 0, 1], 1).into(),
+                ([127, 0, 0, 1], 1).into(),
+            )),
             promise: model::target::Promise::strict(Span::ZERO),
             budgets: (BTreeMap::new(), 100),
             late_after: Span::from_secs(1),
@@ -95,7 +99,7 @@ impl Rig {
         let mut out = Vec::new();
         let epoch = self.client.epoch();
         self.client
-            .receive(Mono(self.now), epoch, text, &self.common, &mut out);
+            .receive(Mono(self.now), epoch, &text.into(), &self.common, &mut out);
         out
     }
 
@@ -142,7 +146,7 @@ impl Rig {
     fn applied(&mut self, seqs: &[Seq], head: Seq) -> Vec<Command> {
         let events = seqs
             .iter()
-            .map(|seq| TableRow::Event(self.event(*seq)).named())
+            .map(|seq| TableRow::Event(self.event(*seq)).in_snapshot(Wire::Json))
             .collect();
         let head = TableRow::Head(StreamHead {
             stream_id: STREAM.to_owned(),
@@ -167,7 +171,7 @@ impl Rig {
             update: DatabaseUpdate {
                 tables: vec![
                     update(Table::SyncEvent, events),
-                    update(Table::StreamHead, vec![head.named()]),
+                    update(Table::StreamHead, vec![head.in_snapshot(Wire::Json)]),
                 ],
             },
         });
@@ -175,7 +179,7 @@ impl Rig {
     }
 
     fn live(&mut self, row: &SyncEvent) -> Vec<Command> {
-        let inserts = vec![row.positional()];
+        let inserts = vec![TableRow::Event(row.clone()).in_update(Wire::Json)];
         let query = QueryUpdate {
             deletes: Vec::new(),
             inserts,
@@ -326,7 +330,7 @@ fn an_older_connection_that_still_receives_is_a_zombie() {
                 Table::SyncEvent,
                 vec![QueryUpdate {
                     deletes: Vec::new(),
-                    inserts: vec![event.positional()],
+                    inserts: vec![TableRow::Event(event).in_update(Wire::Json)],
                 }],
             )],
         },
@@ -334,7 +338,7 @@ fn an_older_connection_that_still_receives_is_a_zombie() {
     let text = ServerMessage::TransactionUpdateLight(update).encode();
     let now = Mono(rig.now);
     rig.client
-        .receive(now, old, &text, &rig.common, &mut Vec::new());
+        .receive(now, old, &text.into(), &rig.common, &mut Vec::new());
     assert_eq!(rig.found(), [(Anomaly::Zombie, 1)]);
 }
 
@@ -359,14 +363,18 @@ fn watermark(seq: Seq) -> Watermark {
 impl Rig {
     fn khala_connect(&mut self) {
         let out = self.tell(Event::Upgraded);
-        assert!(matches!(&out[..], [Command::Send(texts)] if texts[0].contains("phx_join")));
+        assert!(
+            matches!(&out[..], [Command::Send(texts)] if texts[0].as_text().unwrap().contains("phx_join"))
+        );
         let joined = Joined {
             subscription_id: "s".to_owned(),
             allowed_topics: vec![TOPIC.to_owned()],
             current_watermarks: Vec::new(),
         };
         let out = self.reply("1", Reply::Ok(serde_json::to_value(joined).unwrap()));
-        assert!(matches!(&out[..], [Command::Send(texts)] if texts[0].contains("sync:subscribe")));
+        assert!(
+            matches!(&out[..], [Command::Send(texts)] if texts[0].as_text().unwrap().contains("sync:subscribe"))
+        );
     }
 
     fn reply(&mut self, reference: &str, reply: Reply) -> Vec<Command> {
@@ -461,7 +469,9 @@ fn a_stale_cursor_in_three_forms_is_acted_on_once() {
     };
     let frame = SyncFrame::new("sync:v1", 0, FrameKind::Error, &error);
     let again = rig.hear(&KhalaMessage::Error(error.clone()).encode(None));
-    assert!(matches!(&again[..], [Command::Send(texts)] if texts[0].contains("sync:subscribe")));
+    assert!(
+        matches!(&again[..], [Command::Send(texts)] if texts[0].as_text().unwrap().contains("sync:subscribe"))
+    );
     assert_eq!(rig.hear(&KhalaMessage::Frame(frame).encode(None)), []);
     assert_eq!(rig.reply("2", Reply::Error(json!(error))), []);
     rig.subscribed("3", 2);
