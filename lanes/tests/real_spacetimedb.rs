@@ -18,7 +18,7 @@ use model::ids::Lane;
 use model::profile::Profile;
 use model::quantity::Span;
 use model::shard::{ShardConfig, TokenSource};
-use model::target::{Access, Promise, Wire};
+use model::target::{Access, Names, Promise, Table, Wire};
 use rig::{DEADLINE, Rig};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,6 @@ const MODULE: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../deploy/spacetimedb/module.wasm"
 );
-const DATABASE: &str = "sync";
 const STREAMS: [&str; 2] = ["runtime.run.real.events", "runtime.worker.real.lifecycle"];
 const CLIENTS: u32 = 8;
 /// The server writes to disk every 500 ms; what is older survives a kill.
@@ -47,6 +46,17 @@ struct Real {
 impl Real {
     /// Starts a server with that `config.toml`. `None`, said aloud, where there is none to start.
     async fn start(
+        test: &str,
+        config: &str,
+        change: impl FnOnce(&mut ShardConfig),
+    ) -> Option<Self> {
+        let module = std::fs::read(MODULE).unwrap();
+        Self::start_with(&module, test, config, change).await
+    }
+
+    /// The same with another module.
+    async fn start_with(
+        module: &[u8],
         test: &str,
         config: &str,
         change: impl FnOnce(&mut ShardConfig),
@@ -93,7 +103,7 @@ impl Real {
             defect: None,
         };
         change(&mut base);
-        let real = Self {
+        let peer = Self {
             binary,
             folder,
             addr,
@@ -102,8 +112,8 @@ impl Real {
             server,
             base,
         };
-        real.publish_module(&std::fs::read(MODULE).unwrap()).await;
-        Some(real)
+        peer.publish_module(module).await;
+        Some(peer)
     }
 
     /// Publisher and clients that have been started, with events delivered.
@@ -148,7 +158,7 @@ impl Real {
 
     async fn publish_module(&self, module: &[u8]) {
         let bearer = format!("Bearer {}", self.token);
-        let path = format!("/v1/database/{DATABASE}");
+        let path = format!("/v1/database/{}", self.base.access.names.database);
         let headers = [("authorization", bearer.as_str())];
         let answer = self
             .http
@@ -166,20 +176,20 @@ impl Real {
 }
 
 async fn clients_resume_after_a_kill(test: &str, wire: Wire) {
-    let Some(mut real) = Real::start(test, "", |base| base.access.wire = wire).await else {
+    let Some(mut peer) = Real::start(test, "", |base| base.access.wire = wire).await else {
         return;
     };
-    let mut rig = real.rig().await;
+    let mut rig = peer.rig().await;
     let ledger = rig.stop_publishing().await;
     // Not a synchronisation: the server says nothing when it has written.
     tokio::time::sleep(ON_DISK).await;
 
     let t0 = clock::now();
-    real.kill().await;
+    peer.kill().await;
     rig.until("all noticed", |_, clients| clients.live == 0)
         .await;
     let th = clock::now();
-    real.start_again().await;
+    peer.start_again().await;
     rig.tell(t0, Some(th)).await;
     rig.until("all whole", |_, clients| {
         clients.affected == CLIENTS && clients.recovered == CLIENTS
@@ -210,6 +220,90 @@ async fn clients_resume_on_a_real_server_that_was_killed_with_bsatn() {
     clients_resume_after_a_kill(test, Wire::Bsatn).await;
 }
 
+/// The names of another service, each as long as the module's own: they are put in its place within the module.
+const OTHER_NAMES: [(&str, &str); 6] = [
+    ("sync_event", "feed_entry"),
+    ("stream_head", "feed_newest"),
+    ("stream_id", "feed_name"),
+    ("head_seq", "last_one"),
+    ("idempotency_key", "client_entry_id"),
+    ("payload_json", "body_as_text"),
+];
+
+fn renamed(name: &str) -> String {
+    OTHER_NAMES
+        .iter()
+        .fold(name.to_owned(), |name, (own, other)| {
+            name.replace(own, other)
+        })
+}
+
+fn other_names() -> Names {
+    let mut names = Names::default();
+    for column in &mut names.events.columns {
+        column.name = renamed(&column.name);
+    }
+    for column in &mut names.heads.columns {
+        column.name = renamed(&column.name);
+    }
+    Names {
+        database: "other".to_owned(),
+        events: Table {
+            name: renamed(&names.events.name),
+            ..names.events
+        },
+        heads: Table {
+            name: renamed(&names.heads.name),
+            ..names.heads
+        },
+        publish: renamed(&names.publish),
+        arguments: names.arguments,
+    }
+}
+
+fn other_module() -> Vec<u8> {
+    let mut module = std::fs::read(MODULE).unwrap();
+    for (own, other) in OTHER_NAMES {
+        assert_eq!(own.len(), other.len());
+        let mut found = false;
+        for at in 0..module.len() - own.len() {
+            if module[at..].starts_with(own.as_bytes()) {
+                module[at..at + own.len()].copy_from_slice(other.as_bytes());
+                found = true;
+            }
+        }
+        assert!(found, "the module has no `{own}`");
+    }
+    module
+}
+
+async fn a_service_with_other_names_is_drilled_alike(test: &str, wire: Wire) {
+    let described = |base: &mut ShardConfig| {
+        base.access.wire = wire;
+        base.access.names = other_names();
+    };
+    let Some(peer) = Real::start_with(&other_module(), test, "", described).await else {
+        return;
+    };
+    let rig = peer.rig().await;
+    let ledger = rig.stop_publishing().await;
+    let (publisher, clients, read) = rig.finish(&ledger, Span::from_secs(5)).await;
+    rig::assert_clean(&ledger, &publisher, &clients, &read);
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_real_service_with_other_names_is_drilled_alike_with_json() {
+    let test = "a_real_service_with_other_names_is_drilled_alike_with_json";
+    a_service_with_other_names_is_drilled_alike(test, Wire::Json).await;
+}
+
+#[tokio::test]
+async fn a_real_service_with_other_names_is_drilled_alike_with_bsatn() {
+    let test = "a_real_service_with_other_names_is_drilled_alike_with_bsatn";
+    a_service_with_other_names_is_drilled_alike(test, Wire::Bsatn).await;
+}
+
 /// The server gives up a connection from which it hears nothing: it sends no more and leaves the socket open.
 #[tokio::test]
 async fn clients_leave_connections_that_a_real_server_has_given_up() {
@@ -219,10 +313,10 @@ async fn clients_leave_connections_that_a_real_server_has_given_up() {
         base.profile.heartbeat = Span::from_secs(30);
         base.profile.read_idle = Span::from_millis(1_200);
     };
-    let Some(real) = Real::start(test, config, quiet).await else {
+    let Some(peer) = Real::start(test, config, quiet).await else {
         return;
     };
-    let mut rig = real.rig().await;
+    let mut rig = peer.rig().await;
     rig.until("each client connected three times", |_, clients| {
         clients.attempts >= u64::from(CLIENTS) * 3
     })
@@ -241,20 +335,20 @@ async fn clients_connect_anew_after_a_real_servers_module_was_published_again() 
         base.profile.heartbeat = Span::from_millis(500);
         base.access.wire = Wire::Bsatn;
     };
-    let Some(real) = Real::start(test, "", lively).await else {
+    let Some(peer) = Real::start(test, "", lively).await else {
         return;
     };
-    let mut rig = real.rig().await;
+    let mut rig = peer.rig().await;
     let before = rig.tick().await.1.attempts;
     let mut changed = std::fs::read(MODULE).unwrap();
     // A custom section, named `x`, with nothing in it: another module that does the same.
     changed.extend([0, 2, 1, b'x']);
-    real.publish_module(&changed).await;
+    peer.publish_module(&changed).await;
     rig.until("each client connected once more", |_, clients| {
         clients.attempts >= before + u64::from(CLIENTS) && clients.live == CLIENTS
     })
     .await;
-    real.more(&mut rig).await;
+    peer.more(&mut rig).await;
     let ledger = rig.stop_publishing().await;
     let (publisher, clients, read) = rig.finish(&ledger, Span::from_secs(5)).await;
     rig::assert_clean(&ledger, &publisher, &clients, &read);
@@ -265,21 +359,21 @@ async fn clients_connect_anew_after_a_real_servers_module_was_published_again() 
 #[tokio::test]
 async fn clients_begin_anew_where_a_real_servers_head_went_back() {
     let test = "clients_begin_anew_where_a_real_servers_head_went_back";
-    let Some(mut real) = Real::start(test, "", |base| base.access.wire = Wire::Bsatn).await else {
+    let Some(mut peer) = Real::start(test, "", |base| base.access.wire = Wire::Bsatn).await else {
         return;
     };
-    let mut rig = real.rig().await;
-    real.kill().await;
-    real.copy_data("data", "kept");
-    real.start_again().await;
-    real.more(&mut rig).await;
+    let mut rig = peer.rig().await;
+    peer.kill().await;
+    peer.copy_data("data", "kept");
+    peer.start_again().await;
+    peer.more(&mut rig).await;
     // Nothing may be published behind the restore: once the head has overtaken their cursors, clients cannot tell.
     let ledger = rig.stop_publishing().await;
-    real.kill().await;
+    peer.kill().await;
     rig.until("all noticed", |_, clients| clients.live == 0)
         .await;
-    real.copy_data("kept", "data");
-    real.start_again().await;
+    peer.copy_data("kept", "data");
+    peer.start_again().await;
     rig.until("all live", |_, clients| clients.live == CLIENTS)
         .await;
 
