@@ -13,6 +13,7 @@ use std::time::Duration;
 use host::clock;
 use host::http::{Client, Failure, Method, Request, Response};
 use lanes::token::{SPACETIME_TOKEN_PATH, TokenAnswer, TokenGrant};
+use model::anomaly::Anomaly;
 use model::event::Origin;
 use model::ids::Lane;
 use model::profile::Profile;
@@ -383,8 +384,13 @@ async fn clients_begin_anew_where_a_real_servers_head_went_back() {
         rebootstraps >= u64::from(CLIENTS),
         "{rebootstraps} rebootstraps"
     );
-    let found: Vec<_> = clients.findings.iter().collect();
-    assert!(found.is_empty(), "{found:?}");
+    // The first kill may have lost what was not yet on disk: seqs that were used again are a finding, and a true one.
+    let mut found = clients.findings.iter().map(|(anomaly, _)| anomaly);
+    assert!(
+        found.all(|anomaly| anomaly == Anomaly::Divergence),
+        "{:?}",
+        clients.findings
+    );
     for (stream, mark) in rig::marks(&ledger) {
         assert!(read.streams[&stream].head < mark, "{stream} went back");
     }

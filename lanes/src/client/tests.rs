@@ -9,8 +9,9 @@ use crate::khala::message::{
 };
 use crate::khala::snapshot::{FORMAT, Snapshot, SnapshotPlan, TopicSnapshot};
 use crate::spacetime::message::{
-    ConnectionId, DatabaseUpdate, Identity, IdentityToken, MultiApplied, QueryId, QueryUpdate,
-    ServerMessage, TableUpdate, TransactionUpdateLight,
+    ConnectionId, DatabaseUpdate, Encoded, Energy, Identity, IdentityToken, MultiApplied, QueryId,
+    QueryUpdate, ReducerCall, ServerMessage, TableUpdate, TimeDuration, Timestamp,
+    TransactionUpdate, TransactionUpdateLight, UpdateStatus,
 };
 use crate::spacetime::rows::{Row as TableRow, StreamHead, SyncEvent, Table};
 use machine::Held;
@@ -312,6 +313,38 @@ fn altered_and_foreign_content_is_named() {
         rig.found(),
         [(Anomaly::Phantom, 1), (Anomaly::Divergence, 1)]
     );
+}
+
+/// What a real server answers to everything on the connections that are open when its module is published again.
+#[test]
+fn a_request_that_failed_is_the_end_of_its_connection() {
+    let mut rig = Rig::new(Lane::Spacetime, None);
+    rig.connect();
+    rig.applied(&[1], 1);
+    let failed = TransactionUpdate {
+        status: UpdateStatus::Failed("no such module".to_owned()),
+        timestamp: Timestamp { micros: 1 },
+        caller_identity: Identity {
+            text: "0x1".to_owned(),
+        },
+        caller_connection_id: ConnectionId { number: 1 },
+        reducer_call: ReducerCall {
+            reducer_name: "<none>".to_owned(),
+            reducer_id: u32::MAX,
+            args: Encoded::Text("[]".to_owned()),
+            request_id: 0,
+        },
+        energy_quanta_used: Energy::default(),
+        total_host_execution_duration: TimeDuration::default(),
+    };
+    let out = rig.hear(&ServerMessage::TransactionUpdate(failed).encode());
+    assert_eq!(out, [Command::Drop]);
+    rig.now += 2_000_000;
+    let out = rig.tell(Event::Tick);
+    assert!(matches!(out[..], [Command::Dial(_)]), "{out:?}");
+    rig.connect();
+    rig.applied(&[2], 2);
+    assert_eq!((rig.cursor(), rig.found()), (2, vec![]));
 }
 
 #[test]
