@@ -229,9 +229,14 @@ impl<I> Connection<I> {
 
     /// Writes a text; it leaves when nothing more is queued.
     pub(crate) async fn write(&mut self, text: Bytes) -> Result<(), Gone> {
+        self.write_message(Message::text(text)).await
+    }
+
+    /// Writes a message of either kind; it leaves when nothing more is queued.
+    pub(crate) async fn write_message(&mut self, message: Message) -> Result<(), Gone> {
         self.unflushed = true;
         let deadline = self.patience();
-        within(deadline, self.socket.feed(Message::text(text))).await
+        within(deadline, self.socket.feed(message)).await
     }
 
     /// Sends a ping.

@@ -1,5 +1,5 @@
-//! The spacetime lane: `SpacetimeDB`'s subscription protocol in its `v1.json.spacetimedb` form, the HTTP calls that a
-//! client needs, and the sync module as its one database.
+//! The spacetime lane: `SpacetimeDB`'s subscription protocol in its forms `v1.json.spacetimedb` and
+//! `v1.bsatn.spacetimedb`, the HTTP calls that a client needs, and the sync module as its one database.
 //!
 //! | call | answer |
 //! |---|---|
@@ -24,6 +24,7 @@
 //! - **durable**: an acknowledgement, and the delivery to subscribers, wait for the disk. A real one syncs every
 //!   500 ms and loses the newest on a kill.
 //! - **retention**: a stream keeps its newest events only; that older ones go is not reported as deletes.
+//! - **compression**: binary messages are never compressed.
 //! - **idle**: a connection that was silent for too long is closed. A real one leaves a zombie.
 //!
 //! ```text
@@ -44,10 +45,11 @@ use std::io;
 use std::sync::Arc;
 
 use host::http::{Request, Response, StatusCode, header};
-use lanes::spacetime::SUBPROTOCOL;
+use lanes::spacetime::subprotocol;
 use lanes::token::{AUDIENCE_SPACETIME, Claims, DenyReason, SCOPE_SUBSCRIBE};
 use model::quantity::Span;
 use model::role::LaneConfig;
+use model::target::Wire;
 
 use crate::auth::Verifier;
 use crate::counters::{Counters, client_of};
@@ -175,14 +177,16 @@ impl Spacetime {
         let client = client_of(&request.headers);
         self.ground.admit(&client)?;
         let offered = request.headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
-        let chosen = offered.iter().any(|value| {
-            value.to_str().is_ok_and(|value| {
-                value
-                    .split(',')
-                    .any(|protocol| protocol.trim() == SUBPROTOCOL)
-            })
+        let mut offered = offered
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(',').map(str::trim));
+        let wire = offered.find_map(|protocol| {
+            [Wire::Json, Wire::Bsatn]
+                .into_iter()
+                .find(|wire| subprotocol(*wire) == protocol)
         });
-        if !chosen {
+        let Some(wire) = wire else {
             self.ground
                 .counters
                 .refuse(&client, "no_subprotocol", "upgrade");
@@ -190,7 +194,7 @@ impl Spacetime {
                 StatusCode::BAD_REQUEST,
                 "no valid protocol selected",
             )));
-        }
+        };
         let compression = parameter(&request.query, "compression");
         if let Some(other) =
             compression.filter(|name| !["None", "Brotli", "Gzip"].contains(&name.as_str()))
@@ -211,8 +215,8 @@ impl Spacetime {
         };
         let light = parameter(&request.query, "light").is_some_and(|value| value == "true");
         let caller = self.caller(request).await?;
-        let session = Session::new(Arc::clone(&self), caller, connection_id, light);
-        Ok(Answer::upgrade(Some(SUBPROTOCOL), |socket| {
+        let session = Session::new(Arc::clone(&self), caller, connection_id, light, wire);
+        Ok(Answer::upgrade(Some(subprotocol(wire)), |socket| {
             session.run(socket)
         }))
     }

@@ -19,7 +19,7 @@ use model::shard::{
     Burst, Episode, EpisodeFault, FinalRead, Ledger, ProbesConfig, PublishConfig, ShardConfig,
     ShardReport, TokenSource,
 };
-use model::target::{Access, Promise};
+use model::target::{Access, Promise, Wire};
 use rig::{DEADLINE, Rig};
 use tokio_util::sync::CancellationToken;
 
@@ -174,8 +174,9 @@ impl Target {
 type Reports = (Ledger, ShardReport, ShardReport, FinalRead);
 
 /// All live, with 20 events delivered to each; then a restart of the lane; then all whole.
-async fn through_a_restart(lane: Lane, defect: Option<Defect>) -> Reports {
+async fn through_a_restart(lane: Lane, wire: Wire, defect: Option<Defect>) -> Reports {
     let mut target = Target::new(lane, defect, None);
+    target.base.access.wire = wire;
     let mut rig = target.rig();
     rig.start().await;
     live(&mut rig).await;
@@ -237,8 +238,8 @@ async fn bursts_are_settled_across_a_restart() {
     assert_eq!(burst.acknowledged_at.len() as u64, burst.invoked.len());
 }
 
-async fn a_restart_is_survived(lane: Lane) {
-    let (ledger, publisher, clients, read) = through_a_restart(lane, None).await;
+async fn a_restart_is_survived(lane: Lane, wire: Wire) {
+    let (ledger, publisher, clients, read) = through_a_restart(lane, wire, None).await;
     rig::assert_clean(&ledger, &publisher, &clients, &read);
     assert_eq!((clients.affected, clients.censored.len()), (CLIENTS, 0));
     for phase in Phase::ALL {
@@ -265,12 +266,17 @@ async fn a_restart_is_survived(lane: Lane) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_is_survived_on_khala() {
-    a_restart_is_survived(Lane::Khala).await;
+    a_restart_is_survived(Lane::Khala, Wire::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_is_survived_on_spacetime() {
-    a_restart_is_survived(Lane::Spacetime).await;
+    a_restart_is_survived(Lane::Spacetime, Wire::Json).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_is_survived_on_spacetime_in_binary() {
+    a_restart_is_survived(Lane::Spacetime, Wire::Bsatn).await;
 }
 
 async fn an_expiry_storm(lane: Lane, defect: Option<Defect>) -> Reports {
@@ -372,9 +378,12 @@ async fn is_found(lane: Lane, defect: Defect, anomaly: Anomaly) {
         Defect::DeliverAfterExpiry | Defect::ServeAfterClose => {
             an_expiry_storm(lane, Some(defect)).await
         }
-        _ => tokio::time::timeout(DEADLINE, through_a_restart(lane, Some(defect)))
-            .await
-            .unwrap(),
+        _ => tokio::time::timeout(
+            DEADLINE,
+            through_a_restart(lane, Wire::default(), Some(defect)),
+        )
+        .await
+        .unwrap(),
     };
     let mut findings = publisher.findings;
     findings.merge(&clients.findings);

@@ -16,7 +16,7 @@ pub mod policy;
 pub mod ring;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use model::anomaly::{Anomaly, Findings};
 use model::defect::Defect;
@@ -26,13 +26,14 @@ use model::intervals::IntervalSet;
 use model::moment::{ClientRecord, What};
 use model::quantity::Span;
 use model::shard::Regression;
-use model::target::{ExpiryEnforcement, Promise};
+use model::target::{Access, ExpiryEnforcement, Promise};
 
 use self::apply::{FRAMINGS, Noter, Outcome, StreamApply};
 use self::machine::{Action, Event, Machine, Settings, State};
 use self::ring::{Ring, reason};
 use crate::connection::Upgrade;
 use crate::content::{Contents, Row, Verdict};
+use crate::frame::Frame;
 use crate::lane::{Kind, Session, Signal, Stale};
 
 /// A lane may close an expired connection so late: its timers are no finer, and hundreds may expire in one second.
@@ -49,8 +50,8 @@ pub enum Command {
     FetchToken(u64),
     /// Connect.
     Dial(Upgrade),
-    /// Send these texts.
-    Send(Vec<String>),
+    /// Send these messages.
+    Send(Vec<Frame<'static>>),
     /// Close with 1000.
     Close,
     /// Drop the connection or the attempt.
@@ -62,8 +63,8 @@ pub enum Command {
 pub struct Common {
     /// Which lane.
     pub kind: Kind,
-    /// The database in spacetime URLs.
-    pub database: String,
+    /// How the lane is spoken to.
+    pub access: Arc<Access>,
     /// What the lane promises.
     pub promise: Promise,
     /// The replay budget by stream, where it differs, and the usual one.
@@ -161,7 +162,7 @@ impl Client {
             regressions: Vec::new(),
             samples: Vec::new(),
             ring: Ring::default(),
-            session: common.kind.session(),
+            session: common.kind.session(&common.access),
             epoch: 0,
             stale: Vec::new(),
             resuming: false,
@@ -187,12 +188,12 @@ impl Client {
                 Action::Dial => {
                     self.epoch += 1;
                     let jwt = self.machine.token().map_or("", |token| &token.jwt);
-                    Command::Dial(common.kind.upgrade(&common.database, jwt))
+                    Command::Dial(common.kind.upgrade(&common.access, jwt))
                 }
                 Action::Open => {
                     // What the last connection was told may be told again on this one.
                     self.stale.clear();
-                    self.session = common.kind.session();
+                    self.session = common.kind.session(&common.access);
                     Command::Send(self.session.open())
                 }
                 Action::Subscribe => Command::Send(self.subscribe(now, common)),
@@ -214,19 +215,19 @@ impl Client {
         }
     }
 
-    /// A text frame arrived on the connection `epoch`, be it one that the client has closed.
+    /// A message arrived on the connection `epoch`, be it one that the client has closed.
     pub fn receive(
         &mut self,
         now: Mono,
         epoch: u64,
-        text: &str,
+        frame: &Frame<'_>,
         common: &Common,
         out: &mut Vec<Command>,
     ) {
         if epoch != self.epoch {
-            return self.receive_late(now, epoch, text, common);
+            return self.receive_late(now, epoch, frame, common);
         }
-        let signals = match self.session.receive(text) {
+        let signals = match self.session.receive(frame) {
             Ok(signals) => signals,
             Err(why) => {
                 return self.handle(
@@ -259,11 +260,12 @@ impl Client {
     /// A frame on a connection that the client has closed. What was on its way then is no fault of the lane's, and
     /// neither is what was published before the lane can have seen the Close; what was meant to be published a good
     /// while after the next connection was live, and still comes on this one, shows that the lane serves both.
-    fn receive_late(&mut self, now: Mono, epoch: u64, text: &str, common: &Common) {
+    fn receive_late(&mut self, now: Mono, epoch: u64, frame: &Frame<'_>, common: &Common) {
         let Some(live) = self.machine.live_since() else {
             return;
         };
-        for signal in common.kind.session().receive(text).unwrap_or_default() {
+        let mut session = common.kind.session(&common.access);
+        for signal in session.receive(frame).unwrap_or_default() {
             let (Signal::Rows { rows, .. } | Signal::Subscribed { rows, .. }) = signal else {
                 continue;
             };
@@ -294,7 +296,7 @@ impl Client {
             .all(|stream| stream.cursor() >= target(stream.stream()))
     }
 
-    fn subscribe(&mut self, now: Mono, common: &Common) -> Vec<String> {
+    fn subscribe(&mut self, now: Mono, common: &Common) -> Vec<Frame<'static>> {
         if self.resuming
             && common.defect == Some(Defect::ApplyTwice)
             && let Some(first) = self.streams.first_mut()

@@ -4,12 +4,16 @@
 mod khala;
 mod spacetime;
 
+use std::sync::Arc;
+
 use model::ids::{Lane, Seq, StreamId};
 use model::quantity::Span;
+use model::target::Access;
 
 use crate::client::machine::Refusal;
 use crate::connection::Upgrade;
 use crate::content::Row;
+use crate::frame::Frame;
 
 /// What an arrived frame means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,19 +70,19 @@ pub struct Snapshot {
 /// One connection's codec.
 pub trait Session: Send {
     /// What is sent as soon as the connection is open.
-    fn open(&mut self) -> Vec<String>;
+    fn open(&mut self) -> Vec<Frame<'static>>;
 
     /// What asks for all events after these cursors; any earlier subscription of the connection ends with it.
-    fn subscribe(&mut self, cursors: &[(&str, Seq)]) -> Vec<String>;
+    fn subscribe(&mut self, cursors: &[(&str, Seq)]) -> Vec<Frame<'static>>;
 
     /// A heartbeat.
-    fn heartbeat(&mut self) -> Vec<String>;
+    fn heartbeat(&mut self) -> Vec<Frame<'static>>;
 
     /// What a frame means; nothing for one that only shows that the lane is alive.
     ///
     /// # Errors
     /// The frame is not one of the lane's, and what is wrong with it.
-    fn receive(&mut self, text: &str) -> Result<Vec<Signal>, String>;
+    fn receive(&mut self, frame: &Frame<'_>) -> Result<Vec<Signal>, String>;
 }
 
 /// A lane's traits.
@@ -113,18 +117,18 @@ impl Kind {
 
     /// The upgrade that a client asks for.
     #[must_use]
-    pub fn upgrade(self, database: &str, jwt: &str) -> Upgrade {
+    pub fn upgrade(self, access: &Access, jwt: &str) -> Upgrade {
         match self.lane {
-            Lane::Spacetime => spacetime::upgrade(database, jwt),
+            Lane::Spacetime => spacetime::upgrade(access, jwt),
             Lane::Khala => khala::upgrade(jwt),
         }
     }
 
     /// A codec for a new connection.
     #[must_use]
-    pub fn session(self) -> Box<dyn Session> {
+    pub fn session(self, access: &Arc<Access>) -> Box<dyn Session> {
         match self.lane {
-            Lane::Spacetime => Box::new(spacetime::Spacetime::default()),
+            Lane::Spacetime => Box::new(spacetime::Spacetime::new(Arc::clone(access))),
             Lane::Khala => Box::new(khala::Khala::default()),
         }
     }

@@ -1,9 +1,9 @@
 //! Sync lanes as a client sees them: wire codecs, the client state machine, fleet shards and publishers.
 //!
 //! ```text
-//! khala       Phoenix frames: messages, refusals, topics      spacetime   v1.json messages, rows, queries
+//! khala       Phoenix frames: messages, refusals, topics      spacetime   messages on both wires, rows, queries
 //! token       claims, signatures, the token service       lane         what differs between lanes, for a client
-//! connection  TCP and upgrade                             client       the state machine, apply, recovery
+//! connection  TCP and upgrade    frame  text or binary    client       the state machine, apply, recovery
 //! content     deliveries against what was published       marks        what was acknowledged, and since when
 //! store       a lane's log, for publishers                publisher    open-loop writers    ledger  their book
 //! pipeline    many appends at once
@@ -15,6 +15,7 @@ pub mod client;
 pub mod connection;
 pub mod content;
 pub mod final_read;
+pub mod frame;
 pub mod khala;
 pub mod lane;
 pub mod ledger;

@@ -2,15 +2,17 @@
 //! read ask so.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use model::ids::{Seq, StreamId};
-use tokio_websockets::Message;
+use model::target::Access;
 
 use crate::client::machine::Refusal;
 use crate::connection::{Socket, dial};
 use crate::content::Row;
+use crate::frame::Frame;
 use crate::lane::{Kind, Session, Signal, Stale};
 
 /// Whom to ask.
@@ -20,8 +22,8 @@ pub struct Asked {
     pub addr: SocketAddr,
     /// Which lane.
     pub kind: Kind,
-    /// The database in spacetime URLs.
-    pub database: String,
+    /// How it is spoken to.
+    pub access: Arc<Access>,
     /// How long the whole of it may take.
     pub within: Duration,
 }
@@ -59,7 +61,7 @@ impl Asked {
     }
 
     async fn ask(&self, jwt: &str, cursors: &[(&str, Seq)], subscribed: &mut bool) -> Answer {
-        let upgrade = self.kind.upgrade(&self.database, jwt);
+        let upgrade = self.kind.upgrade(&self.access, jwt);
         let mut socket = match dial(self.addr, &upgrade, 1).await {
             Ok(socket) => socket,
             // Too many at once says nothing about the question.
@@ -68,7 +70,7 @@ impl Asked {
             }
             Err(refusal) => return Answer::Refused(refusal),
         };
-        let mut session = self.kind.session();
+        let mut session = self.kind.session(&self.access);
         let answer = converse(&mut socket, &mut *session, cursors, subscribed).await;
         let _ = socket.close().await;
         answer
@@ -99,10 +101,10 @@ async fn converse(
                 }),
             };
         }
-        let Some(text) = message.as_text() else {
+        let Some(frame) = Frame::of(&message) else {
             continue;
         };
-        let signals = match session.receive(text) {
+        let signals = match session.receive(&frame) {
             Ok(signals) => signals,
             Err(why) => return unreachable(format!("garbled frame: {why}")),
         };
@@ -131,14 +133,14 @@ async fn converse(
     unreachable("closed without an answer".to_owned())
 }
 
-/// Sends texts.
+/// Sends messages.
 ///
 /// # Errors
 /// The connection broke.
-pub async fn send(socket: &mut Socket, texts: Vec<String>) -> Result<(), String> {
-    for text in texts {
+pub async fn send(socket: &mut Socket, frames: Vec<Frame<'static>>) -> Result<(), String> {
+    for frame in frames {
         socket
-            .feed(Message::text(text))
+            .feed(frame.into_message())
             .await
             .map_err(|error| error.to_string())?;
     }

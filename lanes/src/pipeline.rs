@@ -7,9 +7,8 @@ use model::ids::Seq;
 use tokio_websockets::Message;
 
 use crate::connection::{Socket, dial};
-use crate::spacetime::APPEND_REDUCER;
-use crate::spacetime::message::{ClientMessage, ServerMessage, UpdateStatus};
-use crate::store::{self, AppendError, Store};
+use crate::spacetime::message::{ServerMessage, UpdateStatus};
+use crate::store::{AppendError, Store};
 
 /// As many calls as a server queues for one connection, with room to spare: 2,048 make it close.
 pub const MOST: usize = 1_024;
@@ -18,6 +17,7 @@ pub const MOST: usize = 1_024;
 #[derive(Debug)]
 pub struct Pipeline {
     socket: Socket,
+    store: Store,
 }
 
 impl Pipeline {
@@ -31,7 +31,8 @@ impl Pipeline {
         };
         let opened = dial(addr, &upgrade, 0).await;
         let socket = opened.map_err(|refusal| AppendError::NotSent(refusal.reason))?;
-        Ok(Some(Self { socket }))
+        let store = store.clone();
+        Ok(Some(Self { socket, store }))
     }
 
     /// Appends events as the seqs from `first` on. `acknowledged` is told of each as its answer comes, in order.
@@ -47,12 +48,7 @@ impl Pipeline {
         let (mut sink, mut stream) = (&mut self.socket).split();
         let send = async {
             for (request, (event, seq)) in (1..).zip(events.iter().zip(first..)) {
-                let call = ClientMessage::CallReducer {
-                    reducer: APPEND_REDUCER.to_owned(),
-                    args: store::row(event, seq).positional(),
-                    request_id: request,
-                    flags: 0,
-                };
+                let call = self.store.call_of(event, seq, request);
                 sink.feed(Message::text(call.encode())).await?;
             }
             sink.flush().await

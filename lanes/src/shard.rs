@@ -329,7 +329,7 @@ fn asked(config: &ShardConfig, within: Duration) -> Asked {
     Asked {
         addr: config.access.direct,
         kind: Kind::of(config.lane),
-        database: config.access.names.database.clone(),
+        access: Arc::new(config.access.clone()),
         within,
     }
 }

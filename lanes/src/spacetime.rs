@@ -1,18 +1,29 @@
-//! The spacetime lane's wire: `SpacetimeDB`'s `v1.json.spacetimedb` WebSocket messages, the sync module's rows and
-//! the subset of SQL that subscriptions use. Client and embedded server share these types; golden frames of a real
-//! server pin them.
+//! The spacetime lane's wire: `SpacetimeDB`'s WebSocket messages as `v1.json.spacetimedb` and `v1.bsatn.spacetimedb`
+//! encode them, the sync module's rows and the subset of SQL that subscriptions use. Client and embedded server share
+//! these types; golden frames of a real server pin them.
 //!
 //! ```text
-//! message   what client and server send          rows    the tables of the sync module
-//! query     SELECT * FROM t WHERE …, both ways
+//! message   what client and server send, and JSON     bsatn   the same in binary
+//! named     a target's tables, columns and arguments  rows    the tables of the sync module
+//! query     SELECT * FROM t WHERE …, read and matched
 //! ```
 
+pub mod bsatn;
 pub mod message;
+pub mod named;
 pub mod query;
 pub mod rows;
 
-/// The subprotocol that is spoken here; the server must echo it.
-pub const SUBPROTOCOL: &str = "v1.json.spacetimedb";
+use model::target::Wire;
+
+/// The subprotocol of a wire; the server must echo it.
+#[must_use]
+pub const fn subprotocol(wire: Wire) -> &'static str {
+    match wire {
+        Wire::Json => "v1.json.spacetimedb",
+        Wire::Bsatn => "v1.bsatn.spacetimedb",
+    }
+}
 
 /// The reducer that appends an event. Its arguments are the columns of `sync_event` in order.
 pub const APPEND_REDUCER: &str = "append_sync_event";
@@ -23,10 +34,14 @@ pub const CHECKPOINT_REDUCER: &str = "ack_stream_checkpoint";
 /// The status of a call whose reducer failed; the body is the reducer's text.
 pub const STATUS_REDUCER_FAILED: u16 = 530;
 
-/// The path of the subscription endpoint.
+/// The path of the subscription endpoint. A real server compresses long binary messages unless it is told not to.
 #[must_use]
-pub fn subscribe_path(database: &str) -> String {
-    format!("/v1/database/{database}/subscribe")
+pub fn subscribe_path(database: &str, wire: Wire) -> String {
+    let query = match wire {
+        Wire::Json => "",
+        Wire::Bsatn => "?compression=None",
+    };
+    format!("/v1/database/{database}/subscribe{query}")
 }
 
 /// The path of a reducer call: `POST` a JSON array with `Content-Type: application/json`.

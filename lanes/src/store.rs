@@ -1,6 +1,7 @@
 //! A lane's log as a publisher uses it: append, and look what the head is. HTTP, straight to the lane.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use host::clock;
@@ -8,13 +9,14 @@ use host::http::{CallError, Client, Method, Response};
 use model::event::Event;
 use model::ids::{Lane, Seq};
 use model::shard::ShardConfig;
+use model::target::{Access, Wire};
 use serde_json::{Value, json};
 
 use crate::connection::{Upgrade, reason_in};
 use crate::lane::Kind;
-use crate::spacetime::query::{events_after, head_of};
-use crate::spacetime::rows::SyncEvent;
-use crate::spacetime::{APPEND_REDUCER, STATUS_REDUCER_FAILED, call_path, sql_path};
+use crate::spacetime::message::{ClientMessage, Encoded};
+use crate::spacetime::named::{self, events_after, head_of};
+use crate::spacetime::{STATUS_REDUCER_FAILED, call_path, sql_path};
 
 /// A lane that is away answers nothing; one that is there answers in milli-seconds.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,7 +43,7 @@ pub enum AppendError {
 pub struct Store {
     http: Client,
     lane: Lane,
-    database: String,
+    access: Arc<Access>,
     secret: String,
 }
 
@@ -52,7 +54,11 @@ impl Store {
         Self {
             http: Client::new(config.access.direct),
             lane: config.lane,
-            database: config.access.names.database.clone(),
+            // Calls are JSON over HTTP, and so they are over a connection, whatever the clients speak.
+            access: Arc::new(Access {
+                wire: Wire::Json,
+                ..config.access.clone()
+            }),
             secret: secret.to_owned(),
         }
     }
@@ -63,11 +69,23 @@ impl Store {
         if self.lane != Lane::Spacetime {
             return None;
         }
-        let mut upgrade = Kind::of(self.lane).upgrade(&self.database, &self.secret);
+        let mut upgrade = Kind::of(self.lane).upgrade(&self.access, &self.secret);
         if self.secret.is_empty() {
             upgrade.headers.clear();
         }
         Some((self.http.addr(), upgrade))
+    }
+
+    /// The call that appends an event as `seq`.
+    pub(crate) fn call_of(&self, event: &Event, seq: Seq, request_id: u32) -> ClientMessage {
+        let names = &self.access.names;
+        let arguments = named::arguments(names, event, seq, clock::unix_micros() / 1_000);
+        ClientMessage::CallReducer {
+            reducer: names.publish.clone(),
+            args: Encoded::Text(arguments),
+            request_id,
+            flags: 0,
+        }
     }
 
     /// Head and floor of a stream; the floor only where the lane names it.
@@ -77,11 +95,12 @@ impl Store {
     pub async fn head(&self, stream: &str) -> Result<(Seq, Option<Seq>), String> {
         match self.lane {
             Lane::Spacetime => {
-                let rows = self.sql(&head_of(stream)).await?;
-                Ok((
-                    rows.first().and_then(|row| row[1].as_u64()).unwrap_or(0),
-                    None,
-                ))
+                let rows = self.sql(&head_of(&self.access.names, stream)).await?;
+                let head = rows
+                    .first()
+                    .map(|row| named::head_in(&self.access.names, row));
+                let head = head.transpose().map_err(|error| error.to_string())?;
+                Ok((head.map_or(0, |(_, head)| head), None))
             }
             Lane::Khala => {
                 let path = format!("/internal/sync/head?stream_id={}", escape(stream));
@@ -101,8 +120,9 @@ impl Store {
     pub async fn append(&self, event: &Event, seq: Seq) -> Result<Seq, AppendError> {
         let (path, body) = match self.lane {
             Lane::Spacetime => {
-                let call = call_path(&self.database, APPEND_REDUCER);
-                (call, row(event, seq).positional())
+                let names = &self.access.names;
+                let arguments = named::arguments(names, event, seq, clock::unix_micros() / 1_000);
+                (call_path(&names.database, &names.publish), arguments)
             }
             Lane::Khala => {
                 let body = json!({
@@ -159,16 +179,26 @@ impl Store {
         if self.lane == Lane::Khala {
             return Ok(None);
         }
-        let rows = self.sql(&events_after(stream, after)).await?;
-        Ok(rows
-            .iter()
-            .find(|row| row[2] == key)
-            .and_then(|row| row[1].as_u64()))
+        let rows = self
+            .sql(&events_after(&self.access.names, stream, after))
+            .await?;
+        for row in &rows {
+            let row =
+                named::event_in(&self.access.names, row).map_err(|error| error.to_string())?;
+            if row.key.as_deref() == Some(key) {
+                return Ok(Some(row.seq));
+            }
+        }
+        Ok(None)
     }
 
     async fn sql(&self, query: &str) -> Result<Vec<Value>, String> {
         let answer = self
-            .call(Method::POST, &sql_path(&self.database), query.to_owned())
+            .call(
+                Method::POST,
+                &sql_path(&self.access.names.database),
+                query.to_owned(),
+            )
             .await
             .map_err(|error| error.to_string())?;
         let results: Value = success(&answer)?;
@@ -187,20 +217,6 @@ impl Store {
         self.http
             .send(method, path, &headers, body.into(), TIMEOUT)
             .await
-    }
-}
-
-/// The row that an event is to become.
-pub(crate) fn row(event: &Event, seq: Seq) -> SyncEvent {
-    SyncEvent {
-        stream_id: event.stream.clone(),
-        seq,
-        idempotency_key: event.key.clone(),
-        payload_hash: event.payload_hash.clone(),
-        payload_json: event.payload_json.clone(),
-        committed_at_unix_ms: clock::unix_micros() / 1_000,
-        durable_offset: seq,
-        confirmed_read: true,
     }
 }
 

@@ -1,12 +1,13 @@
 //! The answer to a subscription that was made or ended.
 
-use bytes::Bytes;
 use lanes::spacetime::message::{
     DatabaseUpdate, InitialSubscription, MultiApplied, QueryApplied, QueryId, QueryUpdate,
     ServerMessage, SubscribeRows, TableUpdate, TimeDuration,
 };
 use lanes::spacetime::rows::Table;
 use model::ids::ClientId;
+use model::target::Wire;
+use tokio_websockets::Message;
 
 use super::snapshot::Found;
 use crate::defect::Defects;
@@ -50,8 +51,8 @@ impl Applied {
         self.rows.iter().map(|(_, found)| found.len() as u64).sum()
     }
 
-    /// The answer as text.
-    pub(crate) fn encode(self, defects: Defects, client: Option<ClientId>) -> Bytes {
+    /// The answer.
+    pub(crate) fn encode(self, wire: Wire, defects: Defects, client: Option<ClientId>) -> Message {
         let ended = self.ends();
         let mut tables: Vec<TableUpdate> = self
             .rows
@@ -59,7 +60,7 @@ impl Applied {
             .map(|(table, found)| {
                 let rows = found
                     .iter()
-                    .map(|row| row.row(defects, client).named())
+                    .map(|row| row.row(defects, client).in_snapshot(wire))
                     .collect();
                 let update = if ended {
                     QueryUpdate {
@@ -109,6 +110,6 @@ impl Applied {
                 }
             }
         };
-        message.encode().into()
+        message.frame(wire).into_message()
     }
 }

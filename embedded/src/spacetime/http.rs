@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use host::http::{Request, Response, StatusCode, header};
 use lanes::spacetime::STATUS_REDUCER_FAILED;
+use lanes::spacetime::message::Encoded;
 use lanes::spacetime::query::Query;
 use lanes::spacetime::rows::Table;
 use serde_json::{Value, json};
@@ -58,14 +59,14 @@ pub(super) async fn call(
         return Err(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, &expected));
     }
     let caller = lane.caller(request).await?;
-    let Ok(args) = std::str::from_utf8(&request.body) else {
+    let Ok(args) = String::from_utf8(request.body.to_vec()) else {
         return Err(refused(StatusCode::BAD_REQUEST, &"the body is not UTF-8"));
     };
     let call = Call {
         caller_identity: caller.known.identity.clone(),
         connection_id: 0,
         reducer: reducer.to_owned(),
-        args: Arc::from(args),
+        args: Arc::new(Encoded::Text(args)),
         request_id: 0,
         connection: None,
     };

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use lanes::spacetime::message::{ConnectionId, Energy, Identity, ReducerCall, TimeDuration};
+use lanes::spacetime::message::{
+    ConnectionId, Encoded, Energy, Identity, ReducerCall, TimeDuration,
+};
 use lanes::spacetime::message::{Timestamp, TransactionUpdate, UpdateStatus};
-use lanes::spacetime::rows::{StreamCheckpoint, SyncEvent};
+use lanes::spacetime::rows::{Row, Table};
 use lanes::spacetime::{APPEND_REDUCER, CHECKPOINT_REDUCER};
 use lanes::token::{SCOPE_APPEND, SCOPE_CHECKPOINT};
+use model::target::Wire;
 
 use super::{Caller, Spacetime};
 use crate::counters::Counters;
@@ -19,7 +22,7 @@ pub(crate) struct Call {
     /// 0 for a call over HTTP.
     pub(crate) connection_id: u128,
     pub(crate) reducer: String,
-    pub(crate) args: Arc<str>,
+    pub(crate) args: Arc<Encoded>,
     pub(crate) request_id: u32,
     /// The connection that called; its answer is the update.
     pub(crate) connection: Option<u64>,
@@ -28,7 +31,7 @@ pub(crate) struct Call {
 impl Call {
     /// The transaction with its status. A failed one has request id 0, and reducer id `u32::MAX` where there is no
     /// such reducer.
-    pub(crate) fn update(&self, status: UpdateStatus) -> TransactionUpdate {
+    pub(crate) fn update(&self, status: UpdateStatus, wire: Wire) -> TransactionUpdate {
         let failed = matches!(status, UpdateStatus::Failed(_));
         TransactionUpdate {
             status,
@@ -48,12 +51,40 @@ impl Call {
                     APPEND_REDUCER => 0,
                     _ => u32::MAX,
                 },
-                args: self.args.as_ref().to_owned(),
+                args: self.arguments(wire),
                 request_id: if failed { 0 } else { self.request_id },
             },
             energy_quanta_used: Energy::default(),
             total_host_execution_duration: TimeDuration::default(),
         }
+    }
+}
+
+impl Call {
+    /// The arguments as a wire has them: as they came, where they came by that wire.
+    fn arguments(&self, wire: Wire) -> Encoded {
+        let table = match self.reducer.as_str() {
+            CHECKPOINT_REDUCER => Some(Table::StreamCheckpoint),
+            APPEND_REDUCER => Some(Table::SyncEvent),
+            _ => None,
+        };
+        let came_by = match self.args.as_ref() {
+            Encoded::Text(_) => Wire::Json,
+            Encoded::Binary(_) => Wire::Bsatn,
+        };
+        if came_by == wire {
+            return self.args.as_ref().clone();
+        }
+        let row = table.and_then(|table| Row::decode(table, &self.args).ok());
+        row.map_or_else(|| none(wire), |row| row.in_update(wire))
+    }
+}
+
+/// No arguments.
+pub(crate) fn none(wire: Wire) -> Encoded {
+    match wire {
+        Wire::Json => Encoded::Text("[]".to_owned()),
+        Wire::Bsatn => Encoded::Binary(Vec::new()),
     }
 }
 
@@ -100,9 +131,11 @@ impl Spacetime {
     }
 
     async fn try_call(&self, caller: &Caller, call: Call) -> Result<Outcome, CallError> {
-        let arguments = |error: serde_json::Error| CallError::Arguments {
-            reducer: call.reducer.clone(),
-            reason: error.to_string(),
+        let row = |table| {
+            row(table, &call.args).map_err(|reason| CallError::Arguments {
+                reducer: call.reducer.clone(),
+                reason,
+            })
         };
         let failed = |error: AppendError| CallError::Failed(error.to_string());
         let allowed = |scope: &str, stream: &str| {
@@ -111,7 +144,9 @@ impl Spacetime {
         };
         match call.reducer.as_str() {
             APPEND_REDUCER => {
-                let event: SyncEvent = row(&call.args).map_err(arguments)?;
+                let Row::Event(event) = row(Table::SyncEvent)? else {
+                    return Err(CallError::NoReducer);
+                };
                 allowed(SCOPE_APPEND, &event.stream_id)?;
                 let expected = Some(event.seq);
                 let appended = self.ground.log.append(event, expected, call).await;
@@ -121,7 +156,9 @@ impl Spacetime {
                 Counters::add(&self.ground.counters.appended, 1);
             }
             CHECKPOINT_REDUCER => {
-                let row: StreamCheckpoint = row(&call.args).map_err(arguments)?;
+                let Row::Checkpoint(row) = row(Table::StreamCheckpoint)? else {
+                    return Err(CallError::NoReducer);
+                };
                 allowed(SCOPE_CHECKPOINT, &row.stream_id)?;
                 // The key says which row is replaced: it has to be one of the stream that the grant is for.
                 let own = format!("{}:{}", row.client_id, row.stream_id);
@@ -142,9 +179,12 @@ impl Spacetime {
 }
 
 /// A row from its columns in order. Named columns would be read too, so the array is looked for first.
-fn row<T: serde::de::DeserializeOwned>(args: &str) -> Result<T, serde_json::Error> {
-    if !args.trim_start().starts_with('[') {
-        return Err(serde::de::Error::custom("expected an array of the columns"));
+fn row(table: Table, args: &Encoded) -> Result<Row, String> {
+    if args
+        .as_text()
+        .is_some_and(|text| !text.trim_start().starts_with('['))
+    {
+        return Err("expected an array of the columns".to_owned());
     }
-    serde_json::from_str(args)
+    Row::decode(table, args).map_err(|error| error.to_string())
 }

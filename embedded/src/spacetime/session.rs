@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use lanes::frame::Frame;
 use lanes::spacetime::message::{
     ClientMessage, ConnectionId, DatabaseUpdate, Identity, IdentityToken, Maybe, MessageId,
     OneOffQueryResponse, OneOffTable, QueryId, ServerMessage, SubscriptionError, TimeDuration,
@@ -11,10 +12,11 @@ use lanes::spacetime::message::{
 use lanes::spacetime::query::Query;
 use lanes::token::{DenyReason, SigningKey};
 use model::ids::ClientId;
+use model::target::Wire;
 use tokio_websockets::{CloseCode, Message};
 
 use super::applied::{Applied, AppliedKind};
-use super::reducer::{Call, Outcome};
+use super::reducer::{self, Call, Outcome};
 use super::subscribers::{Item, SetId};
 use super::{Caller, Spacetime, snapshot};
 use crate::connection::{Connection, Event, Gone, Outbox, outbox};
@@ -35,6 +37,7 @@ pub(super) struct Session {
     id: u64,
     connection_id: u128,
     light: bool,
+    wire: Wire,
     updates: u64,
     /// Planted: the rows of a subscription that have to wait for the next live update.
     held_back: Option<Box<Applied>>,
@@ -62,6 +65,7 @@ impl Session {
         caller: Caller,
         connection_id: Option<u128>,
         light: bool,
+        wire: Wire,
     ) -> Self {
         let id = NEXT_CONNECTION.fetch_add(1, Relaxed);
         let connection_id = connection_id.unwrap_or_else(|| {
@@ -78,6 +82,7 @@ impl Session {
             id,
             connection_id,
             light,
+            wire,
             updates: 0,
             held_back: None,
         }
@@ -96,11 +101,13 @@ impl Session {
         let enforced = ground.config.strict && ground.defects.enforces_expiry();
         let expires = self.caller.expires_us.filter(|_| enforced);
         let mut connection = Connection::new(socket, inbox, &ground.config.profile, expires);
-        ground
-            .log
-            .lock()
-            .audience
-            .join(self.id, Arc::clone(&outbox), self.client_id, self.light);
+        ground.log.lock().audience.join(
+            self.id,
+            Arc::clone(&outbox),
+            self.client_id,
+            self.light,
+            self.wire,
+        );
         let end = match self.greet(&mut connection).await {
             Err(end) => end,
             Ok(()) => loop {
@@ -131,7 +138,9 @@ impl Session {
                 number: self.connection_id,
             },
         });
-        connection.write(greeting.encode().into()).await?;
+        connection
+            .write_message(greeting.frame(self.wire).into_message())
+            .await?;
         Ok(connection.ping().await?)
     }
 
@@ -144,7 +153,7 @@ impl Session {
         let ground = &self.lane.ground;
         match event {
             Event::Message(message) => self.message(&message, outbox).await,
-            Event::Item(Item::Update(bytes)) => {
+            Event::Item(Item::Update(message)) => {
                 self.updates += 1;
                 if ground.defects.drops(self.updates) {
                     return Ok(());
@@ -157,15 +166,15 @@ impl Session {
                 }
                 Counters::add(&ground.counters.delivered, 1);
                 if ground.defects.repeats(self.updates) {
-                    connection.write(bytes.clone()).await?;
+                    connection.write_message(message.clone()).await?;
                 }
-                connection.write(bytes).await?;
+                connection.write_message(message).await?;
                 match self.held_back.take() {
                     Some(applied) => self.rows(*applied, connection).await,
                     None => Ok(()),
                 }
             }
-            Event::Item(Item::Answer(bytes)) => Ok(connection.write(bytes).await?),
+            Event::Item(Item::Answer(message)) => Ok(connection.write_message(message).await?),
             Event::Item(Item::Rows(applied)) => {
                 if self.held_back.is_none() && ground.defects.swaps(self.client_id) {
                     self.held_back = Some(applied);
@@ -198,8 +207,8 @@ impl Session {
             return Err(self.expired());
         }
         Counters::add(&ground.counters.delivered, applied.delivers());
-        let bytes = applied.encode(ground.defects, self.client_id);
-        Ok(connection.write(bytes).await?)
+        let message = applied.encode(self.wire, ground.defects, self.client_id);
+        Ok(connection.write_message(message).await?)
     }
 
     fn expired(&self) -> End {
@@ -217,10 +226,10 @@ impl Session {
     async fn message(&mut self, message: &Message, outbox: &Arc<Outbox<Item>>) -> Result<(), End> {
         let counters = &self.lane.ground.counters;
         Counters::add(&counters.received_bytes, message.as_payload().len() as u64);
-        let Some(text) = message.as_text() else {
+        let Some(frame) = Frame::of(message) else {
             return Ok(());
         };
-        let message = ClientMessage::decode(text).map_err(|error| {
+        let message = ClientMessage::of(&frame).map_err(|error| {
             // A Close frame has room for 123 bytes of reason.
             let reason = error.to_string();
             let reason = reason.chars().filter(char::is_ascii).take(100).collect();
@@ -237,7 +246,7 @@ impl Session {
                     caller_identity: self.caller.known.identity.clone(),
                     connection_id: self.connection_id,
                     reducer,
-                    args: args.into(),
+                    args: Arc::new(args),
                     request_id,
                     connection: Some(self.id),
                 };
@@ -256,12 +265,15 @@ impl Session {
                     Err(error) => (Maybe::Some(error), Vec::new()),
                 };
                 let answer = OneOffQueryResponse {
-                    message_id: MessageId::Hex(message_id.to_hex()),
+                    message_id: match self.wire {
+                        Wire::Json => MessageId::Hex(message_id.to_hex()),
+                        Wire::Bsatn => message_id,
+                    },
                     error,
                     tables,
                     total_host_execution_duration: TimeDuration::default(),
                 };
-                answer_with(outbox, &ServerMessage::OneOffQueryResponse(answer));
+                self.answer_with(outbox, &ServerMessage::OneOffQueryResponse(answer));
             }
             ClientMessage::SubscribeSingle {
                 query,
@@ -311,9 +323,9 @@ impl Session {
                     update,
                 })
             }
-            status => ServerMessage::TransactionUpdate(call.update(status)),
+            status => ServerMessage::TransactionUpdate(call.update(status, self.wire)),
         };
-        answer_with(outbox, &message);
+        self.answer_with(outbox, &message);
     }
 
     fn parse(&self, texts: &[String]) -> Result<Vec<Query>, String> {
@@ -346,12 +358,12 @@ impl Session {
                     caller_identity: self.caller.known.identity.clone(),
                     connection_id: self.connection_id,
                     reducer: "<none>".to_owned(),
-                    args: "[]".into(),
+                    args: Arc::new(reducer::none(self.wire)),
                     request_id,
                     connection: None,
                 };
-                let failed = none.update(UpdateStatus::Failed(error));
-                answer_with(outbox, &ServerMessage::TransactionUpdate(failed));
+                let failed = none.update(UpdateStatus::Failed(error), self.wire);
+                self.answer_with(outbox, &ServerMessage::TransactionUpdate(failed));
             }
         }
     }
@@ -368,7 +380,7 @@ impl Session {
             Ok(queries) => {
                 self.apply(queries, SetId::Query(query_id.id), kind, request_id, outbox);
             }
-            Err(error) => refuse(request_id, query_id, error, outbox),
+            Err(error) => self.refuse(request_id, query_id, error, outbox),
         }
     }
 
@@ -411,7 +423,7 @@ impl Session {
             drop(state);
             let id = query_id.id;
             let error = format!("Subscription not found: QueryId {{ id: {id} }}");
-            return refuse(request_id, query_id, error, outbox);
+            return self.refuse(request_id, query_id, error, outbox);
         };
         let rows = queries
             .iter()
@@ -435,25 +447,25 @@ impl Session {
             table_name: query.table.name().to_owned(),
             rows: found
                 .iter()
-                .map(|row| row.row(defects, self.client_id).named())
+                .map(|row| row.row(defects, self.client_id).in_snapshot(self.wire))
                 .collect(),
         })
     }
-}
 
-fn refuse(request_id: u32, query_id: QueryId, error: String, outbox: &Outbox<Item>) {
-    let error = SubscriptionError {
-        total_host_execution_duration_micros: 0,
-        request_id: Maybe::Some(request_id),
-        query_id: Maybe::Some(query_id.id),
-        table_id: Maybe::NONE,
-        error,
-    };
-    answer_with(outbox, &ServerMessage::SubscriptionError(error));
-}
+    fn refuse(&self, request_id: u32, query_id: QueryId, error: String, outbox: &Outbox<Item>) {
+        let error = SubscriptionError {
+            total_host_execution_duration_micros: 0,
+            request_id: Maybe::Some(request_id),
+            query_id: Maybe::Some(query_id.id),
+            table_id: Maybe::NONE,
+            error,
+        };
+        self.answer_with(outbox, &ServerMessage::SubscriptionError(error));
+    }
 
-fn answer_with(outbox: &Outbox<Item>, message: &ServerMessage) {
-    let _ = outbox.push(Item::Answer(message.encode().into()));
+    fn answer_with(&self, outbox: &Outbox<Item>, message: &ServerMessage) {
+        let _ = outbox.push(Item::Answer(message.frame(self.wire).into_message()));
+    }
 }
 
 /// An open connection in the counters.

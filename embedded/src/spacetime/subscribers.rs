@@ -1,15 +1,16 @@
-//! Who gets what live. Connections whose queries match a change alike share its encoded bytes.
+//! Who gets what live. Connections whose queries match a change alike share the encoded message.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use lanes::spacetime::message::{
     DatabaseUpdate, QueryUpdate, ServerMessage, TableUpdate, TransactionUpdateLight, UpdateStatus,
 };
 use lanes::spacetime::query::Query;
 use lanes::spacetime::rows::{Row, StreamHead};
 use model::ids::{ClientId, StreamId};
+use model::target::Wire;
+use tokio_websockets::Message;
 
 use super::applied::Applied;
 use super::reducer::Call;
@@ -22,9 +23,9 @@ use crate::log::{Audience, Change, Streams};
 #[derive(Debug)]
 pub(crate) enum Item {
     /// A live update.
-    Update(Bytes),
+    Update(Message),
     /// An answer.
-    Answer(Bytes),
+    Answer(Message),
     /// The rows of a subscription that was made or ended. The log had them at the moment at which live updates began,
     /// or ceased, to queue behind.
     Rows(Box<Applied>),
@@ -45,6 +46,7 @@ struct Subscriber {
     outbox: Arc<Outbox<Item>>,
     client: Option<ClientId>,
     light: bool,
+    wire: Wire,
     sets: BTreeMap<SetId, Vec<Query>>,
 }
 
@@ -84,11 +86,13 @@ impl Subscribers {
         outbox: Arc<Outbox<Item>>,
         client: Option<ClientId>,
         light: bool,
+        wire: Wire,
     ) {
         let subscriber = Subscriber {
             outbox,
             client,
             light,
+            wire,
             sets: BTreeMap::new(),
         };
         self.connections.insert(connection, subscriber);
@@ -159,7 +163,7 @@ struct RowChange {
 
 impl RowChange {
     /// The table's update for a connection: one entry for each of its queries that matches.
-    fn update(&self, matched: &[(bool, bool)]) -> Option<TableUpdate> {
+    fn update(&self, matched: &[(bool, bool)], wire: Wire) -> Option<TableUpdate> {
         let updates: Vec<QueryUpdate> = matched
             .iter()
             .map(|(came, gone)| QueryUpdate {
@@ -167,9 +171,12 @@ impl RowChange {
                     .gone
                     .iter()
                     .filter(|_| *gone)
-                    .map(Row::positional)
+                    .map(|row| row.in_update(wire))
                     .collect(),
-                inserts: came.then(|| self.came.positional()).into_iter().collect(),
+                inserts: came
+                    .then(|| self.came.in_update(wire))
+                    .into_iter()
+                    .collect(),
             })
             .collect();
         (!updates.is_empty()).then(|| TableUpdate::new(self.came.table(), updates))
@@ -187,12 +194,13 @@ impl RowChange {
     }
 }
 
-/// Which connections get the same bytes: those whose queries match alike.
+/// Which connections get the same message: those whose queries match alike.
 #[derive(PartialEq, Eq, Hash)]
 struct Shape {
     matched: Vec<Vec<(bool, bool)>>,
     altered: bool,
     light: bool,
+    wire: Wire,
 }
 
 impl Audience for Subscribers {
@@ -206,7 +214,7 @@ impl Audience for Subscribers {
         };
         let defects = self.defects;
         let skipped = seq.is_some_and(|seq| self.defects.skips(seq));
-        let mut encoded: HashMap<Shape, Bytes> = HashMap::new();
+        let mut encoded: HashMap<Shape, Message> = HashMap::new();
         let indexed = self.streams.get(stream).map_or(&[][..], Vec::as_slice);
         let caller = call.connection.filter(|id| !indexed.contains(id));
         let others = self
@@ -232,15 +240,16 @@ impl Audience for Subscribers {
                     .collect(),
                 altered: seq.is_some_and(|seq| self.defects.alters(subscriber.client, seq)),
                 light: subscriber.light,
+                wire: subscriber.wire,
             };
             let is_caller = call.connection == Some(*id);
             if !is_caller && shape.matched.iter().all(Vec::is_empty) {
                 continue;
             }
-            let bytes = encoded
+            let message = encoded
                 .entry(shape)
                 .or_insert_with_key(|shape| encode(defects, shape, &changes, &call));
-            if let Some(depth) = subscriber.outbox.push(Item::Update(bytes.clone())) {
+            if let Some(depth) = subscriber.outbox.push(Item::Update(message.clone())) {
                 self.counters
                     .refuse("-", "slow_consumer", &format!("{depth} messages queued"));
             }
@@ -248,7 +257,7 @@ impl Audience for Subscribers {
     }
 }
 
-fn encode(defects: Defects, shape: &Shape, changes: &[RowChange], call: &Call) -> Bytes {
+fn encode(defects: Defects, shape: &Shape, changes: &[RowChange], call: &Call) -> Message {
     let mut tables = Vec::new();
     for (change, matched) in changes.iter().zip(&shape.matched) {
         let other = match &change.came {
@@ -258,7 +267,7 @@ fn encode(defects: Defects, shape: &Shape, changes: &[RowChange], call: &Call) -
             }),
             _ => None,
         };
-        tables.extend(other.as_ref().unwrap_or(change).update(matched));
+        tables.extend(other.as_ref().unwrap_or(change).update(matched, shape.wire));
     }
     let update = DatabaseUpdate { tables };
     let message = if shape.light {
@@ -267,9 +276,9 @@ fn encode(defects: Defects, shape: &Shape, changes: &[RowChange], call: &Call) -
             update,
         })
     } else {
-        ServerMessage::TransactionUpdate(call.update(UpdateStatus::Committed(update)))
+        ServerMessage::TransactionUpdate(call.update(UpdateStatus::Committed(update), shape.wire))
     };
-    message.encode().into()
+    message.frame(shape.wire).into_message()
 }
 
 fn rows_of(change: &Change) -> (&str, Vec<RowChange>) {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use futures_util::SinkExt;
 use lanes::khala::message::{Reply, ServerMessage};
 use lanes::spacetime::message::{ServerMessage as SpacetimeMessage, UpdateStatus};
-use lanes::spacetime::query::events_after;
 use lanes::spacetime::rows::{Row, SyncEvent};
 use lanes::token::{SCOPE_CHECKPOINT, TokenRequest};
 use model::defect::Defect;
@@ -13,7 +12,9 @@ use model::event::payload_hash;
 use model::ids::Lane;
 use tokio_websockets::{CloseCode, Message};
 
-use crate::support::{RIVAL, STREAM, Spacetime, Target, error_of, khala_path, subscriber};
+use crate::support::{
+    RIVAL, STREAM, Spacetime, Target, error_of, events_after, khala_path, subscriber,
+};
 
 async fn events(client: &mut Spacetime) -> Vec<SyncEvent> {
     let rows = match client.next().await {

@@ -1,6 +1,7 @@
 //! The embedded servers over real sockets, as clients and publishers meet them.
 
 mod defects;
+mod golden;
 mod khala;
 mod log;
 mod spacetime;

@@ -3,9 +3,9 @@
 use futures_util::SinkExt;
 use host::http::Method;
 use lanes::spacetime::message::{
-    ClientMessage, Maybe, MessageId, QueryId, ServerMessage, TransactionUpdate, UpdateStatus,
+    ClientMessage, Encoded, Maybe, MessageId, QueryId, ServerMessage, TransactionUpdate,
+    UpdateStatus,
 };
-use lanes::spacetime::query::{events_after, head_of};
 use lanes::spacetime::rows::Row;
 use lanes::token::{SCOPE_APPEND, SCOPE_CHECKPOINT, TokenRequest};
 use model::ids::Lane;
@@ -13,7 +13,9 @@ use model::quantity::Rate;
 use serde_json::{Value, json};
 use tokio_websockets::{CloseCode, Message};
 
-use crate::support::{OTHER, RIVAL, STREAM, Spacetime, Target, error_of, event, subscriber};
+use crate::support::{
+    OTHER, RIVAL, STREAM, Spacetime, Target, error_of, event, events_after, head_of, subscriber,
+};
 
 const SUBSCRIBE: &str = "/v1/database/sync/subscribe";
 const PROTOCOL: (&str, &str) = ("sec-websocket-protocol", "v1.json.spacetimedb");
@@ -47,7 +49,7 @@ async fn update(client: &mut Spacetime) -> TransactionUpdate {
 fn call(args: &Value, request_id: u32) -> ClientMessage {
     ClientMessage::CallReducer {
         reducer: "append_sync_event".to_owned(),
-        args: args.to_string(),
+        args: Encoded::Text(args.to_string()),
         request_id,
         flags: 0,
     }
@@ -90,7 +92,7 @@ async fn a_subscription_is_the_replay_and_then_what_matches_live() {
         .unwrap();
     assert_eq!((head.num_rows, head.updates[0].deletes.len()), (2, 1));
     assert!(
-        head.updates[0].inserts[0].starts_with('['),
+        matches!(&head.updates[0].inserts[0], Encoded::Text(row) if row.starts_with('[')),
         "columns in order"
     );
     let UpdateStatus::Committed(changed) = update(&mut other).await.status else {

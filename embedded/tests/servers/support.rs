@@ -12,6 +12,7 @@ use lanes::khala::ingress::{APPEND_PATH, Append, Appended};
 use lanes::khala::message::{Reply, Request, ResumeAfter, ServerMessage, Subscribe, Subscribed};
 use lanes::khala::topic::topic_of;
 use lanes::spacetime::message::{ClientMessage, QueryId};
+use lanes::spacetime::named;
 use lanes::spacetime::rows::SyncEvent;
 use lanes::token::{
     SCOPE_SUBSCRIBE, SPACETIME_TOKEN_PATH, SYNC_TOKEN_PATH, TokenAnswer, TokenGrant, TokenRequest,
@@ -23,6 +24,7 @@ use model::ids::Lane;
 use model::profile::Profile;
 use model::quantity::Span;
 use model::role::{LaneConfig, LaneStatus, TokensConfig};
+use model::target::Names;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
@@ -337,6 +339,16 @@ pub(crate) fn event(stream: &str, n: u64) -> SyncEvent {
         durable_offset: 0,
         confirmed_read: false,
     }
+}
+
+/// The subscription to a stream's events above `after`.
+pub(crate) fn events_after(stream: &str, after: u64) -> String {
+    named::events_after(&Names::default(), stream, after)
+}
+
+/// The subscription to a stream's head.
+pub(crate) fn head_of(stream: &str) -> String {
+    named::head_of(&Names::default(), stream)
 }
 
 pub(crate) fn error_of(answer: &Response) -> String {

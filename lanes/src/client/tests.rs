@@ -9,8 +9,9 @@ use crate::khala::message::{
 };
 use crate::khala::snapshot::{FORMAT, Snapshot, SnapshotPlan, TopicSnapshot};
 use crate::spacetime::message::{
-    ConnectionId, DatabaseUpdate, Identity, IdentityToken, MultiApplied, QueryId, QueryUpdate,
-    ServerMessage, TableUpdate, TransactionUpdateLight,
+    ConnectionId, DatabaseUpdate, Encoded, Energy, Identity, IdentityToken, MultiApplied, QueryId,
+    QueryUpdate, ReducerCall, ServerMessage, TableUpdate, TimeDuration, Timestamp,
+    TransactionUpdate, TransactionUpdateLight, UpdateStatus,
 };
 use crate::spacetime::rows::{Row as TableRow, StreamHead, SyncEvent, Table};
 use machine::Held;
@@ -18,6 +19,7 @@ use model::event::Origin;
 use model::ids::Lane;
 use model::profile::Profile;
 use model::shard::Policy;
+use model::target::Wire;
 use serde_json::json;
 
 const STREAM: &str = "runtime.run.1.events";
@@ -42,7 +44,10 @@ impl Rig {
         };
         let common = Common {
             kind: Kind::of(lane),
-            database: "sync".to_owned(),
+            access: Arc::new(model::target::Access::plain(
+                ([127, 0, 0, 1], 1).into(),
+                ([127, 0, 0, 1], 1).into(),
+            )),
             promise: model::target::Promise::strict(Span::ZERO),
             budgets: (BTreeMap::new(), 100),
             late_after: Span::from_secs(1),
@@ -99,7 +104,7 @@ impl Rig {
         let mut out = Vec::new();
         let epoch = self.client.epoch();
         self.client
-            .receive(Mono(self.now), epoch, text, &self.common, &mut out);
+            .receive(Mono(self.now), epoch, &text.into(), &self.common, &mut out);
         out
     }
 
@@ -146,7 +151,7 @@ impl Rig {
     fn applied(&mut self, seqs: &[Seq], head: Seq) -> Vec<Command> {
         let events = seqs
             .iter()
-            .map(|seq| TableRow::Event(self.event(*seq)).named())
+            .map(|seq| TableRow::Event(self.event(*seq)).in_snapshot(Wire::Json))
             .collect();
         let head = TableRow::Head(StreamHead {
             stream_id: STREAM.to_owned(),
@@ -171,7 +176,7 @@ impl Rig {
             update: DatabaseUpdate {
                 tables: vec![
                     update(Table::SyncEvent, events),
-                    update(Table::StreamHead, vec![head.named()]),
+                    update(Table::StreamHead, vec![head.in_snapshot(Wire::Json)]),
                 ],
             },
         });
@@ -197,7 +202,7 @@ impl Rig {
 fn live_update(row: &SyncEvent) -> String {
     let query = QueryUpdate {
         deletes: Vec::new(),
-        inserts: vec![row.positional()],
+        inserts: vec![TableRow::Event(row.clone()).in_update(Wire::Json)],
     };
     let update = TransactionUpdateLight {
         request_id: 0,
@@ -317,6 +322,38 @@ fn altered_and_foreign_content_is_named() {
     );
 }
 
+/// What a real server answers to everything on the connections that are open when its module is published again.
+#[test]
+fn a_request_that_failed_is_the_end_of_its_connection() {
+    let mut rig = Rig::new(Lane::Spacetime, None);
+    rig.connect();
+    rig.applied(&[1], 1);
+    let failed = TransactionUpdate {
+        status: UpdateStatus::Failed("no such module".to_owned()),
+        timestamp: Timestamp { micros: 1 },
+        caller_identity: Identity {
+            text: "0x1".to_owned(),
+        },
+        caller_connection_id: ConnectionId { number: 1 },
+        reducer_call: ReducerCall {
+            reducer_name: "<none>".to_owned(),
+            reducer_id: u32::MAX,
+            args: Encoded::Text("[]".to_owned()),
+            request_id: 0,
+        },
+        energy_quanta_used: Energy::default(),
+        total_host_execution_duration: TimeDuration::default(),
+    };
+    let out = rig.hear(&ServerMessage::TransactionUpdate(failed).encode());
+    assert_eq!(out, [Command::Drop]);
+    rig.now += 2_000_000;
+    let out = rig.tell(Event::Tick);
+    assert!(matches!(out[..], [Command::Dial(_)]), "{out:?}");
+    rig.connect();
+    rig.applied(&[2], 2);
+    assert_eq!((rig.cursor(), rig.found()), (2, vec![]));
+}
+
 #[test]
 fn a_closed_connection_that_is_served_beside_the_next_is_a_zombie_and_what_was_on_its_way_is_not() {
     let mut rig = Rig::new(Lane::Spacetime, None);
@@ -339,7 +376,7 @@ fn a_closed_connection_that_is_served_beside_the_next_is_a_zombie_and_what_was_o
         };
         let (text, mut out) = (live_update(&row), Vec::new());
         rig.client
-            .receive(Mono(rig.now), old, &text, &rig.common, &mut out);
+            .receive(Mono(rig.now), old, &text.into(), &rig.common, &mut out);
         assert_eq!(out, [], "nothing is done about it");
     };
     let before = Mono(rig.now + 9_000_000);
@@ -378,19 +415,19 @@ fn a_frame_that_goes_on_after_the_client_has_renewed_is_no_zombie() {
 struct TwoSignals;
 
 impl Session for TwoSignals {
-    fn open(&mut self) -> Vec<String> {
+    fn open(&mut self) -> Vec<Frame<'static>> {
         Vec::new()
     }
 
-    fn subscribe(&mut self, _: &[(&str, Seq)]) -> Vec<String> {
+    fn subscribe(&mut self, _: &[(&str, Seq)]) -> Vec<Frame<'static>> {
         Vec::new()
     }
 
-    fn heartbeat(&mut self) -> Vec<String> {
+    fn heartbeat(&mut self) -> Vec<Frame<'static>> {
         Vec::new()
     }
 
-    fn receive(&mut self, _: &str) -> Result<Vec<Signal>, String> {
+    fn receive(&mut self, _: &Frame<'_>) -> Result<Vec<Signal>, String> {
         let row = Row {
             stream: STREAM.to_owned(),
             seq: 1,
@@ -436,14 +473,18 @@ fn watermark(seq: Seq) -> Watermark {
 impl Rig {
     fn khala_connect(&mut self) {
         let out = self.tell(Event::Upgraded);
-        assert!(matches!(&out[..], [Command::Send(texts)] if texts[0].contains("phx_join")));
+        assert!(
+            matches!(&out[..], [Command::Send(texts)] if texts[0].as_text().unwrap().contains("phx_join"))
+        );
         let joined = Joined {
             subscription_id: "s".to_owned(),
             allowed_topics: vec![TOPIC.to_owned()],
             current_watermarks: Vec::new(),
         };
         let out = self.reply("1", Reply::Ok(serde_json::to_value(joined).unwrap()));
-        assert!(matches!(&out[..], [Command::Send(texts)] if texts[0].contains("sync:subscribe")));
+        assert!(
+            matches!(&out[..], [Command::Send(texts)] if texts[0].as_text().unwrap().contains("sync:subscribe"))
+        );
     }
 
     fn reply(&mut self, reference: &str, reply: Reply) -> Vec<Command> {
@@ -538,7 +579,9 @@ fn a_stale_cursor_in_three_forms_is_acted_on_once() {
     };
     let frame = SyncFrame::new("sync:v1", 0, FrameKind::Error, &error);
     let again = rig.hear(&KhalaMessage::Error(error.clone()).encode(None));
-    assert!(matches!(&again[..], [Command::Send(texts)] if texts[0].contains("sync:subscribe")));
+    assert!(
+        matches!(&again[..], [Command::Send(texts)] if texts[0].as_text().unwrap().contains("sync:subscribe"))
+    );
     assert_eq!(rig.hear(&KhalaMessage::Frame(frame).encode(None)), []);
     assert_eq!(rig.reply("2", Reply::Error(json!(error))), []);
     rig.subscribed("3", 2);

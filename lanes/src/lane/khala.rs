@@ -7,6 +7,7 @@ use model::quantity::Span;
 use super::{Session, Signal, Snapshot, Stale, denied};
 use crate::connection::Upgrade;
 use crate::content::Row;
+use crate::frame::Frame;
 use crate::khala::error::{ErrorBody, ErrorCode, SlowAction};
 use crate::khala::message::{
     FrameKind, Joined, Reply, Request, ResumeAfter, ServerMessage, Subscribe, Subscribed,
@@ -63,12 +64,12 @@ impl Khala {
 }
 
 impl Session for Khala {
-    fn open(&mut self) -> Vec<String> {
+    fn open(&mut self) -> Vec<Frame<'static>> {
         let reference = self.next_reference();
-        vec![Request::Join.encode(JOIN, &reference)]
+        vec![Request::Join.encode(JOIN, &reference).into()]
     }
 
-    fn subscribe(&mut self, cursors: &[(&str, Seq)]) -> Vec<String> {
+    fn subscribe(&mut self, cursors: &[(&str, Seq)]) -> Vec<Frame<'static>> {
         let reference = self.next_reference();
         let cursors: Vec<(String, Seq)> = cursors
             .iter()
@@ -86,15 +87,16 @@ impl Session for Khala {
         });
         let text = request.encode(JOIN, &reference);
         self.subscribe = Some(reference);
-        vec![text]
+        vec![text.into()]
     }
 
-    fn heartbeat(&mut self) -> Vec<String> {
+    fn heartbeat(&mut self) -> Vec<Frame<'static>> {
         let reference = self.next_reference();
-        vec![Request::Heartbeat.encode(JOIN, &reference)]
+        vec![Request::Heartbeat.encode(JOIN, &reference).into()]
     }
 
-    fn receive(&mut self, text: &str) -> Result<Vec<Signal>, String> {
+    fn receive(&mut self, frame: &Frame<'_>) -> Result<Vec<Signal>, String> {
+        let text = frame.as_text().ok_or("a binary message")?;
         let message = ServerMessage::decode(text).map_err(|error| error.to_string())?;
         let signal = match message {
             ServerMessage::Reply { reference, reply } => {

@@ -1,46 +1,88 @@
 //! The spacetime lane: a subscription by query, of which the initial rows are the replay.
 
-use model::ids::Seq;
+use std::sync::Arc;
+
+use model::ids::{Seq, StreamId};
+use model::target::Access;
 
 use super::{Session, Signal, denied};
 use crate::connection::Upgrade;
-use crate::content;
-use crate::spacetime::message::{ClientMessage, MessageId, QueryId, ServerMessage, UpdateStatus};
-use crate::spacetime::query::{events_after, head_of};
-use crate::spacetime::rows::Row;
-use crate::spacetime::{SUBPROTOCOL, subscribe_path};
+use crate::content::Row;
+use crate::frame::Frame;
+use crate::spacetime::message::{
+    ClientMessage, DatabaseUpdate, MessageId, QueryId, ServerMessage, UpdateStatus,
+};
+use crate::spacetime::named;
+use crate::spacetime::rows::RowError;
+use crate::spacetime::{subprotocol, subscribe_path};
 
 /// Answered with an error, which keeps the connection alive all the same, and costs no query.
 const KEEP_ALIVE: &str = "SELECT 1";
 
-pub(super) fn upgrade(database: &str, jwt: &str) -> Upgrade {
+/// Head by stream.
+type Heads = Vec<(StreamId, Seq)>;
+
+pub(super) fn upgrade(access: &Access, jwt: &str) -> Upgrade {
     Upgrade {
-        path: subscribe_path(database),
-        subprotocol: Some(SUBPROTOCOL),
+        path: subscribe_path(&access.names.database, access.wire),
+        subprotocol: Some(subprotocol(access.wire)),
         headers: vec![("Authorization", format!("Bearer {jwt}"))],
     }
 }
 
 /// One connection's codec. Subscriptions are numbered: 0 is none yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Spacetime {
+    access: Arc<Access>,
     subscription: u32,
     requests: u32,
 }
 
 impl Spacetime {
+    pub(super) const fn new(access: Arc<Access>) -> Self {
+        Self {
+            access,
+            subscription: 0,
+            requests: 0,
+        }
+    }
+
     fn next_request(&mut self) -> u32 {
         self.requests += 1;
         self.requests
     }
+
+    /// The events and the heads among the rows that came; other tables are nobody's business here.
+    fn rows(&self, update: &DatabaseUpdate) -> Result<(Vec<Row>, Heads), RowError> {
+        let names = &self.access.names;
+        let (mut events, mut heads) = (Vec::new(), Vec::new());
+        for table in &update.tables {
+            let rows = table.updates.iter().flat_map(|query| &query.inserts);
+            if table.table_name == names.events.name {
+                for row in rows {
+                    events.push(named::event(names, row)?);
+                }
+            } else if table.table_name == names.heads.name {
+                for row in rows {
+                    heads.push(named::head(names, row)?);
+                }
+            }
+        }
+        Ok((events, heads))
+    }
+
+    fn live(&self, update: &DatabaseUpdate) -> Result<Signal, RowError> {
+        let rows = self.rows(update)?.0;
+        Ok(Signal::Rows { framing: 0, rows })
+    }
 }
 
 impl Session for Spacetime {
-    fn open(&mut self) -> Vec<String> {
+    fn open(&mut self) -> Vec<Frame<'static>> {
         Vec::new()
     }
 
-    fn subscribe(&mut self, cursors: &[(&str, Seq)]) -> Vec<String> {
+    fn subscribe(&mut self, cursors: &[(&str, Seq)]) -> Vec<Frame<'static>> {
         let mut messages = Vec::with_capacity(2);
         if self.subscription > 0 {
             messages.push(ClientMessage::UnsubscribeMulti {
@@ -51,9 +93,15 @@ impl Session for Spacetime {
             });
         }
         self.subscription += 1;
+        let names = &self.access.names;
         let query_strings = cursors
             .iter()
-            .flat_map(|(stream, after)| [events_after(stream, *after), head_of(stream)])
+            .flat_map(|(stream, after)| {
+                [
+                    named::events_after(names, stream, *after),
+                    named::head_of(names, stream),
+                ]
+            })
             .collect();
         messages.push(ClientMessage::SubscribeMulti {
             query_strings,
@@ -62,48 +110,37 @@ impl Session for Spacetime {
                 id: self.subscription,
             },
         });
-        messages.iter().map(ClientMessage::encode).collect()
+        let wire = self.access.wire;
+        messages.iter().map(|message| message.frame(wire)).collect()
     }
 
-    fn heartbeat(&mut self) -> Vec<String> {
+    fn heartbeat(&mut self) -> Vec<Frame<'static>> {
         let message = ClientMessage::OneOffQuery {
             message_id: MessageId::Bytes(self.next_request().to_be_bytes().to_vec()),
             query_string: KEEP_ALIVE.to_owned(),
         };
-        vec![message.encode()]
+        vec![message.frame(self.access.wire)]
     }
 
-    fn receive(&mut self, text: &str) -> Result<Vec<Signal>, String> {
-        let message = ServerMessage::decode(text).map_err(|error| error.to_string())?;
+    fn receive(&mut self, frame: &Frame<'_>) -> Result<Vec<Signal>, String> {
+        let message = ServerMessage::of(frame).map_err(|error| error.to_string())?;
         let signal = match message {
-            ServerMessage::IdentityToken(_) => Signal::Joined,
+            ServerMessage::IdentityToken(_) => Ok(Signal::Joined),
             ServerMessage::SubscribeMultiApplied(applied)
                 if applied.query_id.id == self.subscription =>
             {
-                let rows = applied
-                    .update
-                    .inserted()
-                    .map_err(|error| error.to_string())?;
-                let mut heads = Vec::new();
-                let mut events = Vec::with_capacity(rows.len());
-                for row in rows {
-                    match row {
-                        Row::Event(_) => events.extend(event(row)),
-                        Row::Head(head) => heads.push((head.stream_id, head.head_seq)),
-                        Row::Checkpoint(_) => {}
-                    }
-                }
-                Signal::Subscribed {
-                    rows: events,
-                    heads,
-                }
+                self.rows(&applied.update)
+                    .map(|(rows, heads)| Signal::Subscribed { rows, heads })
             }
             ServerMessage::TransactionUpdate(update) => match update.status {
-                UpdateStatus::Committed(update) => live(&update)?,
-                UpdateStatus::Failed(_) | UpdateStatus::OutOfEnergy(_) => return Ok(Vec::new()),
+                UpdateStatus::Committed(update) => self.live(&update),
+                // The answer to something that this connection asked, though it calls no reducers: after its module
+                // was published anew a real server goes on delivering and answers every request with `no such module`.
+                UpdateStatus::Failed(reason) => Ok(denied(reason, None)),
+                UpdateStatus::OutOfEnergy(_) => return Ok(Vec::new()),
             },
-            ServerMessage::TransactionUpdateLight(update) => live(&update.update)?,
-            ServerMessage::SubscriptionError(refused) => denied(refused.error, None),
+            ServerMessage::TransactionUpdateLight(update) => self.live(&update.update),
+            ServerMessage::SubscriptionError(refused) => Ok(denied(refused.error, None)),
             ServerMessage::SubscribeMultiApplied(_)
             | ServerMessage::InitialSubscription(_)
             | ServerMessage::OneOffQueryResponse(_)
@@ -111,23 +148,8 @@ impl Session for Spacetime {
             | ServerMessage::UnsubscribeApplied(_)
             | ServerMessage::UnsubscribeMultiApplied(_) => return Ok(Vec::new()),
         };
-        Ok(vec![signal])
+        signal
+            .map(|signal| vec![signal])
+            .map_err(|error| error.to_string())
     }
-}
-
-fn live(update: &crate::spacetime::message::DatabaseUpdate) -> Result<Signal, String> {
-    let rows = update.inserted().map_err(|error| error.to_string())?;
-    let rows = rows.into_iter().filter_map(event).collect();
-    Ok(Signal::Rows { framing: 0, rows })
-}
-
-fn event(row: Row) -> Option<content::Row> {
-    let Row::Event(event) = row else { return None };
-    Some(content::Row {
-        stream: event.stream_id,
-        seq: event.seq,
-        key: Some(event.idempotency_key),
-        payload: event.payload_json,
-        hash: event.payload_hash,
-    })
 }

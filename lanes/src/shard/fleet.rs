@@ -201,7 +201,7 @@ fn common(shard: &ShardConfig, late_after: Span) -> Common {
         .collect();
     Common {
         kind: Kind::of(shard.lane),
-        database: shard.access.names.database.clone(),
+        access: Arc::new(shard.access.clone()),
         promise: shard.promise.clone(),
         budgets: (budgets, shard.profile.replay_budget),
         late_after,

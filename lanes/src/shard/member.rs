@@ -18,6 +18,7 @@ use tokio_websockets::{CloseCode, Message};
 use crate::client::machine::{Event, Held, Refusal, State};
 use crate::client::{Client, Command, Common};
 use crate::connection::{Socket, dial};
+use crate::frame::Frame;
 use crate::oneshot::send;
 use crate::token::SCOPE_SUBSCRIBE;
 use crate::token_client::{TokenClient, Wish};
@@ -162,9 +163,9 @@ impl Driver {
             Some(Err(error)) => return self.tell(Event::Lost(error.to_string()), out),
             None => return self.tell(Event::Lost("closed by the other side".to_owned()), out),
         };
-        if let Some(text) = message.as_text() {
+        if let Some(frame) = Frame::of(&message) {
             self.with(out, |client, now, common, commands| {
-                client.receive(now, epoch, text, common, commands);
+                client.receive(now, epoch, &frame, common, commands);
             });
         } else if let Some((code, reason)) = message.as_close() {
             let reason = match reason {
@@ -230,11 +231,11 @@ impl Driver {
                     async move { dial(endpoint, &upgrade, nonce).await },
                 ));
             }
-            Command::Send(texts) => {
+            Command::Send(frames) => {
                 let Some((socket, _)) = &mut hands.socket else {
                     return;
                 };
-                match tokio::time::timeout(STUCK, send(socket, texts)).await {
+                match tokio::time::timeout(STUCK, send(socket, frames)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(why)) => self.tell(Event::Lost(why), out),
                     Err(_) => {
@@ -264,11 +265,11 @@ async fn farewell(mut socket: Socket, epoch: u64, member: Arc<Member>, common: A
         let close = Message::close(Some(CloseCode::NORMAL_CLOSURE), "");
         if socket.send(close).await.is_ok() {
             while let Some(Ok(message)) = socket.next().await {
-                if let Some(text) = message.as_text() {
+                if let Some(frame) = Frame::of(&message) {
                     let mut nothing = Vec::new();
                     member
                         .client()
-                        .receive(clock::now(), epoch, text, &common, &mut nothing);
+                        .receive(clock::now(), epoch, &frame, &common, &mut nothing);
                 }
             }
         }

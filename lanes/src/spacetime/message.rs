@@ -1,9 +1,69 @@
-//! The messages of `v1.json.spacetimedb`. Field order is the real server's, so that what is encoded here is what it
-//! would have sent, byte for byte.
+//! The messages, which both wires share: here with their JSON form (`v1.json.spacetimedb`), in [`super::bsatn`] with
+//! their binary one. Field order is the real server's, so that what is encoded here is what it would have sent, byte
+//! for byte.
 
-use serde::{Deserialize, Serialize};
+use model::target::Wire;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::rows::{Row, Table};
+use super::bsatn::BsatnError;
+use super::rows::{Row, RowError, Table};
+use crate::frame::Frame;
+
+/// Why a frame is not a message.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageError {
+    /// A text is not one.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// A binary message is not one.
+    #[error(transparent)]
+    Bsatn(#[from] BsatnError),
+}
+
+/// A row, or the arguments of a call, as its message has it: a wire carries either kind within its own messages only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Encoded {
+    /// JSON, which travels as a text within the text.
+    Text(String),
+    /// BSATN.
+    Binary(Vec<u8>),
+}
+
+impl Encoded {
+    /// The bytes of either.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
+    /// The text; `None` for BSATN.
+    #[must_use]
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Binary(_) => None,
+        }
+    }
+}
+
+impl Serialize for Encoded {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) => serializer.serialize_str(text),
+            // As SATS writes bytes into JSON, though no JSON message has any here.
+            Self::Binary(bytes) => serializer.serialize_str(&model::event::hex(bytes)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Encoded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::Text)
+    }
+}
 
 /// What a client sends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,8 +72,8 @@ pub enum ClientMessage {
     CallReducer {
         /// The reducer's name.
         reducer: String,
-        /// The arguments: a JSON array as text.
-        args: String,
+        /// The arguments: a JSON array, or a BSATN product.
+        args: Encoded,
         /// Comes back in the answer of a call that committed.
         request_id: u32,
         /// 0 for an answer to every call.
@@ -81,6 +141,26 @@ impl ClientMessage {
     pub fn decode(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
     }
+
+    /// The message as a wire has it.
+    #[must_use]
+    pub fn frame(&self, wire: Wire) -> Frame<'static> {
+        match wire {
+            Wire::Json => self.encode().into(),
+            Wire::Bsatn => self.to_bsatn().into(),
+        }
+    }
+
+    /// Reads a message of either wire.
+    ///
+    /// # Errors
+    /// The frame is not one.
+    pub fn of(frame: &Frame<'_>) -> Result<Self, MessageError> {
+        Ok(match frame {
+            Frame::Text(text) => Self::decode(text)?,
+            Frame::Binary(bytes) => Self::from_bsatn(bytes)?,
+        })
+    }
 }
 
 /// What a server sends.
@@ -122,6 +202,26 @@ impl ServerMessage {
     pub fn decode(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
     }
+
+    /// The message as a wire has it.
+    #[must_use]
+    pub fn frame(&self, wire: Wire) -> Frame<'static> {
+        match wire {
+            Wire::Json => self.encode().into(),
+            Wire::Bsatn => self.to_bsatn().into(),
+        }
+    }
+
+    /// Reads a message of either wire.
+    ///
+    /// # Errors
+    /// The frame is not one.
+    pub fn of(frame: &Frame<'_>) -> Result<Self, MessageError> {
+        Ok(match frame {
+            Frame::Text(text) => Self::decode(text)?,
+            Frame::Binary(bytes) => Self::from_bsatn(bytes)?,
+        })
+    }
 }
 
 /// Names a subscription within its connection.
@@ -150,6 +250,27 @@ impl MessageId {
             Self::Hex(text) => text.clone(),
         }
     }
+
+    /// The bytes; those of the text where it is not hexadecimal.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Bytes(bytes) => bytes.clone(),
+            Self::Hex(text) => unhex(text).unwrap_or_else(|| text.as_bytes().to_vec()),
+        }
+    }
+}
+
+/// The bytes of hexadecimal digits.
+fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    let pairs = digits.as_bytes().chunks(2);
+    pairs
+        .map(|pair| match pair {
+            [high, low] => u8::try_from(digit(high)? << 4 | digit(low)?).ok(),
+            _ => None,
+        })
+        .collect()
 }
 
 /// The option type of SATS: `{"some": …}` or `{"none": []}`.
@@ -181,6 +302,28 @@ pub struct Identity {
     /// The text.
     #[serde(rename = "__identity__")]
     pub text: String,
+}
+
+impl Identity {
+    /// The number of 256 bits that it is, little-endian; 0 for a text that is none.
+    #[must_use]
+    pub fn to_le_bytes(&self) -> [u8; 32] {
+        let digits = self.text.strip_prefix("0x").unwrap_or(&self.text);
+        let mut bytes: [u8; 32] = unhex(&format!("{digits:0>64}"))
+            .and_then(|bytes| bytes.try_into().ok())
+            .unwrap_or_default();
+        bytes.reverse();
+        bytes
+    }
+
+    /// The identity of that number.
+    #[must_use]
+    pub fn from_le_bytes(mut bytes: [u8; 32]) -> Self {
+        bytes.reverse();
+        Self {
+            text: format!("0x{}", model::event::hex(&bytes)),
+        }
+    }
 }
 
 /// A connection's number.
@@ -221,10 +364,10 @@ pub struct IdentityToken {
 /// Rows of one table that came and went by one query.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct QueryUpdate {
-    /// Rows gone, as texts: see [`super::rows`].
-    pub deletes: Vec<String>,
+    /// Rows gone: see [`super::rows`].
+    pub deletes: Vec<Encoded>,
     /// Rows come.
-    pub inserts: Vec<String>,
+    pub inserts: Vec<Encoded>,
 }
 
 /// What happened to one table. Rows are unordered.
@@ -269,14 +412,14 @@ impl DatabaseUpdate {
     ///
     /// # Errors
     /// A row is not one of its table.
-    pub fn inserted(&self) -> Result<Vec<Row>, serde_json::Error> {
+    pub fn inserted(&self) -> Result<Vec<Row>, RowError> {
         let mut rows = Vec::new();
         for update in &self.tables {
             let Some(table) = Table::named(&update.table_name) else {
                 continue;
             };
-            for text in update.updates.iter().flat_map(|query| &query.inserts) {
-                rows.push(Row::decode(table, text)?);
+            for row in update.updates.iter().flat_map(|query| &query.inserts) {
+                rows.push(Row::decode(table, row)?);
             }
         }
         Ok(rows)
@@ -313,7 +456,7 @@ pub struct ReducerCall {
     /// Its number; `u32::MAX` for none.
     pub reducer_id: u32,
     /// The arguments as they came.
-    pub args: String,
+    pub args: Encoded,
     /// The request's; 0 for a call that failed.
     pub request_id: u32,
 }
@@ -322,7 +465,7 @@ pub struct ReducerCall {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Energy {
     /// The amount.
-    pub quanta: u64,
+    pub quanta: u128,
 }
 
 /// A transaction that changed subscribed rows, or the answer to a call.
@@ -358,8 +501,8 @@ pub struct TransactionUpdateLight {
 pub struct OneOffTable {
     /// The table.
     pub table_name: String,
-    /// Its rows with named columns.
-    pub rows: Vec<String>,
+    /// Its rows; in JSON with named columns.
+    pub rows: Vec<Encoded>,
 }
 
 /// The answer to `OneOffQuery`.

@@ -78,24 +78,6 @@ pub enum QueryError {
     Unsupported(String),
 }
 
-/// The subscription by which a client resumes a stream: its events above `after`.
-#[must_use]
-pub fn events_after(stream: &str, after: Seq) -> String {
-    format!(
-        "SELECT * FROM sync_event WHERE stream_id = {} AND seq > {after}",
-        Literal::Text(stream.to_owned())
-    )
-}
-
-/// The subscription to a stream's head.
-#[must_use]
-pub fn head_of(stream: &str) -> String {
-    format!(
-        "SELECT * FROM stream_head WHERE stream_id = {}",
-        Literal::Text(stream.to_owned())
-    )
-}
-
 impl Query {
     /// Reads a query.
     ///
@@ -392,6 +374,9 @@ fn quoted(rest: &str) -> Option<(String, usize)> {
 mod tests {
     use proptest::prelude::*;
 
+    use model::target::Names;
+
+    use super::super::named::events_after;
     use super::super::rows::SyncEvent;
     use super::*;
 
@@ -437,7 +422,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_resume_query_selects_what_is_above_the_cursor(stream in ".{0,20}", after in 0_u64..100, seq in 1_u64..100) {
-            let query = Query::parse(&events_after(&stream, after)).unwrap();
+            let query = Query::parse(&events_after(&Names::default(), &stream, after)).unwrap();
             prop_assert_eq!(query.stream(), Some(stream.as_str()));
             prop_assert_eq!(query.after(), after);
             prop_assert_eq!(query.matches(&event(&stream, seq)), seq > after);

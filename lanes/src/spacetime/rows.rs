@@ -1,10 +1,36 @@
-//! The tables of the sync module. A row travels as a JSON text inside the JSON message: with named columns in
-//! snapshots, as an array of its columns in order in updates. Decoding takes both.
+//! The tables of the sync module, as the embedded lane offers them. A row travels as a JSON text inside the JSON
+//! message: with named columns in snapshots, as an array of its columns in order in updates. In a binary message it is
+//! always its columns in order. Decoding takes all three.
 
 use std::fmt;
 
 use model::ids::{Seq, StreamId};
+use model::target::Wire;
 use serde::{Deserialize, Serialize};
+
+use super::bsatn::{Bsatn, Reader};
+use super::message::Encoded;
+
+/// Why a row is not one of its table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a row of `{table}`: {why}")]
+pub struct RowError {
+    table: String,
+    why: String,
+}
+
+impl RowError {
+    pub(super) fn new(table: &str, why: impl fmt::Display) -> Self {
+        Self {
+            table: table.to_owned(),
+            why: why.to_string(),
+        }
+    }
+
+    pub(super) fn lacks(table: &str, what: &str) -> Self {
+        Self::new(table, format_args!("nothing in it holds `{what}`"))
+    }
+}
 
 /// A table of the sync module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,16 +168,44 @@ pub enum Row {
 }
 
 impl Row {
-    /// Decodes a row's text, whether its columns are named or in order.
+    /// Decodes a row in any of its forms.
     ///
     /// # Errors
-    /// The text is not a row of that table.
-    pub fn decode(table: Table, text: &str) -> Result<Self, serde_json::Error> {
+    /// It is not a row of that table.
+    pub fn decode(table: Table, row: &Encoded) -> Result<Self, RowError> {
         Ok(match table {
-            Table::SyncEvent => Self::Event(serde_json::from_str(text)?),
-            Table::StreamHead => Self::Head(serde_json::from_str(text)?),
-            Table::StreamCheckpoint => Self::Checkpoint(serde_json::from_str(text)?),
+            Table::SyncEvent => Self::Event(decoded(table, row)?),
+            Table::StreamHead => Self::Head(decoded(table, row)?),
+            Table::StreamCheckpoint => Self::Checkpoint(decoded(table, row)?),
         })
+    }
+
+    /// As snapshots have it.
+    #[must_use]
+    pub fn in_snapshot(&self, wire: Wire) -> Encoded {
+        match wire {
+            Wire::Json => Encoded::Text(self.named()),
+            Wire::Bsatn => Encoded::Binary(self.binary()),
+        }
+    }
+
+    /// As updates have it.
+    #[must_use]
+    pub fn in_update(&self, wire: Wire) -> Encoded {
+        match wire {
+            Wire::Json => Encoded::Text(self.positional()),
+            Wire::Bsatn => Encoded::Binary(self.binary()),
+        }
+    }
+
+    fn binary(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::Event(row) => row.write(&mut out),
+            Self::Head(row) => row.write(&mut out),
+            Self::Checkpoint(row) => row.write(&mut out),
+        }
+        out
     }
 
     /// Its table.
@@ -202,6 +256,24 @@ impl SyncEvent {
             self.durable_offset,
             self.confirmed_read,
         ))
+    }
+}
+
+/// A row of a table, in any of its forms.
+fn decoded<T: Bsatn + serde::de::DeserializeOwned>(
+    table: Table,
+    row: &Encoded,
+) -> Result<T, RowError> {
+    match row {
+        Encoded::Text(text) => {
+            serde_json::from_str(text).map_err(|error| RowError::new(table.name(), error))
+        }
+        Encoded::Binary(bytes) => {
+            let mut from = Reader::new(bytes);
+            T::read(&mut from)
+                .and_then(|row| from.end().map(|()| row))
+                .map_err(|error| RowError::new(table.name(), error))
+        }
     }
 }
 

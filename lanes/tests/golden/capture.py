@@ -4,7 +4,8 @@
     capture.py --server PATH/spacetimedb-standalone --module module.wasm
 
 Writes spacetime/<name>.json beside this file: server messages as they came, or, for HTTP answers,
-{"status", "content_type", "body"}. Tokens and identities in them are of a server that lived for a second. Needs
+{"status", "content_type", "body"}; and spacetime/<name>.bsatn: the answers to the same conversation in the binary
+subprotocol, with a database of its own. Tokens and identities in them are of a server that lived for a second. Needs
 the PyPI package `websockets`, 15 or later.
 """
 import argparse
@@ -12,6 +13,7 @@ import asyncio
 import json
 import pathlib
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -27,6 +29,9 @@ HTTP = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def write(name, value):
+    if isinstance(value, bytes):
+        (HERE / f"{name}.bsatn").write_bytes(value)
+        return
     text = value if isinstance(value, str) else json.dumps(value, indent=1)
     (HERE / f"{name}.json").write_text(text.rstrip("\n") + "\n")
 
@@ -53,10 +58,58 @@ def row(seq, key=None):
     return [STREAM, seq, key or f"key-{seq}", f"sha256:{seq:064x}", payload, 1700000000000 + seq, seq, False]
 
 
-def open_socket(address, token, query=""):
+class Json:
+    """The text subprotocol."""
+
+    name, database, query = "v1.json.spacetimedb", DATABASE, "?light={light}"
+
+    @staticmethod
+    def args(row):
+        return json.dumps(row)
+
+    @staticmethod
+    def message(kind, fields):
+        return json.dumps({kind: fields})
+
+
+class Bsatn:
+    """The binary subprotocol."""
+
+    name, database, query = "v1.bsatn.spacetimedb", f"{DATABASE}-bsatn", "?compression=None&light={light}"
+    tags = ["CallReducer", "Subscribe", "OneOffQuery", "SubscribeSingle", "SubscribeMulti", "Unsubscribe", "UnsubscribeMulti"]
+    order = ["reducer", "args", "message_id", "query_strings", "query_string", "query", "request_id", "query_id", "flags"]
+
+    @classmethod
+    def args(cls, row):
+        cell = lambda value: struct.pack("<Q", value) if type(value) is int else cls.value(value)
+        return b"".join(map(cell, row))
+
+    @classmethod
+    def message(cls, kind, fields):
+        values = (cls.value(fields[name], name) for name in cls.order if name in fields)
+        return struct.pack("<B", cls.tags.index(kind)) + b"".join(values)
+
+    @classmethod
+    def value(cls, value, name=""):
+        if isinstance(value, bool) or name == "flags":
+            return struct.pack("<B", value)
+        if isinstance(value, int):
+            return struct.pack("<I", value)
+        if isinstance(value, str):
+            value = value.encode()
+        if name == "message_id":
+            value = bytes(value)
+        if isinstance(value, bytes):
+            return struct.pack("<I", len(value)) + value
+        if isinstance(value, dict):
+            return cls.value(value["id"])
+        return struct.pack("<I", len(value)) + b"".join(map(cls.value, value))
+
+
+def open_socket(address, token, wire=Json, light="false"):
     return connect(
-        f"ws://{address}/v1/database/{DATABASE}/subscribe{query}",
-        subprotocols=["v1.json.spacetimedb"],
+        f"ws://{address}/v1/database/{wire.database}/subscribe{wire.query.format(light=light)}",
+        subprotocols=[wire.name],
         additional_headers={"Authorization": f"Bearer {token}"} if token else {},
         compression=None,
         max_size=None,
@@ -65,12 +118,13 @@ def open_socket(address, token, query=""):
 
 
 async def ask(websocket, kind, **fields):
-    await websocket.send(json.dumps({kind: fields}))
+    wire = Bsatn if websocket.subprotocol == Bsatn.name else Json
+    await websocket.send(wire.message(kind, fields))
     return await asyncio.wait_for(websocket.recv(), 10)
 
 
-async def messages(address, token):
-    async with open_socket(address, token) as one, open_socket(address, token, "?light=true") as light:
+async def messages(address, token, wire):
+    async with open_socket(address, token, wire) as one, open_socket(address, token, wire, "true") as light:
         write("identity_token", await one.recv())
         await light.recv()
         events = f"SELECT * FROM sync_event WHERE stream_id = '{STREAM}' AND seq > 1"
@@ -86,14 +140,14 @@ async def messages(address, token):
         single = {"query": "SELECT * FROM stream_checkpoint", "request_id": 6, "query_id": {"id": 3}}
         write("subscribe_applied", await ask(one, "SubscribeSingle", **single))
         write("unsubscribe_applied", await ask(one, "Unsubscribe", request_id=7, query_id={"id": 3}))
-        call = {"reducer": "append_sync_event", "args": json.dumps(row(4)), "request_id": 8, "flags": 0}
+        call = {"reducer": "append_sync_event", "args": wire.args(row(4)), "request_id": 8, "flags": 0}
         write("transaction_update_committed", await ask(one, "CallReducer", **call))
         write("transaction_update_light", await asyncio.wait_for(light.recv(), 10))
-        call = {"reducer": "append_sync_event", "args": json.dumps(row(9)), "request_id": 9, "flags": 0}
+        call = {"reducer": "append_sync_event", "args": wire.args(row(9)), "request_id": 9, "flags": 0}
         write("transaction_update_failed", await ask(one, "CallReducer", **call))
-        call = {"reducer": "append_sync_event", "args": json.dumps(row(4)), "request_id": 10, "flags": 0}
+        call = {"reducer": "append_sync_event", "args": wire.args(row(4)), "request_id": 10, "flags": 0}
         write("transaction_update_repeated_key", await ask(one, "CallReducer", **call))
-        call = {"reducer": "no_such_reducer", "args": "[]", "request_id": 11, "flags": 0}
+        call = {"reducer": "no_such_reducer", "args": wire.args([]), "request_id": 11, "flags": 0}
         write("transaction_update_no_reducer", await ask(one, "CallReducer", **call))
         query = {"message_id": [1, 2, 3], "query_string": "SELECT 1"}
         write("one_off_query_error", await ask(one, "OneOffQuery", **query))
@@ -123,7 +177,13 @@ def capture(address, module):
     write("http_sql_error", http(address, "POST", sql, b"SELECT * FROM nowhere", token))
     subscribe = f"/v1/database/{DATABASE}/subscribe"
     write("http_subscribe_plain", http(address, "GET", subscribe, token=token))
-    asyncio.run(messages(address, token))
+    asyncio.run(messages(address, token, Json))
+    http(address, "PUT", f"/v1/database/{Bsatn.database}", module, token)
+    for seq in (1, 2, 3):
+        body = json.dumps(row(seq)).encode()
+        path = f"/v1/database/{Bsatn.database}/call/append_sync_event"
+        http(address, "POST", path, body, token, "application/json")
+    asyncio.run(messages(address, token, Bsatn))
     write("http_bad_token", http(address, "POST", sql, b"SELECT * FROM stream_head", "nonsense"))
 
 
