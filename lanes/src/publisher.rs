@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::ledger::{Book, Outcome};
-use crate::store::{AppendError, Store};
+use crate::store::{AppendError, ReadError, Store};
 
 /// Between attempts while the lane does not take an event.
 const PACE: Duration = Duration::from_millis(75);
@@ -179,7 +179,7 @@ impl Writer {
     }
 
     async fn attempt(&mut self, event: &Event, unsettled: bool) -> Result<Seq, AppendError> {
-        let not_sent = AppendError::NotSent;
+        let not_sent = |error: ReadError| AppendError::NotSent(error.to_string());
         let store = &self.press.store;
         let head = match self.head {
             Some(head) => head,

@@ -105,7 +105,8 @@ impl Shard {
                 tokens: TokenClient::new(&config.tokens, config.lane),
                 org: config.tokens.org.clone(),
                 budget: budget.unwrap_or((profile.retention, profile.replay_budget)),
-                skew: config.promise.token_skew,
+                source: config.tokens.clone(),
+                promise: config.promise.clone(),
                 defect: config.defect,
                 config: probes,
             })

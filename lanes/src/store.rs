@@ -34,6 +34,28 @@ pub enum AppendError {
     Refused(String),
 }
 
+/// Why something was not read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// No answer, or none that can be understood.
+    #[error("{0}")]
+    NoAnswer(String),
+    /// The lane answered with an error.
+    #[error("{status} {reason}")]
+    Refused {
+        /// Its status.
+        status: u16,
+        /// Its reason.
+        reason: String,
+    },
+}
+
+impl From<CallError> for ReadError {
+    fn from(error: CallError) -> Self {
+        Self::NoAnswer(error.to_string())
+    }
+}
+
 /// A lane's log.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -55,11 +77,20 @@ impl Store {
         }
     }
 
+    /// The same log for whoever presents this as bearer; nothing is presented where it is empty.
+    #[must_use]
+    pub fn bearing(&self, bearer: &str) -> Self {
+        Self {
+            secret: bearer.to_owned(),
+            ..self.clone()
+        }
+    }
+
     /// Head and floor of a stream; the floor only where the lane names it.
     ///
     /// # Errors
-    /// No answer, or one that says neither.
-    pub async fn head(&self, stream: &str) -> Result<(Seq, Option<Seq>), String> {
+    /// No answer, a refusal, or an answer that says neither.
+    pub async fn head(&self, stream: &str) -> Result<(Seq, Option<Seq>), ReadError> {
         match self.lane {
             Lane::Spacetime => {
                 let rows = self.sql(&head_of(stream)).await?;
@@ -70,10 +101,11 @@ impl Store {
             }
             Lane::Khala => {
                 let path = format!("/internal/sync/head?stream_id={}", escape(stream));
-                let answer = self.call(Method::GET, &path, String::new()).await;
-                let answer = answer.map_err(|error| error.to_string())?;
+                let answer = self.call(Method::GET, &path, String::new()).await?;
                 let body: Value = success(&answer)?;
-                let head = body["head"].as_u64().ok_or("the head is not a number")?;
+                let head = body["head"]
+                    .as_u64()
+                    .ok_or_else(|| ReadError::NoAnswer("the head is not a number".to_owned()))?;
                 Ok((head, body["floor"].as_u64()))
             }
         }
@@ -149,7 +181,12 @@ impl Store {
     ///
     /// # Errors
     /// No answer.
-    pub async fn find(&self, stream: &str, key: &str, after: Seq) -> Result<Option<Seq>, String> {
+    pub async fn find(
+        &self,
+        stream: &str,
+        key: &str,
+        after: Seq,
+    ) -> Result<Option<Seq>, ReadError> {
         if self.lane == Lane::Khala {
             return Ok(None);
         }
@@ -160,16 +197,15 @@ impl Store {
             .and_then(|row| row[1].as_u64()))
     }
 
-    async fn sql(&self, query: &str) -> Result<Vec<Value>, String> {
+    async fn sql(&self, query: &str) -> Result<Vec<Value>, ReadError> {
         let answer = self
             .call(Method::POST, &sql_path(&self.database), query.to_owned())
-            .await
-            .map_err(|error| error.to_string())?;
+            .await?;
         let results: Value = success(&answer)?;
         results[0]["rows"]
             .as_array()
             .cloned()
-            .ok_or_else(|| "the answer to a query has no rows".to_owned())
+            .ok_or_else(|| ReadError::NoAnswer("the answer to a query has no rows".to_owned()))
     }
 
     async fn call(&self, method: Method, path: &str, body: String) -> Result<Response, CallError> {
@@ -184,15 +220,14 @@ impl Store {
     }
 }
 
-fn success(answer: &Response) -> Result<Value, String> {
+fn success(answer: &Response) -> Result<Value, ReadError> {
     if !answer.status.is_success() {
-        return Err(format!(
-            "{} {}",
-            answer.status.as_u16(),
-            reason_in(&answer.body)
-        ));
+        return Err(ReadError::Refused {
+            status: answer.status.as_u16(),
+            reason: reason_in(&answer.body),
+        });
     }
-    serde_json::from_slice(&answer.body).map_err(|error| error.to_string())
+    serde_json::from_slice(&answer.body).map_err(|error| ReadError::NoAnswer(error.to_string()))
 }
 
 /// Percent-encodes what may not stand in a query. Stream names are mostly letters and dots.

@@ -37,11 +37,26 @@ pub enum Defect {
     IgnoreStaleCursor,
     /// Lane: an expired token is refused as invalid, so that the client has no cause to refresh it.
     ExpiredCalledInvalid,
+    /// Lane: a token with `alg: none` is taken without a signature.
+    AcceptAlgNone,
+    /// Lane: a token whose key is not known is taken without its signature being checked.
+    AcceptUnknownKid,
+    /// Lane: an append is not confined to the streams that its token grants.
+    AcceptForeignAppend,
+    /// Lane: the list of revoked tokens is not looked at.
+    AcceptRevoked,
+    /// Lane: `nbf` is not looked at.
+    AcceptNotYetValid,
+    /// Lane: however old a token is, it is taken.
+    AcceptTooOld,
+    /// Lane (khala) or client (spacetime): a cursor just below the floor is resumed from, and the event between them is
+    /// missing.
+    OffByOneFloor,
 }
 
 impl Defect {
     /// Every defect, in the order in which `--defect list` shows them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 19] = [
         Self::LoseAcknowledged,
         Self::ForgetLog,
         Self::SkipSeq,
@@ -54,6 +69,13 @@ impl Defect {
         Self::NeverRecover,
         Self::IgnoreStaleCursor,
         Self::ExpiredCalledInvalid,
+        Self::AcceptAlgNone,
+        Self::AcceptUnknownKid,
+        Self::AcceptForeignAppend,
+        Self::AcceptRevoked,
+        Self::AcceptNotYetValid,
+        Self::AcceptTooOld,
+        Self::OffByOneFloor,
     ];
 
     /// The name on the command line.
@@ -72,6 +94,13 @@ impl Defect {
             Self::NeverRecover => "never-recover",
             Self::IgnoreStaleCursor => "ignore-stale-cursor",
             Self::ExpiredCalledInvalid => "expired-called-invalid",
+            Self::AcceptAlgNone => "accept-alg-none",
+            Self::AcceptUnknownKid => "accept-unknown-kid",
+            Self::AcceptForeignAppend => "accept-foreign-append",
+            Self::AcceptRevoked => "accept-revoked",
+            Self::AcceptNotYetValid => "accept-not-yet-valid",
+            Self::AcceptTooOld => "accept-too-old",
+            Self::OffByOneFloor => "off-by-one-floor",
         }
     }
 
@@ -85,10 +114,16 @@ impl Defect {
             Self::AlterContent => Anomaly::Divergence,
             Self::ApplyTwice => Anomaly::DuplicateApply,
             Self::DeliverAfterExpiry => Anomaly::Leak,
-            Self::AcceptWrongScope => Anomaly::UnauthorizedSuccess,
+            Self::AcceptWrongScope
+            | Self::AcceptAlgNone
+            | Self::AcceptUnknownKid
+            | Self::AcceptForeignAppend
+            | Self::AcceptRevoked
+            | Self::AcceptNotYetValid
+            | Self::AcceptTooOld => Anomaly::UnauthorizedSuccess,
             Self::IgnoreRetryAfter => Anomaly::RetryAfterIgnored,
             Self::NeverRecover => Anomaly::NotRecovered,
-            Self::IgnoreStaleCursor => Anomaly::StaleCursor,
+            Self::IgnoreStaleCursor | Self::OffByOneFloor => Anomaly::StaleCursor,
             Self::ExpiredCalledInvalid => Anomaly::WrongReason,
         }
     }

@@ -8,7 +8,7 @@ use lanes::spacetime::rows::{StreamCheckpoint, SyncEvent};
 use lanes::spacetime::{APPEND_REDUCER, CHECKPOINT_REDUCER};
 use lanes::token::{SCOPE_APPEND, SCOPE_CHECKPOINT};
 
-use super::{Caller, Spacetime};
+use super::{Caller, FORBIDDEN_STREAM, Spacetime};
 use crate::counters::Counters;
 use crate::log::AppendError;
 
@@ -112,7 +112,14 @@ impl Spacetime {
         match call.reducer.as_str() {
             APPEND_REDUCER => {
                 let event: SyncEvent = row(&call.args).map_err(arguments)?;
-                allowed(SCOPE_APPEND, &event.stream_id)?;
+                // As `allowed`, but for what may be planted.
+                let confined = self.ground.defects.checks_append_stream();
+                let refused = caller
+                    .refusal(SCOPE_APPEND, Some(&event.stream_id))
+                    .filter(|reason| confined || !reason.starts_with(FORBIDDEN_STREAM));
+                if let Some(reason) = refused {
+                    return Err(CallError::Refused(reason));
+                }
                 let expected = Some(event.seq);
                 let appended = self.ground.log.append(event, expected, call).await;
                 if appended.map_err(failed)?.duplicate {

@@ -3,6 +3,8 @@
 mod defects;
 mod khala;
 mod log;
+mod probes;
+mod real;
 mod spacetime;
 mod support;
 mod tokens;
