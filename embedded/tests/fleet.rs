@@ -185,9 +185,10 @@ async fn through_a_restart(lane: Lane, defect: Option<Defect>) -> Reports {
     .await;
     // The stale-cursor probes need a stream that is long enough, and the defects have their chosen seqs.
     let began = clock::now();
+    // A clean run is to see every probe answered; a planted one, those that find its defect.
+    let lasts = Span::from_millis(if defect.is_none() { 5_500 } else { 2_500 });
     rig.until("enough published", |publisher, _| {
-        publisher.published.1 > 60 * STREAMS.len() as u64
-            && clock::now().since(began) > Span::from_millis(5_500)
+        publisher.published.1 > 60 * STREAMS.len() as u64 && clock::now().since(began) > lasts
     })
     .await;
     let ledger = rig.stop_publishing().await;
@@ -342,7 +343,7 @@ async fn is_found(lane: Lane, defect: Defect, anomaly: Anomaly) {
 }
 
 /// Some at a time: a machine that is too busy publishes too late for what the defects need.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn planted_defects_are_found_online() {

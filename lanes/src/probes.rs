@@ -35,6 +35,11 @@ use crate::token_client::TokenClient;
 /// Every probe has its turn once in so many times [`ProbesConfig::every`]. They are so many that once in each would be
 /// a load of its own.
 const ROUND: u32 = 5;
+/// What has never been answered is asked again after so many times it.
+const SOON: u32 = 2;
+/// Neighbours in the table are so far apart in a round: an outage must not take all cells of one state. A prime, so that
+/// it meets every place.
+const STRIDE: usize = 37;
 /// Nothing is probed more often than this, whatever is asked.
 const LEAST: Duration = Duration::from_millis(50);
 /// How much of a reason is kept as an answer's name.
@@ -141,23 +146,26 @@ impl Probes {
     pub async fn run(self: Arc<Self>) {
         let every = self.setting.config.every.duration().max(LEAST);
         let probes = Probe::all(&self.setting.promise);
-        let count = u32::try_from(probes.len()).unwrap_or(u32::MAX);
+        let count = probes.len();
         let mut running = tokio::task::JoinSet::new();
-        for (place, (turn, probe)) in (0..).zip(probes.into_iter().enumerate()) {
+        for (turn, probe) in probes.into_iter().enumerate() {
             let this = Arc::clone(&self);
+            let place = (turn * STRIDE % count) as f64 / count as f64;
             running.spawn(async move {
                 // Each at its own time: together they would be a small storm of their own.
-                let mut next = Instant::now() + every * ROUND * place / count;
+                let mut next = Instant::now() + (every * ROUND).mul_f64(place);
                 loop {
                     tokio::time::sleep_until(next).await;
                     let shown = this.once(probe).await;
-                    // What was not asked is asked soon; a lane that was away is not beset.
-                    let pause = if shown == Shown::NotYet {
-                        every
-                    } else {
-                        every * ROUND
+                    let asked = shown != Shown::NotYet;
+                    // What had nothing to ask is asked soon, what has had no answer in this trial sooner than in
+                    // its turn; otherwise a lane that is away is not beset.
+                    let answered = this.note(turn, probe, shown);
+                    let pause = match (asked, answered) {
+                        (false, _) => every,
+                        (true, false) => every * SOON,
+                        (true, true) => every * ROUND,
                     };
-                    this.note(turn, probe, shown);
                     next = (next + pause).max(Instant::now());
                 }
             });
@@ -186,12 +194,13 @@ impl Probes {
         }
     }
 
-    fn note(&self, turn: usize, probe: Probe, shown: Shown) {
+    /// Books what a probe showed; whether it was ever answered.
+    fn note(&self, turn: usize, probe: Probe, shown: Shown) -> bool {
         let (name, expected) = (probe.name(), probe.expected(&self.setting));
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (tallies, findings) = &mut *seen;
         if shown == Shown::NotYet {
-            return;
+            return false;
         }
         let tally = tallies.entry(turn).or_insert_with(|| ProbeTally {
             probe: name.clone(),
@@ -205,16 +214,16 @@ impl Probes {
             *tally.answers.entry(answer).or_default() += 1;
         };
         let (anomaly, detail) = match shown {
-            Shown::NotYet => return,
+            Shown::NotYet => return false,
             Shown::Unreachable(why) => {
                 tracing::debug!(probe = name, why, "no answer");
                 tally.unreachable += 1;
-                return;
+                return !tally.answers.is_empty();
             }
             Shown::Met => {
                 count(&expected);
                 tally.met += 1;
-                return;
+                return true;
             }
             Shown::Otherwise(reason) => {
                 count(&reason);
@@ -241,6 +250,7 @@ impl Probes {
                 at: Some(clock::now()),
             },
         );
+        true
     }
 }
 
