@@ -1,21 +1,31 @@
 //! Tokens as a lane checks them. khala reads the shared keys from the token service's file; spacetime fetches the
-//! issuer's JWKS by discovery. Both look again when a token names a key that they do not know.
+//! issuer's JWKS by discovery. Both look again when a token names a key that they do not know. A strict lane also
+//! refuses tokens beyond the greatest age and those that their issuer has revoked.
+
+mod revoked;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use host::http::Client;
-use lanes::token::{Claims, DenyReason, Expected, Jwks, KeySet};
+use lanes::token::{
+    Claims, DenyReason, Expected, Jwks, KeySet, REVOKED_PATH, RevokedList, unverified,
+};
 use model::instant::Mono;
 use model::quantity::Span;
+use model::target::TokenChecks;
 use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
 
+use self::revoked::Revoked;
 use crate::defect::Defects;
 use crate::tokens::keys::SharedKeys;
 
 /// How long a fetch of the issuer's keys may take.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
+
+const NO_ADDRESS: &str = "the issuer has no usable address";
 
 /// Tokens with an unknown `kid` make the keys be looked up no more often than this.
 const LOOK_AGAIN_AFTER: Span = Span::from_millis(200);
@@ -29,6 +39,22 @@ enum Source {
     Issuer(Option<Client>),
 }
 
+impl Source {
+    /// The tokens that are revoked now.
+    async fn revoked(&self) -> Result<RevokedList, String> {
+        match self {
+            Self::File(path) => {
+                crate::tokens::revoked::read(path).map_err(|error| error.to_string())
+            }
+            Self::Issuer(None) => Err(NO_ADDRESS.to_owned()),
+            Self::Issuer(Some(client)) => client
+                .get(REVOKED_PATH, FETCH_TIMEOUT)
+                .await
+                .map_err(|error| error.to_string()),
+        }
+    }
+}
+
 /// Checks tokens.
 #[derive(Debug)]
 pub(crate) struct Verifier {
@@ -36,9 +62,11 @@ pub(crate) struct Verifier {
     issuer: String,
     audience: &'static str,
     skew: Span,
+    checks: TokenChecks,
     defects: Defects,
     keys: Mutex<KeySet>,
     last_look: tokio::sync::Mutex<Option<Mono>>,
+    revoked: Revoked,
 }
 
 impl Verifier {
@@ -48,6 +76,7 @@ impl Verifier {
         issuer: &str,
         audience: &'static str,
         skew: Span,
+        checks: TokenChecks,
         defects: Defects,
     ) -> Self {
         Self::new(
@@ -55,6 +84,7 @@ impl Verifier {
             issuer,
             audience,
             skew,
+            checks,
             defects,
         )
     }
@@ -64,6 +94,7 @@ impl Verifier {
         issuer: &str,
         audience: &'static str,
         skew: Span,
+        checks: TokenChecks,
         defects: Defects,
     ) -> Self {
         let client = issuer
@@ -76,7 +107,14 @@ impl Verifier {
                 "tokens cannot be checked: the issuer is not http://ADDRESS:PORT"
             );
         }
-        Self::new(Source::Issuer(client), issuer, audience, skew, defects)
+        Self::new(
+            Source::Issuer(client),
+            issuer,
+            audience,
+            skew,
+            checks,
+            defects,
+        )
     }
 
     fn new(
@@ -84,6 +122,7 @@ impl Verifier {
         issuer: &str,
         audience: &'static str,
         skew: Span,
+        checks: TokenChecks,
         defects: Defects,
     ) -> Self {
         Self {
@@ -91,9 +130,11 @@ impl Verifier {
             issuer: issuer.to_owned(),
             audience,
             skew,
+            checks,
             defects,
             keys: Mutex::default(),
             last_look: tokio::sync::Mutex::default(),
+            revoked: Revoked::default(),
         }
     }
 
@@ -110,12 +151,44 @@ impl Verifier {
             issuer: &self.issuer,
             audience: self.audience,
             skew_us: self.skew.as_micros(),
+            max_age_us: self.checks.max_age.map(Span::as_micros),
             now_us: host::clock::unix_micros(),
         };
-        let claims = self.lock().verify(token, &expected);
+        let claims = self.claims(token, &expected).await;
         let claims = claims.map_err(|reason| self.defects.named_reason(reason))?;
         let ends = claims.refused_from_us(self.skew.as_micros());
         Ok((claims, ends))
+    }
+
+    async fn claims(&self, token: &str, expected: &Expected<'_>) -> Result<Claims, DenyReason> {
+        let (algorithm, claimed) = unverified(token).unzip();
+        let overlooks = |reason| {
+            let algorithm = algorithm.as_deref().unwrap_or_default();
+            self.defects.overlooks(reason, algorithm)
+        };
+        let signed = self.lock().signed(token);
+        let claims = match signed {
+            Err(reason) if overlooks(reason) => claimed.ok_or(reason)?,
+            signed => signed?,
+        };
+        match claims.check(expected) {
+            Err(reason) if !overlooks(reason) => return Err(reason),
+            _ => {}
+        }
+        if self.checks.revocation
+            && self.revoked.has(&self.source, &claims.jti).await
+            && !overlooks(DenyReason::TokenRevoked)
+        {
+            return Err(DenyReason::TokenRevoked);
+        }
+        Ok(claims)
+    }
+
+    /// Keeps the list of revoked tokens up to date until `shutdown`.
+    pub(crate) async fn keep_up(&self, shutdown: CancellationToken) {
+        if self.checks.revocation {
+            self.revoked.keep_looking(&self.source, shutdown).await;
+        }
     }
 
     /// Fetches the keys for a token whose key is not known. Whoever comes while that is under way waits for it instead
@@ -141,7 +214,7 @@ impl Verifier {
             Source::File(path) => SharedKeys::read(path)
                 .map(|keys| keys.verifying())
                 .map_err(|error| error.to_string()),
-            Source::Issuer(None) => Err("the issuer has no usable address".to_owned()),
+            Source::Issuer(None) => Err(NO_ADDRESS.to_owned()),
             Source::Issuer(Some(client)) => {
                 let discovered: Discovery = client
                     .get("/.well-known/openid-configuration", FETCH_TIMEOUT)

@@ -17,6 +17,10 @@
 //! | swap-batches | [`Defects::swaps`]: a replay waits until the next live update has been sent |
 //! | over-replay | [`Defects::replays_below`]: three events too many |
 //! | deliver-phantom | [`Defects::alters`]: every 16th event is one that nobody published, for a quarter of the clients |
+//! | accept-alg-none, accept-unknown-kid | [`Defects::overlooks`]: an unsigned token, or one by an unknown key |
+//! | accept-not-yet-valid, accept-too-old, accept-revoked | [`Defects::overlooks`]: that one check of the claims |
+//! | accept-foreign-append | [`Defects::checks_append_stream`] |
+//! | off-by-one-floor | [`Defects::takes_cursor_below_floor`] (khala) |
 
 use std::time::Duration;
 
@@ -102,6 +106,30 @@ impl Defects {
     /// Whether scopes, grants and tenants are looked at.
     pub(crate) fn checks_grants(self) -> bool {
         !self.is(Defect::AcceptWrongScope)
+    }
+
+    /// Whether an append has to be to a stream that its token grants.
+    pub(crate) fn checks_append_stream(self) -> bool {
+        self.checks_grants() && !self.is(Defect::AcceptForeignAppend)
+    }
+
+    /// Whether a reason to refuse a token is passed over. `algorithm` is what the token names.
+    pub(crate) fn overlooks(self, reason: DenyReason, algorithm: &str) -> bool {
+        match self.planted {
+            Some(Defect::AcceptAlgNone) => {
+                reason == DenyReason::InvalidSignature && algorithm == "none"
+            }
+            Some(Defect::AcceptUnknownKid) => reason == DenyReason::UnknownKid,
+            Some(Defect::AcceptNotYetValid) => reason == DenyReason::TokenNotYetValid,
+            Some(Defect::AcceptTooOld) => reason == DenyReason::TokenTooOld,
+            Some(Defect::AcceptRevoked) => reason == DenyReason::TokenRevoked,
+            _ => false,
+        }
+    }
+
+    /// Whether a cursor of the floor less one is resumed from as if it were the floor.
+    pub(crate) fn takes_cursor_below_floor(self) -> bool {
+        self.is(Defect::OffByOneFloor)
     }
 
     /// Whether a stale cursor is answered with `stale_cursor`. A log that has forgotten does not know what is stale.

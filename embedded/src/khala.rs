@@ -7,7 +7,7 @@
 //! (`sync:error`, `sync:frame` with seq 0, and the error reply) and subscribes to nothing: the client takes the
 //! snapshot and subscribes again from its watermark.
 //!
-//! Without `strict`, scopes and grants are not checked, live connections outlive their tokens, and an acknowledgement
+//! Without `strict`, scopes, grants, a token's age and its revocation are not checked, live connections outlive their tokens, and an acknowledgement
 //! does not wait for the disk.
 //!
 //! ```text
@@ -33,7 +33,7 @@ use crate::auth::Verifier;
 use crate::counters::{Counters, client_of};
 use crate::defect::Defects;
 use crate::front::{self, Answer, Refused, denied, no_route, parameter, wants_websocket};
-use crate::lane::{Ground, Grounded};
+use crate::lane::{Ground, Grounded, token_checks};
 use session::Session;
 use subscribers::Subscribers;
 
@@ -56,6 +56,7 @@ impl Khala {
             &config.issuer,
             AUDIENCE_KHALA,
             config.profile.token_skew,
+            token_checks(config.strict),
             defects,
         );
         let subscribers = Subscribers::new(defects, Arc::clone(&counters));
@@ -115,6 +116,10 @@ impl Grounded for Khala {
     fn ground(&self) -> &Ground<Subscribers> {
         &self.ground
     }
+
+    fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
 }
 
 impl front::Lane for Khala {
@@ -128,8 +133,8 @@ impl front::Lane for Khala {
                 let answer = self.upgrade(&request).await;
                 answer.unwrap_or_else(|refused| Answer::Plain(*refused))
             }
-            ("POST", wire::APPEND_PATH) => ingress::append(&self.ground, &request).await,
-            ("GET", wire::HEAD_PATH) => ingress::head(&self.ground, &request),
+            ("POST", wire::APPEND_PATH) => ingress::append(&self, &request).await,
+            ("GET", wire::HEAD_PATH) => ingress::head(&self, &request).await,
             _ => no_route(&request),
         }
     }

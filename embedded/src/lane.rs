@@ -8,8 +8,10 @@ use std::sync::Arc;
 use host::http::{Failure, Response};
 use model::ids::Lane;
 use model::role::{LaneConfig, LaneStatus};
+use model::target::TokenChecks;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Verifier;
 use crate::bucket::Bucket;
 use crate::counters::Counters;
 use crate::defect::Defects;
@@ -147,6 +149,17 @@ pub(crate) trait Grounded: front::Lane {
     type Audience: Audience;
 
     fn ground(&self) -> &Ground<Self::Audience>;
+
+    fn verifier(&self) -> &Verifier;
+}
+
+/// What a lane looks at in tokens: with `strict`, everything.
+pub(crate) const fn token_checks(strict: bool) -> TokenChecks {
+    if strict {
+        TokenChecks::STRICT
+    } else {
+        TokenChecks::NONE
+    }
 }
 
 fn run<L: Grounded>(lane: L, shutdown: CancellationToken) -> io::Result<Running> {
@@ -155,6 +168,8 @@ fn run<L: Grounded>(lane: L, shutdown: CancellationToken) -> io::Result<Running>
     let (data_addr, control_addr) = (listener.local_addr()?, control.local_addr()?);
     let lane = Arc::new(lane);
     let data = front::serve(listener, Arc::clone(&lane), shutdown.clone());
+    let keeping = (Arc::clone(&lane), shutdown.clone());
+    let keeping = async move { keeping.0.verifier().keep_up(keeping.1).await };
     let control = host::http::serve(control, shutdown, move |request| {
         let lane = Arc::clone(&lane);
         async move {
@@ -165,7 +180,7 @@ fn run<L: Grounded>(lane: L, shutdown: CancellationToken) -> io::Result<Running>
         }
     });
     let ended = tokio::spawn(async move {
-        tokio::join!(data, control);
+        tokio::join!(data, control, keeping);
     });
     Ok(Running {
         data: data_addr,

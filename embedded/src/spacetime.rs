@@ -12,8 +12,9 @@
 //!
 //! With `strict` it differs from a real server in these ways:
 //!
-//! - **token**: only tokens of the configured issuer are good (ES256, by its JWKS), for this audience; without one
-//!   nothing but ping and identity is answered. A refusal is 401 or 403 with `{"error": deny reason}`.
+//! - **token**: only tokens of the configured issuer are good (ES256, by its JWKS), for this audience, of no more than
+//!   the greatest age and not revoked; without one nothing but ping and identity is answered. A refusal is 401 or 403
+//!   with `{"error": deny reason}`.
 //! - **scope**: a subscription takes the scope `sync.subscribe`, else its query is refused with `missing_scope`.
 //! - **grant**: every query must be confined by `stream_id = '…'` to a stream that the token grants, else it is
 //!   refused with `forbidden_stream …`.
@@ -55,10 +56,13 @@ use crate::auth::Verifier;
 use crate::counters::{Counters, client_of};
 use crate::defect::Defects;
 use crate::front::{self, Answer, Refused, bearer, denied, parameter, text, wants_websocket};
-use crate::lane::{Ground, Grounded};
+use crate::lane::{Ground, Grounded, token_checks};
 use identity::{Identities, Known};
 use session::Session;
 use subscribers::Subscribers;
+
+/// With this begins the refusal of a stream that is not granted.
+const FORBIDDEN_STREAM: &str = "forbidden_stream";
 
 /// How long past `exp` a real server takes a token.
 const REAL_LEEWAY: Span = Span::from_secs(60);
@@ -100,7 +104,7 @@ impl Caller {
         }
         match stream {
             Some(stream) if claims.grants(stream) => None,
-            stream => Some(format!("forbidden_stream {}", stream.unwrap_or("*"))),
+            stream => Some(format!("{FORBIDDEN_STREAM} {}", stream.unwrap_or("*"))),
         }
     }
 }
@@ -114,7 +118,13 @@ impl Spacetime {
         } else {
             REAL_LEEWAY
         };
-        let verifier = Verifier::of_issuer(&config.issuer, AUDIENCE_SPACETIME, skew, defects);
+        let verifier = Verifier::of_issuer(
+            &config.issuer,
+            AUDIENCE_SPACETIME,
+            skew,
+            token_checks(config.strict),
+            defects,
+        );
         let subscribers = Subscribers::new(defects, Arc::clone(&counters));
         let trims = config.strict;
         let ground = Ground::open(config, defects, counters, subscribers, trims)?;
@@ -241,6 +251,10 @@ impl Grounded for Spacetime {
 
     fn ground(&self) -> &Ground<Subscribers> {
         &self.ground
+    }
+
+    fn verifier(&self) -> &Verifier {
+        &self.verifier
     }
 }
 

@@ -6,6 +6,8 @@
 //! | `POST /api/spacetime/token` | a spacetime token (ES256) |
 //! | `GET /.well-known/openid-configuration` | `{issuer, jwks_uri, …}` |
 //! | `GET /.well-known/jwks.json` | [`lanes::token::Jwks`] |
+//! | `GET /.well-known/revoked.json` | [`lanes::token::RevokedList`]: to be looked at again and again |
+//! | `POST /api/probe/token` | a token in the state of a [`lanes::token::ProbeRequest`], for probers only |
 //!
 //! Both token calls take a [`lanes::token::TokenRequest`] with `Authorization: Bearer <session credential>` and are
 //! refused, as `{"error": …}`, with 401 `unauthorized`, 403 `forbidden_stream` for a stream that the organisation
@@ -18,6 +20,8 @@
 
 mod issue;
 pub(crate) mod keys;
+mod probe;
+pub(crate) mod revoked;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,7 +29,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use host::http::{Failure, Reply, Request, Response, StatusCode, header};
-use lanes::token::{SPACETIME_TOKEN_PATH, SYNC_TOKEN_PATH, Session, TokenAnswer};
+use lanes::token::{
+    JWKS_PATH, PROBE_TOKEN_PATH, REVOKED_PATH, SPACETIME_TOKEN_PATH, SYNC_TOKEN_PATH, Session,
+    TokenAnswer,
+};
 use model::ids::Lane;
 use model::role::TokensConfig;
 use serde::{Deserialize, Serialize};
@@ -36,10 +43,9 @@ use crate::counters::client_of;
 use crate::defect::Defects;
 use crate::front::{bearer, refusal};
 use keys::Keys;
+use revoked::Revoked;
 
 const DISCOVERY_PATH: &str = "/.well-known/openid-configuration";
-
-const JWKS_PATH: &str = "/.well-known/jwks.json";
 
 /// Counters of the token service: `GET /status`. All since it started.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -91,6 +97,7 @@ pub fn start(config: TokensConfig, shutdown: CancellationToken) -> io::Result<Ru
             .rate
             .map(|rate| Bucket::new(rate, f64::from(config.burst))),
         keys: Mutex::new(Keys::open(&config.key_file)?),
+        revoked: Mutex::new(Revoked::open(&config.key_file)?),
         status: Mutex::new(TokensStatus {
             pid: std::process::id(),
             ..TokensStatus::default()
@@ -126,6 +133,7 @@ struct Service {
     issuer: String,
     bucket: Option<Bucket>,
     keys: Mutex<Keys>,
+    revoked: Mutex<Revoked>,
     status: Mutex<TokensStatus>,
     defects: Defects,
     config: TokensConfig,
@@ -144,6 +152,8 @@ impl Service {
                 "subject_types_supported": ["public"],
             })),
             ("GET", JWKS_PATH) => Response::json(&self.keys().jwks()),
+            ("GET", REVOKED_PATH) => Response::json(self.revoked().list()),
+            ("POST", PROBE_TOKEN_PATH) => probe::answer(self, request),
             _ => Err(Failure::no_route(request)),
         }
     }
@@ -206,6 +216,10 @@ impl Service {
 
     fn keys(&self) -> std::sync::MutexGuard<'_, Keys> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn revoked(&self) -> std::sync::MutexGuard<'_, Revoked> {
+        self.revoked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn status(&self) -> std::sync::MutexGuard<'_, TokensStatus> {

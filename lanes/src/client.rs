@@ -517,7 +517,7 @@ impl Client {
             let Some(reason) = cursor::continuity(asked, head, first, common.budget(&name)) else {
                 continue;
             };
-            if common.defect == Some(Defect::IgnoreStaleCursor) {
+            if cursor::overlooked(common.defect, asked, first) {
                 let detail = format!(
                     "applied after {asked} in spite of {}; the head is {head}",
                     reason.name()

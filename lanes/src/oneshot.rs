@@ -49,7 +49,7 @@ pub enum Answer {
 }
 
 impl Asked {
-    /// Asks with that token.
+    /// Asks with that token. Without cursors the question is whether the lane lets one in.
     pub async fn resume(&self, jwt: &str, cursors: &[(&str, Seq)]) -> Answer {
         let mut subscribed = false;
         let asking = self.ask(jwt, cursors, &mut subscribed);
@@ -60,17 +60,27 @@ impl Asked {
         }
     }
 
-    async fn ask(&self, jwt: &str, cursors: &[(&str, Seq)], subscribed: &mut bool) -> Answer {
+    /// Connects with that token.
+    ///
+    /// # Errors
+    /// [`Answer::Unreachable`] or [`Answer::Refused`].
+    pub async fn open(&self, jwt: &str) -> Result<(Socket, Box<dyn Session>), Answer> {
         let upgrade = self.kind.upgrade(&self.access, jwt);
-        let mut socket = match dial(self.addr, &upgrade, 1).await {
-            Ok(socket) => socket,
+        match dial(self.addr, &upgrade, 1).await {
+            Ok(socket) => Ok((socket, self.kind.session(&self.access))),
             // Too many at once says nothing about the question.
             Err(refusal) if matches!(refusal.status, None | Some(429 | 500..)) => {
-                return Answer::Unreachable(refusal);
+                Err(Answer::Unreachable(refusal))
             }
-            Err(refusal) => return Answer::Refused(refusal),
+            Err(refusal) => Err(Answer::Refused(refusal)),
+        }
+    }
+
+    async fn ask(&self, jwt: &str, cursors: &[(&str, Seq)], subscribed: &mut bool) -> Answer {
+        let (mut socket, mut session) = match self.open(jwt).await {
+            Ok(open) => open,
+            Err(answer) => return answer,
         };
-        let mut session = self.kind.session(&self.access);
         let answer = converse(&mut socket, &mut *session, cursors, subscribed).await;
         let _ = socket.close().await;
         answer
@@ -87,29 +97,19 @@ async fn converse(
         return unreachable(error);
     }
     let mut replayed = Vec::new();
-    while let Some(message) = socket.next().await {
-        let message = match message {
-            Ok(message) => message,
-            Err(error) => return unreachable(error.to_string()),
-        };
-        if let Some((_, reason)) = message.as_close() {
-            return match reason {
-                "" => unreachable("closed without a reason".to_owned()),
-                reason => Answer::Refused(Refusal {
-                    reason: reason.to_owned(),
-                    ..Refusal::default()
-                }),
-            };
-        }
-        let Some(frame) = Frame::of(&message) else {
-            continue;
-        };
-        let signals = match session.receive(&frame) {
+    loop {
+        let signals = match next_signals(socket, session).await {
             Ok(signals) => signals,
-            Err(why) => return unreachable(format!("garbled frame: {why}")),
+            Err(answer) => return answer,
         };
         for signal in signals {
             match signal {
+                Signal::Joined if cursors.is_empty() => {
+                    return Answer::Replayed {
+                        rows: Vec::new(),
+                        heads: Vec::new(),
+                    };
+                }
                 Signal::Joined => {
                     if let Err(error) = send(socket, session.subscribe(cursors)).await {
                         return unreachable(error);
@@ -130,7 +130,37 @@ async fn converse(
             }
         }
     }
-    unreachable("closed without an answer".to_owned())
+}
+
+/// What the next frame means.
+///
+/// # Errors
+/// The connection is over: [`Answer::Unreachable`], or [`Answer::Refused`] where it was closed with a reason.
+pub async fn next_signals(
+    socket: &mut Socket,
+    session: &mut dyn Session,
+) -> Result<Vec<Signal>, Answer> {
+    loop {
+        let message = match socket.next().await {
+            None => return Err(unreachable("closed without an answer".to_owned())),
+            Some(Err(error)) => return Err(unreachable(error.to_string())),
+            Some(Ok(message)) => message,
+        };
+        if let Some((_, reason)) = message.as_close() {
+            return Err(match reason {
+                "" => unreachable("closed without a reason".to_owned()),
+                reason => Answer::Refused(Refusal {
+                    reason: reason.to_owned(),
+                    ..Refusal::default()
+                }),
+            });
+        }
+        if let Some(frame) = Frame::of(&message) {
+            return session
+                .receive(&frame)
+                .map_err(|why| unreachable(format!("garbled frame: {why}")));
+        }
+    }
 }
 
 /// Sends messages.

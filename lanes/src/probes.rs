@@ -1,43 +1,49 @@
 //! Probes: clients that have to be refused, and clients whose cursors cannot be resumed from. They run throughout a
 //! trial, straight to the lane. An answer that was not had proves nothing and is counted apart.
+//!
+//! ```text
+//! cell       the matrix of authorization probes       mint     their tokens     forge    those that need no issuer
+//! boundary   cursors on both sides of each boundary   resume   a resume, and beginning anew
+//! ask        each of them once, and what that shows
+//! ```
+
+mod ask;
+mod boundary;
+mod cell;
+mod forge;
+mod mint;
+mod resume;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use host::clock;
 use model::anomaly::{Anomaly, Example, Findings};
 use model::defect::Defect;
-use model::ids::{Seq, StreamId};
-use model::quantity::Span;
-use model::shard::{ProbeTally, ProbesConfig};
-use model::target::{Authorization, Promise};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use model::shard::{ProbeTally, ProbesConfig, TokenSource};
+use model::target::Promise;
+use tokio::time::Instant;
 
-use crate::client::cursor::continuity;
-use crate::client::machine::{Held, Refusal};
-use crate::khala::error::StaleReason;
-use crate::lane::Stale;
-use crate::oneshot::{Answer, Asked};
+use self::boundary::Boundary;
+use self::cell::{Cell, Expected};
+use self::mint::Mint;
+use crate::oneshot::Asked;
 use crate::store::Store;
-use crate::token::{SCOPE_CHECKPOINT, SCOPE_SUBSCRIBE};
-use crate::token_client::{TokenClient, Wish};
+use crate::token_client::TokenClient;
 
-/// Tokens of probes that are not about expiry last so long, in seconds.
-const TTL: u64 = 60;
-/// A token is fetched anew when it has less left than this.
-const LEFT: Span = Span::from_secs(5);
-/// How long after its expiry a token is presented.
-const WELL_EXPIRED: Span = Span::from_millis(100);
-/// A cursor so far ahead is ahead of any head.
-const FAR_AHEAD: Seq = 1_000_000_000;
-/// Events that have to be in the stale stream beyond what a probe needs, because its head moves meanwhile.
-const MARGIN: Seq = 3;
+/// Every probe has its turn once in so many times [`ProbesConfig::every`]. They are so many that once in each would be
+/// a load of its own.
+const ROUND: u32 = 5;
+/// What has never been answered is asked again after so many times it.
+const SOON: u32 = 2;
+/// Neighbours in the table are so far apart in a round: an outage must not take all cells of one state. A prime, so that
+/// it meets every place.
+const STRIDE: usize = 37;
+/// Nothing is probed more often than this, whatever is asked.
+const LEAST: Duration = Duration::from_millis(50);
 /// How much of a reason is kept as an answer's name.
 const REASON_KEPT: usize = 80;
-
-const AHEAD_OF_HEAD: &str = StaleReason::CursorAheadOfHead.name();
-const BELOW_FLOOR: &str = StaleReason::RetentionFloorBreach.name();
-const BEYOND_BUDGET: &str = StaleReason::ReplayBudgetExceeded.name();
 
 /// What the probes of a shard work with.
 #[derive(Debug)]
@@ -46,88 +52,59 @@ pub struct Setting {
     pub config: ProbesConfig,
     /// The lane.
     pub asked: Asked,
-    /// The stale stream's head.
+    /// Heads, and appends that have to be refused.
     pub store: Store,
-    /// Tokens.
+    /// Ordinary tokens.
     pub tokens: TokenClient,
+    /// Where those in other states come from.
+    pub source: TokenSource,
     /// The clients' organisation.
     pub org: String,
     /// Retention and replay budget of the stale stream.
     pub budget: (u64, u64),
-    /// What the lane promises, and so what has to be refused.
+    /// What is expected of the lane.
     pub promise: Promise,
     /// Whether the client's own detection is off, as planted.
     pub defect: Option<Defect>,
 }
 
 /// One probe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Probe {
-    WrongScope,
-    ForeignStream,
-    UngrantedStream,
-    RivalToken,
-    ExpiredToken,
-    AheadOfHead,
-    BelowFloor,
-    BeyondBudget,
+    Cell(Cell),
+    Boundary(Boundary),
 }
 
 impl Probe {
-    const ALL: [Self; 8] = [
-        Self::WrongScope,
-        Self::ForeignStream,
-        Self::UngrantedStream,
-        Self::RivalToken,
-        Self::ExpiredToken,
-        Self::AheadOfHead,
-        Self::BelowFloor,
-        Self::BeyondBudget,
-    ];
+    /// Every probe of a target that promises this, the boundaries between the cells: these are slower.
+    fn all(promise: &Promise) -> Vec<Self> {
+        let mut probes: Vec<Self> = cell::cells()
+            .filter(|cell| cell.matters(promise))
+            .map(Self::Cell)
+            .collect();
+        let apart = probes.len() / Boundary::ALL.len() + 1;
+        for (place, boundary) in Boundary::ALL.into_iter().enumerate() {
+            let at = (place * apart).min(probes.len());
+            probes.insert(at, Self::Boundary(boundary));
+        }
+        probes
+    }
 
-    const fn name(self) -> &'static str {
+    fn name(self) -> String {
         match self {
-            Self::WrongScope => "wrong-scope",
-            Self::ForeignStream => "foreign-stream",
-            Self::UngrantedStream => "ungranted-stream",
-            Self::RivalToken => "rival-token",
-            Self::ExpiredToken => "expired-token",
-            Self::AheadOfHead => "cursor-ahead-of-head",
-            Self::BelowFloor => "cursor-below-floor",
-            Self::BeyondBudget => "cursor-beyond-budget",
+            Self::Cell(cell) => cell.name(),
+            Self::Boundary(boundary) => boundary.name().to_owned(),
         }
     }
 
-    /// Whether the lane says that it refuses this. An expiry is waited for only where that takes no longer than a drill.
-    fn is_promised(self, promise: &Promise) -> bool {
+    fn expected(self, setting: &Setting) -> String {
         match self {
-            Self::WrongScope | Self::UngrantedStream | Self::RivalToken => {
-                promise.authorization == Authorization::Enforced
-            }
-            Self::ExpiredToken => promise.token_skew <= LEFT,
-            _ => true,
+            Self::Cell(cell) => match cell.expected(&setting.promise) {
+                Expected::Accepted => "accepted".to_owned(),
+                Expected::Refused(reasons) => format!("refused: {}", reasons[0]),
+            },
+            Self::Boundary(boundary) => boundary.expected(setting.budget.0, setting.budget.1),
         }
-    }
-
-    /// The reasons of which one has to be given.
-    const fn reasons(self) -> &'static [&'static str] {
-        match self {
-            Self::WrongScope => &["missing_scope"],
-            Self::ForeignStream => &["forbidden", "403"],
-            Self::UngrantedStream | Self::RivalToken => &["forbidden_topic", "forbidden_stream"],
-            Self::ExpiredToken => &["token_expired", "ExpiredSignature"],
-            Self::AheadOfHead => &[AHEAD_OF_HEAD],
-            Self::BelowFloor => &[BELOW_FLOOR],
-            Self::BeyondBudget => &[BEYOND_BUDGET],
-        }
-    }
-
-    fn expected(self) -> String {
-        let what = match self {
-            Self::AheadOfHead | Self::BelowFloor | Self::BeyondBudget => "stale",
-            _ => "refused",
-        };
-        format!("{what}: {}", self.reasons()[0])
     }
 }
 
@@ -136,20 +113,22 @@ impl Probe {
 enum Shown {
     /// There is nothing to ask yet.
     NotYet,
+    /// No answer was had.
     Unreachable(String),
+    /// What was expected.
     Met,
-    /// Refused or stale for another reason.
+    /// Refused or stale for another reason, or although it should not have been.
     Otherwise(String),
-    /// Not refused, or not noticed.
-    Wrong(String),
+    /// Not refused, not noticed, or not whole.
+    Wrong(Anomaly, String),
 }
 
 /// The probes of a shard.
 #[derive(Debug)]
 pub struct Probes {
     setting: Setting,
-    tokens: tokio::sync::Mutex<BTreeMap<Probe, Held>>,
-    seen: Mutex<(BTreeMap<Probe, ProbeTally>, Findings)>,
+    mint: Mint,
+    seen: Mutex<(BTreeMap<usize, ProbeTally>, Findings)>,
 }
 
 impl Probes {
@@ -157,36 +136,37 @@ impl Probes {
     #[must_use]
     pub fn new(setting: Setting) -> Arc<Self> {
         Arc::new(Self {
+            mint: Mint::new(&setting.source, setting.asked.kind.lane),
             setting,
-            tokens: tokio::sync::Mutex::default(),
             seen: Mutex::default(),
         })
     }
 
     /// Runs them all, until it is dropped.
     pub async fn run(self: Arc<Self>) {
-        let every = self
-            .setting
-            .config
-            .every
-            .duration()
-            .max(std::time::Duration::from_millis(50));
-        let promised: Vec<Probe> = Probe::ALL
-            .into_iter()
-            .filter(|probe| probe.is_promised(&self.setting.promise))
-            .collect();
-        let count = u32::try_from(promised.len()).unwrap_or(1);
+        let every = self.setting.config.every.duration().max(LEAST);
+        let probes = Probe::all(&self.setting.promise);
+        let count = probes.len();
         let mut running = tokio::task::JoinSet::new();
-        for (place, probe) in (0..).zip(promised) {
+        for (turn, probe) in probes.into_iter().enumerate() {
             let this = Arc::clone(&self);
+            let place = (turn * STRIDE % count) as f64 / count as f64;
             running.spawn(async move {
                 // Each at its own time: together they would be a small storm of their own.
-                let mut ticks = interval_at(Instant::now() + every * place / count, every);
-                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                let mut next = Instant::now() + (every * ROUND).mul_f64(place);
                 loop {
-                    ticks.tick().await;
+                    tokio::time::sleep_until(next).await;
                     let shown = this.once(probe).await;
-                    this.note(probe, shown);
+                    let asked = shown != Shown::NotYet;
+                    // What had nothing to ask is asked soon, what has had no answer in this trial sooner than in
+                    // its turn; otherwise a lane that is away is not beset.
+                    let answered = this.note(turn, probe, shown);
+                    let pause = match (asked, answered) {
+                        (false, _) => every,
+                        (true, false) => every * SOON,
+                        (true, true) => every * ROUND,
+                    };
+                    next = (next + pause).max(Instant::now());
                 }
             });
         }
@@ -208,136 +188,23 @@ impl Probes {
     }
 
     async fn once(&self, probe: Probe) -> Shown {
-        let Setting { config, org, .. } = &self.setting;
-        let (stale, rival) = (&config.stale_stream, &config.rival_stream);
         match probe {
-            Probe::WrongScope => {
-                let wish = wish(org, SCOPE_CHECKPOINT, stale, TTL);
-                self.refusal(probe, &wish, stale).await
-            }
-            Probe::ForeignStream => match self
-                .setting
-                .tokens
-                .fetch(&wish(org, SCOPE_SUBSCRIBE, rival, TTL))
-                .await
-            {
-                Ok(_) => Shown::Wrong(format!("a token of {org} for {rival} was issued")),
-                Err(refusal) if refusal.status == Some(403) => Shown::Met,
-                Err(refusal) if away(&refusal) => Shown::Unreachable(refusal.reason),
-                Err(refusal) => Shown::Otherwise(refusal.reason),
-            },
-            Probe::UngrantedStream => {
-                let wish = wish(org, SCOPE_SUBSCRIBE, stale, TTL);
-                self.refusal(probe, &wish, rival).await
-            }
-            Probe::RivalToken => {
-                let wish = wish(&config.rival_org, SCOPE_SUBSCRIBE, rival, TTL);
-                self.refusal(probe, &wish, stale).await
-            }
-            Probe::ExpiredToken => {
-                let wish = wish(org, SCOPE_SUBSCRIBE, stale, 1);
-                let token = match self.setting.tokens.fetch(&wish).await {
-                    Ok(token) => token,
-                    Err(refusal) => return Shown::Unreachable(refusal.reason),
-                };
-                let dead = token.exp + self.setting.promise.token_skew + WELL_EXPIRED;
-                tokio::time::sleep(dead.since(clock::now()).duration()).await;
-                let answer = self.setting.asked.resume(&token.jwt, &[(stale, 0)]).await;
-                judge_refusal(probe, answer)
-            }
-            Probe::AheadOfHead | Probe::BelowFloor | Probe::BeyondBudget => {
-                self.stale_cursor(probe, stale).await
-            }
+            Probe::Cell(cell) => self.ask(cell).await,
+            Probe::Boundary(boundary) => self.resume(boundary).await,
         }
     }
 
-    /// A token that is fetched once and kept while it is good.
-    async fn token(&self, probe: Probe, wish: &Wish) -> Result<String, Refusal> {
-        let mut tokens = self.tokens.lock().await;
-        if let Some(held) = tokens.get(&probe)
-            && held.exp.since(clock::now()) > LEFT
-        {
-            return Ok(held.jwt.clone());
-        }
-        let held = self.setting.tokens.fetch(wish).await?;
-        let jwt = held.jwt.clone();
-        tokens.insert(probe, held);
-        Ok(jwt)
-    }
-
-    async fn refusal(&self, probe: Probe, wish: &Wish, stream: &str) -> Shown {
-        match self.token(probe, wish).await {
-            Ok(jwt) => {
-                let answer = self.setting.asked.resume(&jwt, &[(stream, 0)]).await;
-                judge_refusal(probe, answer)
-            }
-            Err(refusal) => Shown::Unreachable(format!("no token: {}", refusal.reason)),
-        }
-    }
-
-    async fn stale_cursor(&self, probe: Probe, stream: &StreamId) -> Shown {
-        let setting = &self.setting;
-        let head = match setting.store.head(stream).await {
-            Ok((head, _)) => head,
-            Err(why) => return Shown::Unreachable(why),
-        };
-        let (retention, budget) = setting.budget;
-        let Some(cursor) = cursor_for(probe, head, retention, budget) else {
-            return Shown::NotYet;
-        };
-        let wish = wish(&setting.org, SCOPE_SUBSCRIBE, stream, TTL);
-        let jwt = match self.token(probe, &wish).await {
-            Ok(jwt) => jwt,
-            Err(refusal) => return Shown::Unreachable(format!("no token: {}", refusal.reason)),
-        };
-        let asked = format!("resumed {stream} after {cursor} with its head at {head}");
-        match setting.asked.resume(&jwt, &[(stream, cursor)]).await {
-            Answer::Unreachable(refusal) | Answer::Refused(refusal) => {
-                Shown::Unreachable(refusal.reason)
-            }
-            Answer::Stale(stale) => fits(probe, reason_for(&stale, stream)),
-            // A lane that has just died is silent too.
-            Answer::Silent => match setting.store.head(stream).await {
-                Ok(_) => Shown::Wrong(format!("{asked}: no answer")),
-                Err(why) => Shown::Unreachable(why),
-            },
-            Answer::Replayed { rows, heads } => {
-                let replayed = rows.len();
-                let first = rows
-                    .iter()
-                    .filter(|row| row.stream == *stream)
-                    .map(|row| row.seq)
-                    .min();
-                let named = heads
-                    .iter()
-                    .find(|(name, _)| name == stream)
-                    .map_or(0, |(_, head)| *head);
-                let unnoticed =
-                    Shown::Wrong(format!("{asked}: {replayed} events and no word of it"));
-                if setting.asked.kind.answers_stale
-                    || setting.defect == Some(Defect::IgnoreStaleCursor)
-                {
-                    return unnoticed;
-                }
-                // A lane that keeps everything has no floor to be below.
-                if probe == Probe::BelowFloor && first == Some(cursor + 1) {
-                    return Shown::NotYet;
-                }
-                // Here to notice is the client's part: the same function that every client goes by.
-                match continuity(cursor, named, first, budget) {
-                    Some(reason) => fits(probe, reason.name()),
-                    None => unnoticed,
-                }
-            }
-        }
-    }
-
-    fn note(&self, probe: Probe, shown: Shown) {
+    /// Books what a probe showed; whether it was ever answered.
+    fn note(&self, turn: usize, probe: Probe, shown: Shown) -> bool {
+        let (name, expected) = (probe.name(), probe.expected(&self.setting));
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let (tallies, findings) = &mut *seen;
-        let tally = tallies.entry(probe).or_insert_with(|| ProbeTally {
-            probe: probe.name().to_owned(),
-            expected: probe.expected(),
+        if shown == Shown::NotYet {
+            return false;
+        }
+        let tally = tallies.entry(turn).or_insert_with(|| ProbeTally {
+            probe: name.clone(),
+            expected: expected.clone(),
             answers: BTreeMap::new(),
             met: 0,
             unreachable: 0,
@@ -346,74 +213,44 @@ impl Probes {
             let answer: String = answer.chars().take(REASON_KEPT).collect();
             *tally.answers.entry(answer).or_default() += 1;
         };
-        let found = match shown {
-            Shown::NotYet => return,
+        let (anomaly, detail) = match shown {
+            Shown::NotYet => return false,
             Shown::Unreachable(why) => {
-                tracing::debug!(probe = probe.name(), why, "no answer");
+                tracing::debug!(probe = name, why, "no answer");
                 tally.unreachable += 1;
-                return;
+                return !tally.answers.is_empty();
             }
             Shown::Met => {
-                count(&probe.expected());
+                count(&expected);
                 tally.met += 1;
-                return;
+                return true;
             }
             Shown::Otherwise(reason) => {
                 count(&reason);
-                (
-                    Anomaly::WrongReason,
-                    format!("expected {}, got: {reason}", probe.expected()),
-                )
+                let detail = format!("expected {expected}, got: {reason}");
+                (Anomaly::WrongReason, detail)
             }
-            Shown::Wrong(what) => {
-                let anomaly = match probe {
-                    Probe::AheadOfHead | Probe::BelowFloor | Probe::BeyondBudget => {
-                        Anomaly::StaleCursor
-                    }
-                    _ => Anomaly::UnauthorizedSuccess,
-                };
-                count(if anomaly == Anomaly::StaleCursor {
-                    "unnoticed"
-                } else {
-                    "accepted"
+            Shown::Wrong(anomaly, what) => {
+                count(match anomaly {
+                    Anomaly::UnauthorizedSuccess => "accepted",
+                    Anomaly::Gap => "not whole",
+                    _ => "unnoticed",
                 });
                 (anomaly, what)
             }
         };
-        tracing::info!(probe = probe.name(), anomaly = %found.0, detail = found.1, "a probe found something");
+        tracing::info!(probe = name, %anomaly, detail, "a probe found something");
         findings.note(
-            found.0,
+            anomaly,
             Example {
                 client: None,
                 stream: None,
                 seq: None,
-                detail: format!("probe {}: {}", probe.name(), found.1),
+                detail: format!("probe {name}: {detail}"),
                 at: Some(clock::now()),
             },
         );
-    }
-}
-
-fn wish(org: &str, scope: &str, stream: &StreamId, ttl: u64) -> Wish {
-    Wish {
-        org: org.to_owned(),
-        user: "probe".to_owned(),
-        scopes: vec![scope.to_owned()],
-        streams: vec![stream.clone()],
-        ttl,
-    }
-}
-
-fn judge_refusal(probe: Probe, answer: Answer) -> Shown {
-    match answer {
-        Answer::Unreachable(refusal) => Shown::Unreachable(refusal.reason),
-        Answer::Silent => Shown::Unreachable("subscribed, then nothing".to_owned()),
-        Answer::Refused(refusal) => fits(probe, &refusal.reason),
-        Answer::Stale(_) => Shown::Wrong("the subscription was accepted".to_owned()),
-        Answer::Replayed { rows, .. } => Shown::Wrong(format!(
-            "the subscription was accepted, {} events were delivered",
-            rows.len()
-        )),
+        true
     }
 }
 
@@ -426,83 +263,40 @@ pub(crate) fn safety(findings: &Findings) -> u64 {
         .sum()
 }
 
-/// The lane or the service is busy or gone.
-const fn away(refusal: &Refusal) -> bool {
-    matches!(refusal.status, None | Some(429 | 500..))
-}
-
-fn fits(probe: Probe, reason: &str) -> Shown {
-    if probe
-        .reasons()
-        .iter()
-        .any(|expected| reason.contains(expected))
-    {
-        Shown::Met
-    } else {
-        Shown::Otherwise(reason.to_owned())
-    }
-}
-
-fn reason_for<'a>(stale: &'a [Stale], stream: &str) -> &'a str {
-    stale
-        .iter()
-        .find(|answer| answer.stream == stream)
-        .map_or("stale, but not this stream", |answer| &answer.reason)
-}
-
-/// The cursor that a probe resumes from; `None` while the stream is too short for it.
-fn cursor_for(probe: Probe, head: Seq, retention: u64, budget: u64) -> Option<Seq> {
-    match probe {
-        Probe::AheadOfHead => Some(head + FAR_AHEAD),
-        // The oldest event kept has to be at least the third: after 1 it is then not the next.
-        Probe::BelowFloor => (head > retention + MARGIN).then_some(1),
-        Probe::BeyondBudget => {
-            let lag = u64::midpoint(retention, budget);
-            let room = lag > budget + MARGIN && lag + MARGIN < retention;
-            head.checked_sub(lag).filter(|cursor| room && *cursor > 0)
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
-    fn stale_cursors_are_chosen_where_the_stream_is_long_enough_for_their_reason() {
-        let (retention, budget) = (60, 20);
-        for head in [0, 10, 63, 64, 500] {
-            if let Some(cursor) = cursor_for(Probe::BelowFloor, head, retention, budget) {
-                assert!(cursor < head - retention, "below the floor");
-            }
-            if let Some(cursor) = cursor_for(Probe::BeyondBudget, head, retention, budget) {
-                assert!(head - cursor > budget && head - cursor < retention);
-            }
-        }
-        assert_eq!(cursor_for(Probe::BelowFloor, 63, retention, budget), None);
+    fn every_cell_and_every_boundary_has_its_turn_under_its_own_name() {
+        let probes = Probe::all(&Promise::strict(model::quantity::Span::ZERO));
+        let names: BTreeSet<String> = probes.iter().map(|probe| probe.name()).collect();
+        assert_eq!(names.len(), probes.len());
         assert_eq!(
-            cursor_for(Probe::BelowFloor, 64, retention, budget),
-            Some(1)
-        );
-        assert_eq!(cursor_for(Probe::BeyondBudget, 40, retention, budget), None);
-        assert_eq!(
-            cursor_for(Probe::BeyondBudget, 41, retention, budget),
-            Some(1)
-        );
-        assert_eq!(
-            cursor_for(Probe::BeyondBudget, 41, 22, budget),
-            None,
-            "no room between the budgets"
+            probes.len(),
+            cell::cells().count() + Boundary::ALL.len(),
+            "{names:?}"
         );
     }
 
     #[test]
-    fn a_refusal_for_another_reason_is_told_from_the_right_one() {
-        assert_eq!(fits(Probe::ExpiredToken, "token_expired"), Shown::Met);
-        assert_eq!(
-            fits(Probe::ExpiredToken, "invalid_signature"),
-            Shown::Otherwise("invalid_signature".to_owned())
-        );
+    fn every_probe_is_in_the_documentation() {
+        let page = include_str!("../../docs/probes.md");
+        for probe in Probe::all(&Promise::strict(model::quantity::Span::ZERO)) {
+            let name = probe.name();
+            let (wrong, tried) = name.split_once('/').unwrap();
+            let line = match probe {
+                Probe::Boundary(_) => page
+                    .lines()
+                    .find(|line| line.contains(&format!("`{name}`"))),
+                Probe::Cell(_) => page
+                    .lines()
+                    .find(|line| line.starts_with(&format!("| `{wrong}` |"))),
+            };
+            let line = line.unwrap_or_else(|| panic!("{name} is not in docs/probes.md"));
+            assert!(line.contains(tried), "{name}: {line}");
+        }
     }
 }

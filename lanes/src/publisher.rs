@@ -199,7 +199,7 @@ impl Writer {
         let store = &self.press.store;
         let head = match self.head {
             Some(head) => head,
-            None => store.head(stream).await.map_err(AppendError::NotSent)?.0,
+            None => store.head(stream).await?.0,
         };
         if self.pipeline.is_none() {
             self.pipeline = Pipeline::open(store).await?;
@@ -255,11 +255,10 @@ impl Writer {
     }
 
     async fn attempt(&mut self, event: &Event, unsettled: bool) -> Result<Seq, AppendError> {
-        let not_sent = AppendError::NotSent;
         let store = &self.press.store;
         let head = match self.head {
             Some(head) => head,
-            None => store.head(&event.stream).await.map_err(not_sent)?.0,
+            None => store.head(&event.stream).await?.0,
         };
         // After the head: should the open append be committed only now, then it is as the seq after that head, which
         // is what a repetition that changes nothing is taken to have.
@@ -267,7 +266,7 @@ impl Writer {
             let found = store
                 .find(&event.stream, &event.key, self.acknowledged)
                 .await;
-            if let Some(seq) = found.map_err(not_sent)? {
+            if let Some(seq) = found? {
                 return Ok(seq);
             }
         }

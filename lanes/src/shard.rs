@@ -107,6 +107,7 @@ impl Shard {
                 tokens: TokenClient::new(&config.tokens, config.lane),
                 org: config.tokens.org.clone(),
                 budget: budget.unwrap_or((profile.retention, profile.replay_budget)),
+                source: config.tokens.clone(),
                 promise: config.promise.clone(),
                 defect: config.defect,
                 config: probes,

@@ -16,6 +16,7 @@ use crate::connection::{Upgrade, reason_in};
 use crate::lane::Kind;
 use crate::spacetime::message::{ClientMessage, Encoded};
 use crate::spacetime::named::{self, events_after, head_of};
+use crate::spacetime::rows::RowError;
 use crate::spacetime::{STATUS_REDUCER_FAILED, call_path, sql_path};
 
 /// A lane that is away answers nothing; one that is there answers in milli-seconds.
@@ -36,6 +37,41 @@ pub enum AppendError {
     /// The lane refused it.
     #[error("refused: {0}")]
     Refused(String),
+}
+
+/// Why something was not read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// No answer, or none that can be understood.
+    #[error("{0}")]
+    NoAnswer(String),
+    /// The lane answered with an error.
+    #[error("{status} {reason}")]
+    Refused {
+        /// Its status.
+        status: u16,
+        /// Its reason.
+        reason: String,
+    },
+}
+
+/// Whoever could not read what an append needs has not sent it.
+impl From<ReadError> for AppendError {
+    fn from(error: ReadError) -> Self {
+        Self::NotSent(error.to_string())
+    }
+}
+
+impl From<CallError> for ReadError {
+    fn from(error: CallError) -> Self {
+        Self::NoAnswer(error.to_string())
+    }
+}
+
+impl From<RowError> for ReadError {
+    fn from(error: RowError) -> Self {
+        Self::NoAnswer(error.to_string())
+    }
 }
 
 /// A lane's log.
@@ -66,14 +102,8 @@ impl Store {
     /// Where and how a publisher connects to send many appends at once; `None` on a lane that takes them one by one.
     #[must_use]
     pub fn pipeline(&self) -> Option<(SocketAddr, Upgrade)> {
-        if self.lane != Lane::Spacetime {
-            return None;
-        }
-        let mut upgrade = Kind::of(self.lane).upgrade(&self.access, &self.secret);
-        if self.secret.is_empty() {
-            upgrade.headers.clear();
-        }
-        Some((self.http.addr(), upgrade))
+        let upgrade = Kind::of(self.lane).upgrade(&self.access, &self.secret);
+        (self.lane == Lane::Spacetime).then(|| (self.http.addr(), upgrade))
     }
 
     /// The call that appends an event as `seq`.
@@ -88,26 +118,36 @@ impl Store {
         }
     }
 
+    /// The same log for whoever presents this as bearer; nothing is presented where it is empty.
+    #[must_use]
+    pub fn bearing(&self, bearer: &str) -> Self {
+        Self {
+            secret: bearer.to_owned(),
+            ..self.clone()
+        }
+    }
+
     /// Head and floor of a stream; the floor only where the lane names it.
     ///
     /// # Errors
-    /// No answer, or one that says neither.
-    pub async fn head(&self, stream: &str) -> Result<(Seq, Option<Seq>), String> {
+    /// No answer, a refusal, or an answer that says neither.
+    pub async fn head(&self, stream: &str) -> Result<(Seq, Option<Seq>), ReadError> {
         match self.lane {
             Lane::Spacetime => {
                 let rows = self.sql(&head_of(&self.access.names, stream)).await?;
                 let head = rows
                     .first()
                     .map(|row| named::head_in(&self.access.names, row));
-                let head = head.transpose().map_err(|error| error.to_string())?;
+                let head = head.transpose()?;
                 Ok((head.map_or(0, |(_, head)| head), None))
             }
             Lane::Khala => {
                 let path = format!("/internal/sync/head?stream_id={}", escape(stream));
-                let answer = self.call(Method::GET, &path, String::new()).await;
-                let answer = answer.map_err(|error| error.to_string())?;
+                let answer = self.call(Method::GET, &path, String::new()).await?;
                 let body: Value = success(&answer)?;
-                let head = body["head"].as_u64().ok_or("the head is not a number")?;
+                let head = body["head"]
+                    .as_u64()
+                    .ok_or_else(|| ReadError::NoAnswer("the head is not a number".to_owned()))?;
                 Ok((head, body["floor"].as_u64()))
             }
         }
@@ -175,7 +215,12 @@ impl Store {
     ///
     /// # Errors
     /// No answer.
-    pub async fn find(&self, stream: &str, key: &str, after: Seq) -> Result<Option<Seq>, String> {
+    pub async fn find(
+        &self,
+        stream: &str,
+        key: &str,
+        after: Seq,
+    ) -> Result<Option<Seq>, ReadError> {
         if self.lane == Lane::Khala {
             return Ok(None);
         }
@@ -183,8 +228,7 @@ impl Store {
             .sql(&events_after(&self.access.names, stream, after))
             .await?;
         for row in &rows {
-            let row =
-                named::event_in(&self.access.names, row).map_err(|error| error.to_string())?;
+            let row = named::event_in(&self.access.names, row)?;
             if row.key.as_deref() == Some(key) {
                 return Ok(Some(row.seq));
             }
@@ -192,20 +236,19 @@ impl Store {
         Ok(None)
     }
 
-    async fn sql(&self, query: &str) -> Result<Vec<Value>, String> {
+    async fn sql(&self, query: &str) -> Result<Vec<Value>, ReadError> {
         let answer = self
             .call(
                 Method::POST,
                 &sql_path(&self.access.names.database),
                 query.to_owned(),
             )
-            .await
-            .map_err(|error| error.to_string())?;
+            .await?;
         let results: Value = success(&answer)?;
         results[0]["rows"]
             .as_array()
             .cloned()
-            .ok_or_else(|| "the answer to a query has no rows".to_owned())
+            .ok_or_else(|| ReadError::NoAnswer("the answer to a query has no rows".to_owned()))
     }
 
     async fn call(&self, method: Method, path: &str, body: String) -> Result<Response, CallError> {
@@ -220,15 +263,14 @@ impl Store {
     }
 }
 
-fn success(answer: &Response) -> Result<Value, String> {
+fn success(answer: &Response) -> Result<Value, ReadError> {
     if !answer.status.is_success() {
-        return Err(format!(
-            "{} {}",
-            answer.status.as_u16(),
-            reason_in(&answer.body)
-        ));
+        return Err(ReadError::Refused {
+            status: answer.status.as_u16(),
+            reason: reason_in(&answer.body),
+        });
     }
-    serde_json::from_slice(&answer.body).map_err(|error| error.to_string())
+    serde_json::from_slice(&answer.body).map_err(|error| ReadError::NoAnswer(error.to_string()))
 }
 
 /// Percent-encodes what may not stand in a query. Stream names are mostly letters and dots.

@@ -47,11 +47,26 @@ pub enum Defect {
     OverReplay,
     /// Lane: an event that nobody published is delivered.
     DeliverPhantom,
+    /// Lane: a token with `alg: none` is taken without a signature.
+    AcceptAlgNone,
+    /// Lane: a token whose key is not known is taken without its signature being checked.
+    AcceptUnknownKid,
+    /// Lane: an append is not confined to the streams that its token grants.
+    AcceptForeignAppend,
+    /// Lane: the list of revoked tokens is not looked at.
+    AcceptRevoked,
+    /// Lane: `nbf` is not looked at.
+    AcceptNotYetValid,
+    /// Lane: however old a token is, it is taken.
+    AcceptTooOld,
+    /// Lane (khala) or client (spacetime): a cursor just below the floor is resumed from, and the event between them is
+    /// missing.
+    OffByOneFloor,
 }
 
 impl Defect {
     /// Every defect, in the order in which `--defect list` shows them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 24] = [
         Self::LoseAcknowledged,
         Self::ForgetLog,
         Self::SkipSeq,
@@ -69,6 +84,13 @@ impl Defect {
         Self::SwapBatches,
         Self::OverReplay,
         Self::DeliverPhantom,
+        Self::AcceptAlgNone,
+        Self::AcceptUnknownKid,
+        Self::AcceptForeignAppend,
+        Self::AcceptRevoked,
+        Self::AcceptNotYetValid,
+        Self::AcceptTooOld,
+        Self::OffByOneFloor,
     ];
 
     /// The name on the command line.
@@ -92,6 +114,13 @@ impl Defect {
             Self::SwapBatches => "swap-batches",
             Self::OverReplay => "over-replay",
             Self::DeliverPhantom => "deliver-phantom",
+            Self::AcceptAlgNone => "accept-alg-none",
+            Self::AcceptUnknownKid => "accept-unknown-kid",
+            Self::AcceptForeignAppend => "accept-foreign-append",
+            Self::AcceptRevoked => "accept-revoked",
+            Self::AcceptNotYetValid => "accept-not-yet-valid",
+            Self::AcceptTooOld => "accept-too-old",
+            Self::OffByOneFloor => "off-by-one-floor",
         }
     }
 
@@ -105,10 +134,16 @@ impl Defect {
             Self::AlterContent => Anomaly::Divergence,
             Self::ApplyTwice => Anomaly::DuplicateApply,
             Self::DeliverAfterExpiry => Anomaly::Leak,
-            Self::AcceptWrongScope => Anomaly::UnauthorizedSuccess,
+            Self::AcceptWrongScope
+            | Self::AcceptAlgNone
+            | Self::AcceptUnknownKid
+            | Self::AcceptForeignAppend
+            | Self::AcceptRevoked
+            | Self::AcceptNotYetValid
+            | Self::AcceptTooOld => Anomaly::UnauthorizedSuccess,
             Self::IgnoreRetryAfter => Anomaly::RetryAfterIgnored,
             Self::NeverRecover => Anomaly::NotRecovered,
-            Self::IgnoreStaleCursor => Anomaly::StaleCursor,
+            Self::IgnoreStaleCursor | Self::OffByOneFloor => Anomaly::StaleCursor,
             Self::ExpiredCalledInvalid => Anomaly::WrongReason,
             Self::ServeAfterClose => Anomaly::Zombie,
             Self::DeliverTwice => Anomaly::DuplicateDelivery,

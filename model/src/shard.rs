@@ -143,7 +143,7 @@ pub struct Burst {
 /// The probes: clients that must be refused, and clients that resume from stale cursors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProbesConfig {
-    /// Each probe is run so often.
+    /// Each probe is run once in five times this.
     pub every: Span,
     /// A stream of `TokenSource::org` on which the stale-cursor probes resume. Its budgets are small, see
     /// `ShardConfig::stream_budgets`.
@@ -320,7 +320,7 @@ pub struct Harness {
 /// One expectation of a probe and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeTally {
-    /// Such as `expired-token` or `cursor-ahead-of-head`.
+    /// Such as `expired/resume` or `cursor/oldest-1`.
     pub probe: String,
     /// What has to happen.
     pub expected: String,

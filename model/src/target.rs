@@ -313,6 +313,9 @@ pub struct Promise {
     pub world: World,
     /// Whether the lane looks at a token's scopes and streams.
     pub authorization: Authorization,
+    /// What it looks at in a token besides its signature and `exp`.
+    #[serde(default)]
+    pub token_checks: TokenChecks,
 }
 
 impl Promise {
@@ -325,6 +328,7 @@ impl Promise {
             acknowledged: Durability::Durable,
             world: World::Closed,
             authorization: Authorization::Enforced,
+            token_checks: TokenChecks::STRICT,
         }
     }
 
@@ -339,7 +343,48 @@ impl Promise {
             acknowledged: Durability::Within(Span::from_millis(500)),
             world: World::Closed,
             authorization: Authorization::None,
+            token_checks: TokenChecks::NONE,
         }
+    }
+}
+
+/// The oldest token that the embedded lanes take.
+pub const MAX_TOKEN_AGE: Span = Span::from_secs(3_600);
+
+/// What a lane looks at in a token besides its signature and `exp`. What it does not look at is declared, not found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenChecks {
+    /// It refuses a token before its `nbf`, less [`TokenChecks::NBF_SKEW`].
+    pub not_before: bool,
+    /// It refuses a token that its issuer has revoked.
+    pub revocation: bool,
+    /// It refuses a token whose `iat` is longer ago than this; `None` for a lane that takes any.
+    pub max_age: Option<Span>,
+}
+
+impl TokenChecks {
+    /// How far in the future `iat` and `nbf` may lie.
+    pub const NBF_SKEW: Span = Span::from_secs(30);
+
+    /// All of them: what the embedded target does.
+    pub const STRICT: Self = Self {
+        not_before: true,
+        revocation: true,
+        max_age: Some(MAX_TOKEN_AGE),
+    };
+
+    /// None of them: what a real `SpacetimeDB` 1.3 does.
+    pub const NONE: Self = Self {
+        not_before: false,
+        revocation: false,
+        max_age: None,
+    };
+}
+
+impl Default for TokenChecks {
+    fn default() -> Self {
+        Self::STRICT
     }
 }
 

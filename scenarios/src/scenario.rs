@@ -83,7 +83,7 @@ pub struct Workload {
     pub capacity: Option<Rate>,
     /// First connections are spread evenly over this time. It is stretched where the target admits them more slowly.
     pub ramp: Span,
-    /// The probes (wrong scope, foreign stream, expired token, stale cursor) run so often.
+    /// Each probe is run once in five times this.
     pub probe_every: Span,
 }
 

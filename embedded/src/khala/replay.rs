@@ -80,6 +80,10 @@ pub(crate) fn subscribe(
             .filter_map(|(topic, stream, cursor)| {
                 stale_topic(&state.streams, topic, stream, *cursor)
             })
+            .filter(|stale| {
+                !defects.takes_cursor_below_floor()
+                    || stale.resume_after + 1 != stale.retention_floor
+            })
             .collect();
         if !refused.is_empty() {
             return Err(Box::new(refusal(&state.streams, refused)));

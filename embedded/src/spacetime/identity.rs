@@ -103,6 +103,7 @@ impl Identities {
             issuer: ISSUER,
             audience: AUDIENCE,
             skew_us: 60_000_000,
+            max_age_us: None,
             now_us: host::clock::unix_micros(),
         };
         self.keys.verify(token, &expected).ok()

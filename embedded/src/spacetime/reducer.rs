@@ -11,7 +11,7 @@ use lanes::spacetime::{APPEND_REDUCER, CHECKPOINT_REDUCER};
 use lanes::token::{SCOPE_APPEND, SCOPE_CHECKPOINT};
 use model::target::Wire;
 
-use super::{Caller, Spacetime};
+use super::{Caller, FORBIDDEN_STREAM, Spacetime};
 use crate::counters::Counters;
 use crate::log::AppendError;
 
@@ -147,7 +147,14 @@ impl Spacetime {
                 let Row::Event(event) = row(Table::SyncEvent)? else {
                     return Err(CallError::NoReducer);
                 };
-                allowed(SCOPE_APPEND, &event.stream_id)?;
+                // As `allowed`, but for what may be planted.
+                let confined = self.ground.defects.checks_append_stream();
+                let refused = caller
+                    .refusal(SCOPE_APPEND, Some(&event.stream_id))
+                    .filter(|reason| confined || !reason.starts_with(FORBIDDEN_STREAM));
+                if let Some(reason) = refused {
+                    return Err(CallError::Refused(reason));
+                }
                 let expected = Some(event.seq);
                 let appended = self.ground.log.append(event, expected, call).await;
                 if appended.map_err(failed)?.duplicate {

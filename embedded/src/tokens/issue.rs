@@ -86,7 +86,7 @@ pub(super) fn grant(
     };
     let keys = service.keys();
     let key = keys.signing(lane);
-    let session_id = hex(&Sha256::digest(format!("{}/{}", session.org, session.user))[..8]);
+    let session_id = session_id(&session.org, &session.user);
     let token_id = keys.token_id();
     let claims = Claims {
         iss: service.issuer.clone(),
@@ -131,4 +131,9 @@ pub(super) fn grant(
         session_id: claims.oa_session_id,
         device_id: claims.oa_device_id,
     })
+}
+
+/// The id of a user's one session.
+pub(super) fn session_id(org: &str, user: &str) -> String {
+    hex(&Sha256::digest(format!("{org}/{user}"))[..8])
 }

@@ -1,4 +1,5 @@
-//! The service's keys: a current one, which signs, and the one before, which is still good. The shared HS256 keys lie
+//! The service's keys: a current one, which signs, and the one before, which is still good. A new service has both, so
+//! that there is an old key from the start. A key that is good no more is kept for probers, in memory. The shared HS256 keys lie
 //! in the file from which the khala lane reads them; the ES256 pairs beside it. Both are written whole and then
 //! renamed into place, with mode 0600.
 
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use lanes::token::{Jwks, KeySet, SigningKey};
+use lanes::token::{Jwks, KeySet, ProbeKey, SigningKey};
 use model::event::hex;
 use model::ids::Lane;
 use serde::de::DeserializeOwned;
@@ -38,7 +39,7 @@ impl StoredKeys {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let keys = Self {
                     current: StoredKey::generate(prefix, generate)?,
-                    previous: None,
+                    previous: Some(StoredKey::generate(prefix, generate)?),
                 };
                 write(path, &keys)?;
                 Ok(keys)
@@ -123,9 +124,41 @@ pub(super) struct Keys {
 
 #[derive(Debug)]
 struct Signing {
+    current: Pair,
+    previous: Option<Pair>,
+    /// Good no more; a new one where none has been rotated out yet.
+    retired: Pair,
+    jwks: Jwks,
+}
+
+/// A key for each lane.
+#[derive(Debug)]
+struct Pair {
     shared: SigningKey,
     pair: SigningKey,
-    jwks: Jwks,
+}
+
+impl Pair {
+    fn of(shared: &StoredKey, pair: &StoredKey) -> io::Result<Self> {
+        Ok(Self {
+            shared: shared.shared()?,
+            pair: pair.pair()?,
+        })
+    }
+
+    fn new() -> io::Result<Self> {
+        Self::of(
+            &StoredKey::generate("hs", secret)?,
+            &StoredKey::generate("es", pair)?,
+        )
+    }
+
+    const fn of_lane(&self, lane: Lane) -> &SigningKey {
+        match lane {
+            Lane::Khala => &self.shared,
+            Lane::Spacetime => &self.pair,
+        }
+    }
 }
 
 impl Keys {
@@ -135,7 +168,7 @@ impl Keys {
         let shared = StoredKeys::open(shared_file, "hs", secret)?;
         let pairs = StoredKeys::open(&pair_file, "es", pair)?;
         Ok(Self {
-            signing: Signing::of(&shared, &pairs)?,
+            signing: Signing::of(&shared, &pairs, None)?,
             shared_file: shared_file.to_owned(),
             pair_file,
             shared,
@@ -148,7 +181,8 @@ impl Keys {
     pub(super) fn rotate(&mut self) -> io::Result<()> {
         let shared = self.shared.rotated("hs", secret)?;
         let pairs = self.pairs.rotated("es", pair)?;
-        let signing = Signing::of(&shared, &pairs)?;
+        let retired = self.signing.previous.take();
+        let signing = Signing::of(&shared, &pairs, retired)?;
         write(&self.shared_file, &shared)?;
         write(&self.pair_file, &pairs)?;
         (self.shared, self.pairs, self.signing) = (shared, pairs, signing);
@@ -156,10 +190,17 @@ impl Keys {
     }
 
     pub(super) const fn signing(&self, lane: Lane) -> &SigningKey {
-        match lane {
-            Lane::Khala => &self.signing.shared,
-            Lane::Spacetime => &self.signing.pair,
-        }
+        self.signing.current.of_lane(lane)
+    }
+
+    /// A key for a prober; `None` for a previous one where there is none.
+    pub(super) fn of(&self, which: ProbeKey, lane: Lane) -> Option<&SigningKey> {
+        let pair = match which {
+            ProbeKey::Current => Some(&self.signing.current),
+            ProbeKey::Previous => self.signing.previous.as_ref(),
+            ProbeKey::Retired => Some(&self.signing.retired),
+        };
+        pair.map(|pair| pair.of_lane(lane))
     }
 
     pub(super) fn jwks(&self) -> Jwks {
@@ -172,14 +213,18 @@ impl Keys {
 }
 
 impl Signing {
-    fn of(shared: &StoredKeys, pairs: &StoredKeys) -> io::Result<Self> {
+    fn of(shared: &StoredKeys, pairs: &StoredKeys, retired: Option<Pair>) -> io::Result<Self> {
         let mut jwks = Jwks::default();
         for stored in pairs.each() {
             jwks.keys.extend(stored.pair()?.jwk());
         }
+        let previous = shared.previous.as_ref().zip(pairs.previous.as_ref());
         Ok(Self {
-            shared: shared.current.shared()?,
-            pair: pairs.current.pair()?,
+            current: Pair::of(&shared.current, &pairs.current)?,
+            previous: previous
+                .map(|(shared, pair)| Pair::of(shared, pair))
+                .transpose()?,
+            retired: retired.map_or_else(Pair::new, Ok)?,
             jwks,
         })
     }
@@ -194,14 +239,14 @@ fn pair() -> io::Result<Vec<u8>> {
     SigningKey::generate_es256().map_err(io::Error::other)
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     let named = |error: io::Error| {
         io::Error::new(error.kind(), format!("keys {}: {error}", path.display()))
     };
     serde_json::from_slice(&fs::read(path).map_err(named)?).map_err(|error| named(error.into()))
 }
 
-fn write(path: &Path, keys: &impl Serialize) -> io::Result<()> {
+pub(super) fn write(path: &Path, keys: &impl Serialize) -> io::Result<()> {
     let whole = || {
         let temporary = path.with_extension("new");
         let mut file = fs::OpenOptions::new()

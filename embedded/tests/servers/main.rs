@@ -4,6 +4,8 @@ mod defects;
 mod golden;
 mod khala;
 mod log;
+mod probes;
+mod real;
 mod spacetime;
 mod strangers;
 mod support;

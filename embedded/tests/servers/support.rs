@@ -1,5 +1,6 @@
 //! A running target, and clients that speak its protocols frame by frame.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,6 +42,7 @@ pub(crate) const RIVAL: &str = "runtime.run.rival.events";
 pub(crate) struct Target {
     pub(crate) lane: LaneConfig,
     pub(crate) tokens: Client,
+    pub(crate) tokens_addr: SocketAddr,
     pub(crate) tokens_control: Client,
     running: Option<(lane::Running, CancellationToken)>,
     stop_tokens: CancellationToken,
@@ -101,6 +103,7 @@ impl Target {
         let mut target = Self {
             lane,
             tokens: Client::new(service.data),
+            tokens_addr: service.data,
             tokens_control: Client::new(service.control),
             running: None,
             stop_tokens,

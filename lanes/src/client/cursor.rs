@@ -1,6 +1,7 @@
 //! Cursor continuity, judged by the client where the lane does not: a cursor that the lane can no longer continue is
 //! never silently applied to.
 
+use model::defect::Defect;
 use model::ids::Seq;
 
 use crate::khala::error::StaleReason;
@@ -24,9 +25,30 @@ pub fn continuity(cursor: Seq, head: Seq, first: Option<Seq>, budget: u64) -> Op
     }
 }
 
+/// Whether a planted defect keeps a client from noticing a break of continuity after `cursor`.
+#[must_use]
+pub fn overlooked(defect: Option<Defect>, cursor: Seq, first: Option<Seq>) -> bool {
+    match defect {
+        Some(Defect::IgnoreStaleCursor) => true,
+        // The event between the cursor and the oldest is missing, and nothing else is.
+        Some(Defect::OffByOneFloor) => first == cursor.checked_add(2),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_off_by_one_overlooks_the_cursor_just_below_the_floor_only() {
+        let defect = Some(Defect::OffByOneFloor);
+        assert!(overlooked(defect, 5, Some(7)));
+        for first in [None, Some(6), Some(8)] {
+            assert!(!overlooked(defect, 5, first), "{first:?}");
+        }
+        assert!(!overlooked(None, 5, Some(7)));
+    }
 
     #[test]
     fn each_break_of_continuity_has_its_name() {

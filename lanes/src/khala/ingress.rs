@@ -1,4 +1,5 @@
-//! How publishers append to the khala lane: an HTTP API inside the service, `Authorization: Bearer <secret>`.
+//! How publishers append to the khala lane: an HTTP API inside the service, `Authorization: Bearer <secret>`. The
+//! embedded lane also takes a token with the scope and the grant there, and refuses others for their deny reason.
 //!
 //! `POST /internal/sync/append` takes an [`Append`] and answers 200 [`Appended`], or 409 with
 //! `{"error": "sequence_conflict expected_next_seq=X actual_next_seq=Y"}`. `GET /internal/sync/head?stream_id=…`

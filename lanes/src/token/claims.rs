@@ -1,12 +1,10 @@
 //! What a token says, and what a lane makes of it.
 
 use model::ids::StreamId;
+use model::target::TokenChecks;
 use serde::{Deserialize, Serialize};
 
 use super::deny::DenyReason;
-
-/// How far in the future `iat` and `nbf` may lie, in seconds.
-pub const IAT_SKEW_S: u64 = 30;
 
 /// The claims. Instants are whole seconds since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +47,8 @@ pub struct Expected<'a> {
     pub audience: &'a str,
     /// How far past `exp` it is accepted, in micro-seconds.
     pub skew_us: u64,
+    /// How long ago it may have been issued, in micro-seconds and not counting the skew; `None` for any time.
+    pub max_age_us: Option<u64>,
     /// The wall clock, in micro-seconds since the Unix epoch.
     pub now_us: u64,
 }
@@ -75,17 +75,26 @@ impl Claims {
     /// Checks everything but the signature.
     ///
     /// # Errors
-    /// The first that is wrong: issuer and audience, then not yet valid, then expired.
+    /// The first that is wrong: issuer and audience, then not yet valid, then expired, then too old.
     pub fn check(&self, expected: &Expected<'_>) -> Result<(), DenyReason> {
         if self.iss != expected.issuer || self.aud != expected.audience {
             return Err(DenyReason::ClaimMismatch);
         }
-        let valid_from = self.iat.max(self.nbf).saturating_sub(IAT_SKEW_S);
-        if valid_from.saturating_mul(1_000_000) > expected.now_us {
+        let valid_from = self.iat.max(self.nbf).saturating_mul(1_000_000);
+        if valid_from.saturating_sub(TokenChecks::NBF_SKEW.as_micros()) > expected.now_us {
             return Err(DenyReason::TokenNotYetValid);
         }
         if expected.now_us >= self.refused_from_us(expected.skew_us) {
             return Err(DenyReason::TokenExpired);
+        }
+        let age = expected
+            .now_us
+            .saturating_sub(self.iat.saturating_mul(1_000_000));
+        let oldest = expected
+            .max_age_us
+            .map(|age| age.saturating_add(expected.skew_us));
+        if oldest.is_some_and(|oldest| age > oldest) {
+            return Err(DenyReason::TokenTooOld);
         }
         Ok(())
     }

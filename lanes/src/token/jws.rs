@@ -162,7 +162,7 @@ impl SigningKey {
     ///
     /// # Errors
     /// The system has no randomness for a signature.
-    pub fn sign(&self, claims: &Claims) -> Result<String, KeyError> {
+    pub fn sign(&self, claims: &impl Serialize) -> Result<String, KeyError> {
         let header = Header {
             typ: Some("JWT".to_owned()),
             alg: self.algorithm().to_owned(),
@@ -217,6 +217,16 @@ pub struct Jwk {
     pub y: String,
 }
 
+impl Jwk {
+    /// The key as an uncompressed point, 65 bytes; `None` for one that is not a P-256 key.
+    #[must_use]
+    pub fn point(&self) -> Option<Vec<u8>> {
+        let (x, y) = (BASE64.decode(&self.x).ok()?, BASE64.decode(&self.y).ok()?);
+        let fits = self.crv == "P-256" && x.len() == 32 && y.len() == 32;
+        fits.then(|| [&[4_u8][..], &x, &y].concat())
+    }
+}
+
 /// A set of public keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Jwks {
@@ -241,11 +251,7 @@ impl KeySet {
     pub fn of_jwks(jwks: &Jwks) -> Self {
         let mut set = Self::default();
         for jwk in &jwks.keys {
-            let (Ok(x), Ok(y)) = (BASE64.decode(&jwk.x), BASE64.decode(&jwk.y)) else {
-                continue;
-            };
-            if jwk.crv == "P-256" && x.len() == 32 && y.len() == 32 {
-                let point = [&[4_u8][..], &x, &y].concat();
+            if let Some(point) = jwk.point() {
                 set.insert(&jwk.kid, VerifyingKey::Es256(point));
             }
         }
@@ -265,6 +271,16 @@ impl KeySet {
     /// # Errors
     /// The first that is wrong.
     pub fn verify(&self, token: &str, expected: &Expected<'_>) -> Result<Claims, DenyReason> {
+        let claims = self.signed(token)?;
+        claims.check(expected)?;
+        Ok(claims)
+    }
+
+    /// Checks a token's signature only: what its key has signed.
+    ///
+    /// # Errors
+    /// The first that is wrong.
+    pub fn signed(&self, token: &str) -> Result<Claims, DenyReason> {
         if token.is_empty() {
             return Err(DenyReason::MissingToken);
         }
@@ -286,11 +302,18 @@ impl KeySet {
         if !genuine {
             return Err(DenyReason::InvalidSignature);
         }
-        let claims: Claims =
-            serde_json::from_slice(&parts.claims).map_err(|_| DenyReason::ClaimMismatch)?;
-        claims.check(expected)?;
-        Ok(claims)
+        serde_json::from_slice(&parts.claims).map_err(|_| DenyReason::ClaimMismatch)
     }
+}
+
+/// The algorithm that a token names and the claims that it makes, whoever may have signed it.
+#[must_use]
+pub fn unverified(token: &str) -> Option<(String, Claims)> {
+    let parts = parts(token)?;
+    Some((
+        parts.header.alg,
+        serde_json::from_slice(&parts.claims).ok()?,
+    ))
 }
 
 struct Parts<'a> {
@@ -339,6 +362,7 @@ mod tests {
         issuer: "http://127.0.0.1:1",
         audience: "khala",
         skew_us: 2_000_000,
+        max_age_us: Some(3_600_000_000),
         now_us: 1_030_000_000,
     };
 
@@ -368,6 +392,25 @@ mod tests {
             assert_eq!(at(1_062_000_000), Err(DenyReason::TokenExpired));
             assert_eq!(at(969_999_999), Err(DenyReason::TokenNotYetValid));
         }
+    }
+
+    #[test]
+    fn a_token_is_too_old_from_its_age_on_however_long_it_lasts() {
+        let [key, _] = keys();
+        let lasting = Claims {
+            exp: 9_000,
+            ..claims()
+        };
+        let (token, set) = (key.sign(&lasting).unwrap(), set(&[key]));
+        let at = |now_us| set.verify(&token, &Expected { now_us, ..EXPECTED });
+        assert_eq!(at(4_602_000_000), Ok(lasting.clone()));
+        assert_eq!(at(4_602_000_001), Err(DenyReason::TokenTooOld));
+        let any_age = Expected {
+            now_us: 8_999_000_000,
+            max_age_us: None,
+            ..EXPECTED
+        };
+        assert_eq!(set.verify(&token, &any_age), Ok(lasting.clone()));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use model::anomaly::Anomaly;
 use model::criteria::Phase;
 use model::instant::Mono;
 use model::quantity::Span;
+use model::shard::ProbeTally;
 
 use crate::figures::Figures;
 use crate::record::{FaultEvidence, Interval, Row};
@@ -394,7 +395,8 @@ fn probes(out: &mut String, rows: &[&Row]) {
         out,
         "Probes",
         "Clients that must be refused, and clients with stale cursors, throughout the trial. What found the lane away \
-         proves nothing either way.",
+         proves nothing either way. Those that were only ever answered as expected share a line; `results.jsonl` has \
+         each.",
     );
     let head = [
         "scenario",
@@ -407,7 +409,27 @@ fn probes(out: &mut String, rows: &[&Row]) {
         "answers",
     ];
     let lines = rows.iter().flat_map(|row| {
-        row.probes.iter().map(|probe| {
+        let (kept, broken): (Vec<_>, Vec<_>) = row
+            .probes
+            .iter()
+            .partition(|probe| probe.met > 0 && probe.met == probe.answers.values().sum::<u64>());
+        let (each, folded) = match kept.len() {
+            0 | 1 => (kept, None),
+            count => {
+                let sum = |of: fn(&ProbeTally) -> u64| kept.iter().map(|probe| of(probe)).sum();
+                let (met, unreachable): (u64, u64) =
+                    (sum(|probe| probe.met), sum(|probe| probe.unreachable));
+                let words = [
+                    format!("{count} probes"),
+                    "as each has to be".to_owned(),
+                    met.to_string(),
+                    unreachable.to_string(),
+                    String::new(),
+                ];
+                (Vec::new(), Some(with(row, words)))
+            }
+        };
+        let each = broken.into_iter().chain(each).map(|probe| {
             let answers: Vec<String> = probe
                 .answers
                 .iter()
@@ -423,7 +445,8 @@ fn probes(out: &mut String, rows: &[&Row]) {
                     answers.join(", "),
                 ],
             )
-        })
+        });
+        each.chain(folded).collect::<Vec<_>>()
     });
     table(out, &head, lines);
 }

@@ -4,6 +4,7 @@ use std::fs;
 
 use model::anomaly::Anomaly;
 use model::defect::Defect;
+use model::shard::ProbeTally;
 use results::{RunFolder, explain, judge, table};
 
 use crate::builder::{clean_row, example, plan, record, row, trial};
@@ -117,4 +118,30 @@ fn the_terminal_s_table_is_aligned() {
         why.contains("leak: 1, such as c0007") && why.ends_with("conductor.log\n"),
         "{why}"
     );
+}
+
+#[test]
+fn probes_that_were_answered_as_expected_share_a_line_and_the_others_have_their_own() {
+    let many = row(|_, trial| {
+        let probes = &mut trial.shards[0].probes;
+        let expected = probes[0].clone();
+        probes.push(expected.clone());
+        probes.push(ProbeTally {
+            probe: "alg-none/append".to_owned(),
+            answers: [("accepted".to_owned(), 2)].into(),
+            met: 0,
+            ..expected
+        });
+        probes[1].probe = "expired/resume".to_owned();
+    });
+    let text = summary(1, &[many]);
+    assert!(
+        text.contains("| 2 probes | as each has to be | 18 | 6 |"),
+        "{text}"
+    );
+    assert!(
+        text.contains("| alg-none/append | token_expired | 0 | 3 | accepted 2 |"),
+        "{text}"
+    );
+    assert!(!text.contains("| expired/resume |"), "{text}");
 }
