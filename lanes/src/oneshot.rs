@@ -1,10 +1,11 @@
 //! One connection for one question: resume these streams from these cursors, and what came of it. Probes and the final
 //! read ask so.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use host::peer::Peer;
 use model::ids::{Seq, StreamId};
 use tokio_websockets::Message;
 
@@ -16,8 +17,8 @@ use crate::lane::{Kind, Session, Signal, Stale};
 /// Whom to ask.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// The lane's address.
-    pub addr: SocketAddr,
+    /// The lane.
+    pub peer: Arc<Peer>,
     /// Which lane.
     pub kind: Kind,
     /// The database in spacetime URLs.
@@ -60,7 +61,7 @@ impl Asked {
 
     async fn ask(&self, jwt: &str, cursors: &[(&str, Seq)], subscribed: &mut bool) -> Answer {
         let upgrade = self.kind.upgrade(&self.database, jwt);
-        let mut socket = match dial(self.addr, &upgrade, 1).await {
+        let mut socket = match dial(&self.peer, &upgrade, 1).await {
             Ok(socket) => socket,
             // Too many at once says nothing about the question.
             Err(refusal) if matches!(refusal.status, None | Some(429 | 500..)) => {

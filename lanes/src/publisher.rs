@@ -217,6 +217,7 @@ impl Writer {
 mod tests {
     use host::http::{Failure, Request, Response, StatusCode, serve};
     use host::net::listen;
+    use host::peer::Peer;
     use model::ids::Lane;
     use model::profile::Profile;
     use model::shard::{ShardConfig, TokenSource};
@@ -250,7 +251,7 @@ mod tests {
         };
         Press {
             origin,
-            store: Store::new(&config, "publish"),
+            store: Store::new(&config, Arc::new(Peer::plain(addr)), "publish"),
             timer: Timer::start().unwrap(),
             send_lag: Arc::default(),
             stop: CancellationToken::new(),

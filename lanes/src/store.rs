@@ -1,9 +1,11 @@
 //! A lane's log as a publisher uses it: append, and look what the head is. HTTP, straight to the lane.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use host::clock;
 use host::http::{CallError, Client, Method, Response};
+use host::peer::Peer;
 use model::event::Event;
 use model::ids::{Lane, Seq};
 use model::shard::ShardConfig;
@@ -44,11 +46,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// The log of the shard's lane, for a publisher with that secret.
+    /// The log of the shard's lane, reached there, for a publisher with that secret.
     #[must_use]
-    pub fn new(config: &ShardConfig, secret: &str) -> Self {
+    pub fn new(config: &ShardConfig, lane: Arc<Peer>, secret: &str) -> Self {
         Self {
-            http: Client::new(config.access.direct),
+            http: Client::of(lane),
             lane: config.lane,
             database: config.access.names.database.clone(),
             secret: secret.to_owned(),
