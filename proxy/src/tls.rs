@@ -167,3 +167,62 @@ impl Write for Wire<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::Link;
+    use crate::plane::Plane;
+    use crate::tap::Way;
+    use host::tls::Authority;
+    use model::target::TlsClient;
+    use tokio::io::AsyncWriteExt;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = host::net::listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(addr), listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn what_is_encrypted_and_not_taken_yet_is_waited_for() {
+        let authority = Authority::ephemeral("test").unwrap();
+        let terminator = Terminator::new(&ProxyTls {
+            identity: authority.issue(&["localhost"]).unwrap(),
+            client_ca_pem: None,
+            upstream: None,
+            server_name: None,
+        })
+        .unwrap();
+        let trusting = Connector::new(&TlsClient {
+            ca_pem: Some(authority.pem()),
+            identity: None,
+        })
+        .unwrap();
+        let (near, far) = pair().await;
+        let mut client = terminator.accept(far).unwrap();
+        let name = server_name("localhost").unwrap();
+        let connecting = tokio::spawn(async move { trusting.connect(name, near).await });
+        while client.is_shaking_hands() {
+            client.tcp().readable().await.unwrap();
+            let read = client.try_read(&mut [0; 16]);
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+        // Never read from.
+        let _stalled = connecting.await.unwrap().unwrap();
+
+        let (mut lane, far) = pair().await;
+        let mut lanes = Side::Plain(far);
+        let plane = Plane::new(lane.local_addr().unwrap().into(), None).unwrap();
+        let handle = plane.enter(0);
+        let mut link = Link::new(plane, handle, Way::Downstream);
+        while !client.owes() {
+            assert!(!link.wants.write, "everything has been taken");
+            lane.write_all(&[7; 16 << 10]).await.unwrap();
+            lanes.tcp().readable().await.unwrap();
+            link.pump(Some(&mut lanes), Some(&mut client)).unwrap();
+        }
+        assert!(link.wants.write);
+    }
+}
