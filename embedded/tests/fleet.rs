@@ -2,6 +2,8 @@
 
 #[path = "../../lanes/tests/support/rig.rs"]
 mod rig;
+#[path = "fleet/tls.rs"]
+mod tls;
 
 use std::net::{Ipv4Addr, SocketAddr};
 

@@ -18,9 +18,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::peer::{Peer, Stream};
+use crate::tls;
 
 pub use hyper::{Method, StatusCode, header};
 
@@ -337,32 +341,38 @@ pub enum CallError {
 /// A client of one server: keeps its idle connections; calls may overlap. Clones share the connections.
 #[derive(Clone)]
 pub struct Client {
-    addr: SocketAddr,
+    peer: Arc<Peer>,
     idle: Arc<Mutex<Vec<SendRequest<Full<Bytes>>>>>,
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("addr", &self.addr)
+            .field("peer", &self.peer)
             .finish_non_exhaustive()
     }
 }
 
 impl Client {
-    /// A client of the server at `addr`; connects when it is first used.
+    /// A client of the server at `addr`, in plain text; connects when it is first used.
     #[must_use]
     pub fn new(addr: SocketAddr) -> Self {
+        Self::of(Arc::new(Peer::plain(addr)))
+    }
+
+    /// A client of that server, by TLS where it speaks it; connects when it is first used.
+    #[must_use]
+    pub fn of(peer: Arc<Peer>) -> Self {
         Self {
-            addr,
+            peer,
             idle: Arc::default(),
         }
     }
 
     /// The server's address.
     #[must_use]
-    pub const fn addr(&self) -> SocketAddr {
-        self.addr
+    pub fn addr(&self) -> SocketAddr {
+        self.peer.addr()
     }
 
     /// `GET path`, and its JSON answer.
@@ -401,7 +411,7 @@ impl Client {
         body: &impl Serialize,
         timeout: Duration,
     ) -> Result<T, CallError> {
-        let call = format!("{method} {}{path}", self.addr);
+        let call = format!("{method} {}{path}", self.addr());
         let body = serde_json::to_vec(body).map_err(|error| CallError::Garbled {
             call: call.clone(),
             reason: error.to_string(),
@@ -449,18 +459,26 @@ impl Client {
         body: Bytes,
         timeout: Duration,
     ) -> Result<Response, CallError> {
-        let call = || format!("{method} {}{path}", self.addr);
-        let broken = |reason: &dyn fmt::Display, connected| CallError::Broken {
+        let call = || format!("{method} {}{path}", self.addr());
+        let broken = |error: &(dyn std::error::Error + 'static), connected| CallError::Broken {
             call: call(),
-            reason: reason.to_string(),
+            reason: tls::reason(error),
             connected,
         };
         let mut builder = hyper::Request::builder()
             .method(&method)
-            .uri(path)
-            .header(HOST, self.addr.to_string());
+            .uri(self.peer.path(path))
+            .header(HOST, self.peer.host());
         for (name, value) in headers {
             builder = builder.header(*name, *value);
+        }
+        let own = |name: &str| {
+            headers
+                .iter()
+                .any(|(own, _)| own.eq_ignore_ascii_case(name))
+        };
+        for (name, value) in self.peer.headers(own) {
+            builder = builder.header(name, value);
         }
         let request = builder
             .body(Full::new(body))
@@ -469,7 +487,7 @@ impl Client {
             let mut sender = self
                 .connection()
                 .await
-                .map_err(|error| broken(&error, false))?;
+                .map_err(|error| broken(&*error, false))?;
             let response = sender
                 .send_request(request)
                 .await
@@ -478,7 +496,7 @@ impl Client {
             let body = Limited::new(body, ANSWER_LIMIT)
                 .collect()
                 .await
-                .map_err(|error| broken(&error, true))?;
+                .map_err(|error| broken(&*error, true))?;
             self.idle
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -516,13 +534,23 @@ impl Client {
                 return Ok(sender);
             }
         }
-        let stream = TcpStream::connect(self.addr).await?;
-        stream.set_nodelay(true)?;
-        let (sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        Ok(sender)
+        // A future for each, so that the connection of a plain client is no larger than it needs.
+        match self.peer.connect().await? {
+            Stream::Plain(stream) => shake(stream).await,
+            Stream::Tls(stream) => shake(stream).await,
+        }
     }
+}
+
+async fn shake<S>(
+    stream: S,
+) -> Result<SendRequest<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@
 //! clock   the monotonic clock, the wall clock
 //! timer   sleeps that are late by 0.1 ms instead of tokio's 1 ms and more
 //! jsonl   files of JSON lines: append, sync, heal, read
+//! tls     TLS as client and as server, why it failed, and certificates for as long as a process lives
+//! peer    a server as its clients reach it: address, name, TLS, headers
 //! net     listening sockets with a deep backlog
 //! harness how well a process keeps time itself
 //! ```
@@ -18,4 +20,6 @@ pub mod harness;
 pub mod http;
 pub mod jsonl;
 pub mod net;
+pub mod peer;
 pub mod timer;
+pub mod tls;

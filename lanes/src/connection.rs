@@ -1,24 +1,34 @@
-//! Dialling: TCP and the WebSocket upgrade. The handshake is made here, because a refusal's status, Retry-After and
+//! Dialling: TCP, TLS and the WebSocket upgrade. The handshake is made here, because a refusal's status, Retry-After and
 //! body all matter; tokio-websockets takes over what was accepted.
 
+use std::error::Error;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes, BytesMut};
+use host::peer::{Peer, Stream};
+use host::tls;
 use model::quantity::Span;
 use sha1::{Digest, Sha1};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_websockets::{ClientBuilder, WebSocketStream};
 
 use crate::client::machine::Refusal;
 
 /// The longest head of an answer that is read, and the longest body of a refusal.
 const LIMIT: usize = 16 << 10;
+/// What every upgrade says, which no further header may say again.
+const OWN_HEADERS: [&str; 6] = [
+    "host",
+    "connection",
+    "upgrade",
+    "sec-websocket-version",
+    "sec-websocket-key",
+    "sec-websocket-protocol",
+];
 /// RFC 6455, section 1.3.
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -40,35 +50,43 @@ pub type Socket = WebSocketStream<Prefixed>;
 ///
 /// # Errors
 /// The refusal; one without a status where there was no answer.
-pub async fn dial(addr: SocketAddr, upgrade: &Upgrade, nonce: u64) -> Result<Socket, Refusal> {
-    let broken = |what: &str, error: &dyn std::fmt::Display| Refusal {
-        reason: format!("{what} {addr}: {error}"),
+pub async fn dial(peer: &Peer, upgrade: &Upgrade, nonce: u64) -> Result<Socket, Refusal> {
+    let addr = peer.addr();
+    let refusal = |what: &str, reason: &str| Refusal {
+        reason: format!("{what} {addr}: {reason}"),
         ..Refusal::default()
     };
-    let mut stream = TcpStream::connect(addr)
+    let broken = |what: &str, error: &(dyn Error + 'static)| refusal(what, &tls::reason(error));
+    let mut stream = peer
+        .connect()
         .await
-        .map_err(|error| broken("connect to", &error))?;
-    stream
-        .set_nodelay(true)
         .map_err(|error| broken("connect to", &error))?;
     // The key only shows that the server read the request; it need not be secret.
     let key = STANDARD.encode(u128::from(nonce).to_be_bytes());
-    stream
-        .write_all(request(addr, upgrade, &key).as_bytes())
-        .await
-        .map_err(|error| broken("write to", &error))?;
+    let asking = async {
+        stream
+            .write_all(request(peer, upgrade, &key).as_bytes())
+            .await?;
+        stream.flush().await
+    };
+    let asked = asking.await;
     let mut answer = BytesMut::with_capacity(1_024);
     let head = loop {
-        if let Some(head) = parse_head(&answer).map_err(|error| broken("upgrade by", &error))? {
+        if let Some(head) = parse_head(&answer).map_err(|error| refusal("upgrade by", &error))? {
             break head;
         }
         if answer.len() > LIMIT {
-            return Err(broken("upgrade by", &"the answer's head is too long"));
+            return Err(refusal("upgrade by", "the answer's head is too long"));
         }
-        match stream.read_buf(&mut answer).await {
-            Ok(0) => return Err(broken("upgrade by", &"closed without an answer")),
-            Ok(_) => {}
-            Err(error) => return Err(broken("upgrade by", &error)),
+        // Read even when the request did not get through: what the server said before it closed tells why.
+        match (stream.read_buf(&mut answer).await, &asked) {
+            (Ok(1..), _) => {}
+            (Err(error), _) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(broken("upgrade by", &error));
+            }
+            (_, Err(error)) => return Err(broken("write to", error)),
+            (Ok(0), _) => return Err(refusal("upgrade by", "closed without an answer")),
+            (Err(error), _) => return Err(broken("upgrade by", &error)),
         }
     };
     answer.advance(head.length);
@@ -82,14 +100,14 @@ pub async fn dial(addr: SocketAddr, upgrade: &Upgrade, nonce: u64) -> Result<Soc
     }
     let expected = STANDARD.encode(Sha1::digest(format!("{key}{ACCEPT_GUID}")));
     if head.accept.as_deref() != Some(&*expected) {
-        return Err(broken(
+        return Err(refusal(
             "upgrade by",
-            &"Sec-WebSocket-Accept does not fit the key",
+            "Sec-WebSocket-Accept does not fit the key",
         ));
     }
     if head.subprotocol.as_deref() != upgrade.subprotocol {
         let echoed = head.subprotocol.unwrap_or_default();
-        return Err(broken(
+        return Err(refusal(
             "upgrade by",
             &format!("subprotocol `{echoed}`, not the one asked for"),
         ));
@@ -101,18 +119,31 @@ pub async fn dial(addr: SocketAddr, upgrade: &Upgrade, nonce: u64) -> Result<Soc
     Ok(ClientBuilder::new().take_over(stream))
 }
 
-fn request(addr: SocketAddr, upgrade: &Upgrade, key: &str) -> String {
+fn request(peer: &Peer, upgrade: &Upgrade, key: &str) -> String {
     use std::fmt::Write as _;
     let mut text = format!(
-        "GET {} HTTP/1.1\r\nHost: {addr}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n",
-        upgrade.path
+        peer.path(&upgrade.path),
+        peer.host()
     );
     if let Some(subprotocol) = upgrade.subprotocol {
         let _ = write!(text, "Sec-WebSocket-Protocol: {subprotocol}\r\n");
     }
     for (name, value) in &upgrade.headers {
         let _ = write!(text, "{name}: {value}\r\n");
+    }
+    let own = |name: &str| {
+        OWN_HEADERS.contains(&name)
+            || upgrade
+                .headers
+                .iter()
+                .any(|(own, _)| own.eq_ignore_ascii_case(name))
+    };
+    for (name, value) in peer.headers(own) {
+        if let Ok(value) = value.to_str() {
+            let _ = write!(text, "{name}: {value}\r\n");
+        }
     }
     text.push_str("\r\n");
     text
@@ -164,11 +195,7 @@ pub fn retry_after(value: &str) -> Option<Span> {
 }
 
 /// The reason in a refusal's body: the `error` of a JSON object, or its text.
-async fn refusal_body(
-    stream: &mut TcpStream,
-    body: &mut BytesMut,
-    length: Option<usize>,
-) -> String {
+async fn refusal_body(stream: &mut Stream, body: &mut BytesMut, length: Option<usize>) -> String {
     // Without a length (chunked) what came along with the head has to do.
     let length = length.unwrap_or(0).min(LIMIT);
     while body.len() < length {
@@ -201,7 +228,7 @@ pub fn reason_in(body: &[u8]) -> String {
 #[derive(Debug)]
 pub struct Prefixed {
     prefix: Bytes,
-    stream: TcpStream,
+    stream: Stream,
 }
 
 impl AsyncRead for Prefixed {
@@ -254,6 +281,10 @@ mod tests {
     use super::*;
     use futures_util::StreamExt;
     use host::net::listen;
+    use host::peer::Reach;
+    use host::tls::Authority;
+    use model::target::{Access, TlsClient};
+    use tokio_rustls::TlsAcceptor;
 
     fn upgrade() -> Upgrade {
         Upgrade {
@@ -267,37 +298,45 @@ mod tests {
     fn answer_once(
         answer: &'static str,
         more: &'static [u8],
-    ) -> (SocketAddr, tokio::task::JoinHandle<String>) {
+    ) -> (Peer, tokio::task::JoinHandle<String>) {
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
         let served = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut request = BytesMut::new();
-            while !request.ends_with(b"\r\n\r\n") {
-                stream.read_buf(&mut request).await.unwrap();
-            }
-            let request = String::from_utf8(request.to_vec()).unwrap();
-            let key = request
-                .lines()
-                .find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "))
-                .unwrap();
-            let accept = STANDARD.encode(Sha1::digest(format!("{key}{ACCEPT_GUID}")));
-            let mut bytes = answer.replace("{accept}", &accept).into_bytes();
-            bytes.extend_from_slice(more);
-            stream.write_all(&bytes).await.unwrap();
-            request
+            let (stream, _) = listener.accept().await.unwrap();
+            serve(stream, answer, more).await
         });
-        (addr, served)
+        (Peer::plain(addr), served)
     }
+
+    async fn serve(
+        mut stream: impl AsyncRead + AsyncWrite + Unpin,
+        answer: &str,
+        more: &[u8],
+    ) -> String {
+        let mut request = BytesMut::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            stream.read_buf(&mut request).await.unwrap();
+        }
+        let request = String::from_utf8(request.to_vec()).unwrap();
+        let key = request
+            .lines()
+            .find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "))
+            .unwrap();
+        let accept = STANDARD.encode(Sha1::digest(format!("{key}{ACCEPT_GUID}")));
+        let mut bytes = answer.replace("{accept}", &accept).into_bytes();
+        bytes.extend_from_slice(more);
+        stream.write_all(&bytes).await.unwrap();
+        stream.flush().await.unwrap();
+        request
+    }
+
+    const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+                             Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: v1.json\r\n\r\n";
 
     #[tokio::test]
     async fn a_frame_that_comes_with_the_101_is_not_lost() {
-        let (addr, served) = answer_once(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\
-             Sec-WebSocket-Protocol: v1.json\r\n\r\n",
-            b"\x81\x02hi",
-        );
-        let mut socket = dial(addr, &upgrade(), 7).await.unwrap();
+        let (peer, served) = answer_once(SWITCHING, b"\x81\x02hi");
+        let mut socket = dial(&peer, &upgrade(), 7).await.unwrap();
         let message = socket.next().await.unwrap().unwrap();
         assert_eq!(message.as_text(), Some("hi"));
         assert!(
@@ -310,11 +349,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_tells_status_reason_and_when_to_come_back() {
-        let (addr, _served) = answer_once(
+        let (peer, _served) = answer_once(
             "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Length: 20\r\n\r\n{\"error\":\"too many\"}",
             b"",
         );
-        let refusal = dial(addr, &upgrade(), 7).await.unwrap_err();
+        let refusal = dial(&peer, &upgrade(), 7).await.unwrap_err();
         assert_eq!(
             refusal,
             Refusal {
@@ -327,20 +366,71 @@ mod tests {
 
     #[tokio::test]
     async fn an_upgrade_that_is_none_is_refused() {
-        let (addr, _served) = answer_once(
+        let (peer, _served) = answer_once(
             "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: nonsense\r\n\r\n",
             b"",
         );
-        let refusal = dial(addr, &upgrade(), 7).await.unwrap_err();
+        let refusal = dial(&peer, &upgrade(), 7).await.unwrap_err();
         assert!(
             refusal.reason.contains("Sec-WebSocket-Accept"),
             "{refusal:?}"
         );
-        let (addr, _served) = answer_once(
+        let (peer, _served) = answer_once(
             "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {accept}\r\n\r\n",
             b"",
         );
-        let refusal = dial(addr, &upgrade(), 7).await.unwrap_err();
+        let refusal = dial(&peer, &upgrade(), 7).await.unwrap_err();
         assert!(refusal.reason.contains("subprotocol"), "{refusal:?}");
+    }
+
+    #[tokio::test]
+    async fn a_lane_behind_tls_is_upgraded_as_configured_and_asks_for_the_clients_certificate() {
+        let (ca, clients) = (
+            Authority::ephemeral("test").unwrap(),
+            Authority::ephemeral("clients").unwrap(),
+        );
+        let identity = ca.issue(&["sync.example.com"]).unwrap();
+        let acceptor =
+            TlsAcceptor::from(host::tls::server(&identity, Some(&clients.pem())).unwrap());
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let served = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    return serve(stream, SWITCHING, b"\x81\x02hi").await;
+                }
+            }
+        });
+        let mut tls = TlsClient {
+            ca_pem: Some(ca.pem()),
+            identity: None,
+        };
+        let mut access = Access {
+            authority: Some("sync.example.com".to_owned()),
+            path_prefix: "/eu".to_owned(),
+            headers: vec![
+                ("Origin".to_owned(), "https://app.example.com".to_owned()),
+                ("Upgrade".to_owned(), "never".to_owned()),
+            ],
+            tls: Some(tls.clone()),
+            ..Access::plain(addr, addr)
+        };
+        let peer = Reach::of(&access).unwrap().endpoint;
+        let refusal = dial(&peer, &upgrade(), 7).await.unwrap_err();
+        let why = refusal.reason;
+        assert!(why.contains("it requires a client certificate"), "{why}");
+        assert!(why.contains(&addr.to_string()), "{why}");
+
+        tls.identity = Some(clients.issue(&["fleet"]).unwrap());
+        access.tls = Some(tls);
+        let peer = Reach::of(&access).unwrap().endpoint;
+        let mut socket = dial(&peer, &upgrade(), 7).await.unwrap();
+        let message = socket.next().await.unwrap().unwrap();
+        assert_eq!(message.as_text(), Some("hi"));
+        let request = served.await.unwrap();
+        assert!(request.starts_with("GET /eu/v1 HTTP/1.1\r\nHost: sync.example.com\r\n"));
+        assert!(request.contains("origin: https://app.example.com\r\n"));
+        assert!(!request.contains("never"), "{request}");
     }
 }

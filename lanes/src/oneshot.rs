@@ -1,11 +1,11 @@
 //! One connection for one question: resume these streams from these cursors, and what came of it. Probes and the final
 //! read ask so.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use host::peer::Peer;
 use model::ids::{Seq, StreamId};
 use model::target::Access;
 
@@ -18,8 +18,8 @@ use crate::lane::{Kind, Session, Signal, Stale};
 /// Whom to ask.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// The lane's address.
-    pub addr: SocketAddr,
+    /// The lane.
+    pub peer: Arc<Peer>,
     /// Which lane.
     pub kind: Kind,
     /// How it is spoken to.
@@ -66,7 +66,7 @@ impl Asked {
     /// [`Answer::Unreachable`] or [`Answer::Refused`].
     pub async fn open(&self, jwt: &str) -> Result<(Socket, Box<dyn Session>), Answer> {
         let upgrade = self.kind.upgrade(&self.access, jwt);
-        match dial(self.addr, &upgrade, 1).await {
+        match dial(&self.peer, &upgrade, 1).await {
             Ok(socket) => Ok((socket, self.kind.session(&self.access))),
             // Too many at once says nothing about the question.
             Err(refusal) if matches!(refusal.status, None | Some(429 | 500..)) => {

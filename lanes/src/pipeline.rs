@@ -26,10 +26,10 @@ impl Pipeline {
     /// # Errors
     /// The lane is away, or refuses the connection.
     pub async fn open(store: &Store) -> Result<Option<Self>, AppendError> {
-        let Some((addr, upgrade)) = store.pipeline() else {
+        let Some((peer, upgrade)) = store.pipeline() else {
             return Ok(None);
         };
-        let opened = dial(addr, &upgrade, 0).await;
+        let opened = dial(&peer, &upgrade, 0).await;
         let socket = opened.map_err(|refusal| AppendError::NotSent(refusal.reason))?;
         let store = store.clone();
         Ok(Some(Self { socket, store }))

@@ -292,6 +292,7 @@ impl Writer {
 mod tests {
     use host::http::{Failure, Request, Response, StatusCode, serve};
     use host::net::listen;
+    use host::peer::Peer;
     use model::ids::Lane;
     use model::profile::Profile;
     use model::shard::{ShardConfig, TokenSource};
@@ -325,7 +326,7 @@ mod tests {
         };
         Press {
             origin,
-            store: Store::new(&config, "publish"),
+            store: Store::new(&config, Arc::new(Peer::plain(addr)), "publish"),
             timer: Timer::start().unwrap(),
             send_lag: Arc::default(),
             stop: CancellationToken::new(),

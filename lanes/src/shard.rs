@@ -21,6 +21,7 @@ use std::time::Duration;
 use host::faults::Leased;
 use host::harness::Gauge;
 use host::http::{Failure, Reply, Request, Response, StatusCode};
+use host::peer::Reach;
 use host::timer::Timer;
 use host::{child, clock, http, net};
 use model::histogram::Micros;
@@ -65,6 +66,7 @@ pub async fn main(config: ShardConfig, shutdown: CancellationToken) -> io::Resul
 #[derive(Debug)]
 pub struct Shard {
     config: ShardConfig,
+    reach: Reach,
     fleet: Option<Arc<Fleet>>,
     publisher: Option<Publisher>,
     probes: Option<Arc<Probes>>,
@@ -81,18 +83,20 @@ impl Shard {
     /// Makes the parts; nothing runs yet.
     ///
     /// # Errors
-    /// No descriptor is left for a timer.
+    /// No descriptor is left for a timer, or the lane cannot be reached by its settings: see `host::peer::PeerError`.
     pub fn new(config: ShardConfig) -> io::Result<Arc<Self>> {
         let timer = Timer::start()?;
+        let reach = Reach::of(&config.access)?;
+        let direct = || Arc::clone(&reach.direct);
         let send_lag = Arc::default();
         let fleet = config
             .clients
             .clone()
-            .map(|clients| Arc::new(Fleet::new(&config, clients)));
+            .map(|clients| Arc::new(Fleet::new(&config, &reach, clients)));
         let publisher = config.publish.as_ref().map(|publish| {
             Publisher::new(Press {
                 origin: config.origin.clone(),
-                store: Store::new(&config, &publish.secret),
+                store: Store::new(&config, direct(), &publish.secret),
                 timer: timer.clone(),
                 send_lag: Arc::clone(&send_lag),
                 stop: CancellationToken::new(),
@@ -102,8 +106,8 @@ impl Shard {
             let profile = &config.profile;
             let budget = config.stream_budgets.get(&probes.stale_stream).copied();
             Probes::new(Setting {
-                asked: asked(&config, PROBE_WITHIN),
-                store: Store::new(&config, secret(&config)),
+                asked: asked(&config, &reach, PROBE_WITHIN),
+                store: Store::new(&config, direct(), secret(&config)),
                 tokens: TokenClient::new(&config.tokens, config.lane),
                 org: config.tokens.org.clone(),
                 budget: budget.unwrap_or((profile.retention, profile.replay_budget)),
@@ -123,6 +127,7 @@ impl Shard {
             send_lag,
             started: Mutex::new(false),
             finished: CancellationToken::new(),
+            reach,
             config,
         }))
     }
@@ -317,8 +322,12 @@ impl Shard {
             return Err(no_part("publisher"));
         }
         Ok(Reader {
-            asked: asked(&self.config, READ_WITHIN),
-            store: Store::new(&self.config, secret(&self.config)),
+            asked: asked(&self.config, &self.reach, READ_WITHIN),
+            store: Store::new(
+                &self.config,
+                Arc::clone(&self.reach.direct),
+                secret(&self.config),
+            ),
             tokens: TokenClient::new(&self.config.tokens, self.config.lane),
             org: self.config.tokens.org.clone(),
             origin: self.config.origin.clone(),
@@ -326,9 +335,9 @@ impl Shard {
     }
 }
 
-fn asked(config: &ShardConfig, within: Duration) -> Asked {
+fn asked(config: &ShardConfig, reach: &Reach, within: Duration) -> Asked {
     Asked {
-        addr: config.access.direct,
+        peer: Arc::clone(&reach.direct),
         kind: Kind::of(config.lane),
         access: Arc::new(config.access.clone()),
         within,

@@ -1,11 +1,11 @@
 //! A lane's log as a publisher uses it: append, and look what the head is. HTTP, straight to the lane.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use host::clock;
 use host::http::{CallError, Client, Method, Response};
+use host::peer::Peer;
 use model::event::Event;
 use model::ids::{Lane, Seq};
 use model::shard::ShardConfig;
@@ -78,17 +78,19 @@ impl From<RowError> for ReadError {
 #[derive(Debug, Clone)]
 pub struct Store {
     http: Client,
+    peer: Arc<Peer>,
     lane: Lane,
     access: Arc<Access>,
     secret: String,
 }
 
 impl Store {
-    /// The log of the shard's lane, for a publisher with that secret.
+    /// The log of the shard's lane, reached there, for a publisher with that secret.
     #[must_use]
-    pub fn new(config: &ShardConfig, secret: &str) -> Self {
+    pub fn new(config: &ShardConfig, lane: Arc<Peer>, secret: &str) -> Self {
         Self {
-            http: Client::new(config.access.direct),
+            http: Client::of(Arc::clone(&lane)),
+            peer: lane,
             lane: config.lane,
             // Calls are JSON over HTTP, and so they are over a connection, whatever the clients speak.
             access: Arc::new(Access {
@@ -101,9 +103,9 @@ impl Store {
 
     /// Where and how a publisher connects to send many appends at once; `None` on a lane that takes them one by one.
     #[must_use]
-    pub fn pipeline(&self) -> Option<(SocketAddr, Upgrade)> {
+    pub fn pipeline(&self) -> Option<(Arc<Peer>, Upgrade)> {
         let upgrade = Kind::of(self.lane).upgrade(&self.access, &self.secret);
-        (self.lane == Lane::Spacetime).then(|| (self.http.addr(), upgrade))
+        (self.lane == Lane::Spacetime).then(|| (Arc::clone(&self.peer), upgrade))
     }
 
     /// The call that appends an event as `seq`.

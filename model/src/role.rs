@@ -13,6 +13,7 @@ use crate::ids::{Lane, StreamId};
 use crate::profile::Profile;
 use crate::quantity::{Rate, Span};
 use crate::shard::{Harness, ShardConfig};
+use crate::target::{TlsClient, TlsIdentity};
 
 /// The version of the protocol between conductor, agents and children.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -179,6 +180,26 @@ pub struct ProxyConfig {
     pub listen: SocketAddr,
     /// Where the lane is.
     pub upstream: SocketAddr,
+    /// TLS that it ends and begins anew; without, TLS passes through as bytes that it cannot read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ProxyTls>,
+}
+
+/// TLS at a proxy that terminates it: towards its clients, and anew towards the lane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyTls {
+    /// What clients are shown.
+    pub identity: TlsIdentity,
+    /// Authorities of clients' certificates, as PEM: one of them is then required. Without, none is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca_pem: Option<String>,
+    /// Towards the lane; `None` when it speaks plain TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<TlsClient>,
+    /// The name that the lane's certificate has to bear. Where nothing is said it is the one that the client names in
+    /// its `ClientHello`, and the lane's address where that names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
 }
 
 /// Counters of a proxy: `GET /status`. All since it started; bytes are counted as they are passed on.
@@ -203,6 +224,12 @@ pub struct ProxyStatus {
     pub downstream_bytes: u64,
     /// WebSocket frames seen, upstream and downstream.
     pub frames: (u64, u64),
+    /// Connections that began with TLS which this proxy passes through: it sees neither requests nor frames in them.
+    #[serde(default)]
+    pub opaque: u64,
+    /// Connections on which TLS failed, with the client and with the lane: mostly a certificate that is not trusted.
+    #[serde(default)]
+    pub tls_failed: (u64, u64),
     /// Faults in force.
     pub faults: Vec<String>,
     /// How well it kept time itself; it sends nothing of its own, so that its send lag is empty.

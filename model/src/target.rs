@@ -29,6 +29,10 @@ pub struct Access {
     /// TLS towards the lane; plain TCP where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsClient>,
+    /// TLS towards `endpoint`, where a proxy terminates it with a certificate of its own; as `tls` where nothing is
+    /// said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint_tls: Option<TlsClient>,
     /// How messages are encoded, on a lane that has a choice.
     #[serde(default)]
     pub wire: Wire,
@@ -48,6 +52,7 @@ impl Access {
             path_prefix: String::new(),
             headers: Vec::new(),
             tls: None,
+            endpoint_tls: None,
             wire: Wire::default(),
             names: Names::default(),
         }

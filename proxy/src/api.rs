@@ -133,7 +133,7 @@ fn unknown(id: &str) -> Failure {
 
 impl Holder for Faults {
     async fn inject(&self, order: FaultOrder) -> Result<FaultView, Failure> {
-        faults::check(&order.fault)
+        faults::check(&order.fault, self.plane.counters.sees_only_tls())
             .map_err(|reason| Failure::new(StatusCode::BAD_REQUEST, reason))?;
         let id = order.id.clone();
         let momentary = order.fault.ends_after().is_some();

@@ -8,35 +8,32 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::Duration;
 
 use host::clock;
 use model::instant::Mono;
 use model::quantity::Span;
-use tokio::net::TcpStream;
 
 use self::ending::{End, Entry};
 use crate::faults::{Effects, Rule, farewell};
 use crate::link::{Link, Turn, Wants};
 use crate::plane::{Identity, NOT_HELD, Plane};
+use crate::side::Side;
 use crate::tap::Way;
 use crate::websocket::{Head, Request};
 
-/// How long the lane may take to accept a connection.
-const DIAL: Duration = Duration::from_secs(5);
 /// How long the head of a request is waited for where a fault depends on it. Later the connection is anonymous, and
 /// its frames are not looked for.
 const HEAD: Span = Span::from_secs(1);
 /// How long a frame may take to end before a connection that is to be closed is closed in its middle.
 const BOUNDARY: Span = Span::from_secs(1);
 
-type Dial = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+type Dial = Pin<Box<dyn Future<Output = io::Result<Side>> + Send>>;
 
 /// A connection from its accept to its end. The sockets come before the entry, so that they are closed when the
 /// connection is struck out.
 pub(crate) struct Connection {
-    client: TcpStream,
-    upstream: Option<TcpStream>,
+    client: Side,
+    upstream: Option<Side>,
     dial: Option<Dial>,
     up: Link,
     down: Link,
@@ -52,6 +49,8 @@ pub(crate) struct Connection {
     /// The request may go on.
     admitted: bool,
     upgraded: bool,
+    /// TLS that passes through: nothing in it can be read.
+    opaque: bool,
     closing: Option<Closing>,
     alarm: Option<Alarm>,
     entry: Entry,
@@ -71,11 +70,11 @@ struct Alarm {
 }
 
 impl Connection {
-    pub(crate) fn new(client: TcpStream, plane: Arc<Plane>, ordinal: u64) -> Self {
+    pub(crate) fn new(client: Side, plane: Arc<Plane>, ordinal: u64) -> Self {
         let handle = plane.enter(ordinal);
         // Read after it was entered: of a change it either is woken or knows.
         let born = plane.rules().generation;
-        if let Err(error) = client.set_nodelay(true) {
+        if let Err(error) = client.tcp().set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
         Self {
@@ -92,6 +91,7 @@ impl Connection {
             request: Request::default(),
             admitted: false,
             upgraded: false,
+            opaque: false,
             closing: None,
             alarm: None,
             entry: Entry { plane, handle },
@@ -148,8 +148,8 @@ impl Connection {
             return Some(End::Reset(Some(rule)));
         }
         if let Some(rule) = effects.close.take()
-            && self.upgraded
             && self.closing.is_none()
+            && self.can_be_closed(&rule)
         {
             rule.bites.pending.fetch_add(1, Ordering::AcqRel);
             self.down.stepwise = true;
@@ -164,6 +164,14 @@ impl Connection {
         self.hold(&before);
         self.entry.handle.obeys.store(self.seen, Ordering::Release);
         None
+    }
+
+    /// Only a WebSocket is closed with a Close frame; whether one is inside TLS that passes through nobody knows.
+    fn can_be_closed(&self, rule: &Rule) -> bool {
+        if self.opaque {
+            rule.bites.opaque.fetch_add(1, Ordering::Relaxed);
+        }
+        self.upgraded
     }
 
     /// Begins or ends a hold, as observed by the bytes that pass.
@@ -192,27 +200,30 @@ impl Connection {
         if let Some(step) = self.admit() {
             return Ok(step);
         }
-        let decided = self.admitted || !self.effects.undecided;
-        if self.upstream.is_none() && self.dial.is_none() && decided {
-            let addr = self.entry.plane.upstream;
-            self.dial = Some(Box::pin(dial(addr)));
-        }
+        // What rustls finds wrong it finds in what it reads: from the client here, from the lane below.
+        let counters = &self.entry.plane.counters;
         let mut again = false;
-        match self.up.pump(Some(&self.client), self.upstream.as_ref())? {
+        match self
+            .up
+            .pump(Some(&mut self.client), self.upstream.as_mut())
+            .inspect_err(|error| counters.broke(Way::Downstream, error))?
+        {
             Turn::Waits => {}
             Turn::Again => again = true,
             Turn::Head(head) => {
-                if let Head::Request(request, end) = head {
-                    self.request = request;
-                    self.up.meter.frames_from = request.upgrade.then_some(end);
-                }
+                self.asked(head);
                 return Ok(self.identified());
             }
         }
+        self.dial();
         if let Some(step) = self.close_at_boundary() {
             return Ok(step);
         }
-        match self.down.pump(self.upstream.as_ref(), Some(&self.client))? {
+        match self
+            .down
+            .pump(self.upstream.as_mut(), Some(&mut self.client))
+            .inspect_err(|error| self.entry.plane.counters.broke(Way::Upstream, error))?
+        {
             Turn::Waits => {}
             Turn::Again => again = true,
             Turn::Head(head) => {
@@ -230,6 +241,36 @@ impl Connection {
         })
     }
 
+    /// Goes on to the lane as soon as nothing speaks against it and, by TLS, the client has said whom it wants.
+    fn dial(&mut self) {
+        let decided = self.admitted || !self.effects.undecided;
+        let begun = self.upstream.is_some() || self.dial.is_some();
+        if begun || !decided || self.client.is_shaking_hands() {
+            return;
+        }
+        let plane = Arc::clone(&self.entry.plane);
+        let asked_for = self.client.asked_for().map(str::to_owned);
+        self.dial = Some(Box::pin(async move {
+            plane.upstream.dial(asked_for, &plane.counters).await
+        }));
+    }
+
+    /// What the client began with.
+    fn asked(&mut self, head: Head) {
+        match head {
+            Head::Request(request, end) => {
+                self.request = request;
+                self.up.meter.frames_from = request.upgrade.then_some(end);
+            }
+            Head::Tls => {
+                self.opaque = true;
+                let opaque = &self.entry.plane.counters.opaque;
+                opaque.fetch_add(1, Ordering::Relaxed);
+            }
+            Head::Response { .. } | Head::Unreadable => {}
+        }
+    }
+
     /// Lets the request go on, refuses it, or has it wait for more of itself.
     fn admit(&mut self) -> Option<Step> {
         if self.admitted {
@@ -239,6 +280,9 @@ impl Connection {
             return Some(Step::End(End::Reset(Some(rule))));
         }
         if self.entry.handle.identity() == Identity::Unread {
+            if self.client.is_shaking_hands() {
+                self.head_due = clock::now() + HEAD;
+            }
             if self.effects.undecided && clock::now() >= self.head_due {
                 self.up.stop_sniffing();
                 return Some(self.identified());
@@ -250,6 +294,11 @@ impl Connection {
             && let Some(refusal) = self.effects.refuse_upgrade.take()
         {
             return Some(Step::End(End::Refusal(refusal)));
+        }
+        if self.opaque
+            && let Some(refusal) = self.effects.refuse_upgrade.take()
+        {
+            refusal.rule.bites.opaque.fetch_add(1, Ordering::Relaxed);
         }
         self.admitted = true;
         self.up.withheld = false;
@@ -351,11 +400,11 @@ impl Connection {
             {
                 return Poll::Ready(stream.map(Some));
             }
-            let mut ready = up.wants.read && client.poll_read_ready(cx).is_ready();
-            ready |= down.wants.write && client.poll_write_ready(cx).is_ready();
+            let mut ready = up.wants.read && client.tcp().poll_read_ready(cx).is_ready();
+            ready |= down.wants.write && client.tcp().poll_write_ready(cx).is_ready();
             if let Some(upstream) = upstream {
-                ready |= down.wants.read && upstream.poll_read_ready(cx).is_ready();
-                ready |= up.wants.write && upstream.poll_write_ready(cx).is_ready();
+                ready |= down.wants.read && upstream.tcp().poll_read_ready(cx).is_ready();
+                ready |= up.wants.write && upstream.tcp().poll_write_ready(cx).is_ready();
             }
             if let Some(alarm) = alarm {
                 ready |= alarm.sleep.as_mut().poll(cx).is_ready();
@@ -393,6 +442,10 @@ impl Connection {
     }
 
     fn broken(&self, error: &io::Error) -> End {
+        if self.client.is_shaking_hands() && self.upstream.is_none() {
+            // The alert that was sent is to be heard, which RST could prevent.
+            return End::Close;
+        }
         tracing::debug!(connection = self.entry.handle.ordinal, %error, "broken");
         End::Reset(None)
     }
@@ -407,18 +460,6 @@ enum Step {
     /// What is known of the connection has changed.
     Decide,
     End(End),
-}
-
-async fn dial(addr: std::net::SocketAddr) -> io::Result<TcpStream> {
-    let named = |error: io::Error| {
-        io::Error::new(error.kind(), format!("dial the lane at {addr}: {error}"))
-    };
-    let stream = tokio::time::timeout(DIAL, TcpStream::connect(addr))
-        .await
-        .map_err(|_| named(io::ErrorKind::TimedOut.into()))?
-        .map_err(named)?;
-    stream.set_nodelay(true).map_err(named)?;
-    Ok(stream)
 }
 
 /// Counts a connection that a rule bites, the first time that it does.

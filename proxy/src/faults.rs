@@ -59,6 +59,8 @@ pub(crate) struct Bites {
     pub(crate) messages: AtomicU64,
     /// Connections that have been told to close and have not closed yet.
     pub(crate) pending: AtomicU64,
+    /// Connections that it may have been meant for, but which are TLS that passes through.
+    pub(crate) opaque: AtomicU64,
     /// Connections that had not taken the fault on when the injection stopped waiting for them.
     pub(crate) unconfirmed: AtomicU64,
 }
@@ -73,6 +75,7 @@ impl Default for Bites {
             leaked: AtomicU64::new(0),
             messages: AtomicU64::new(0),
             pending: AtomicU64::new(0),
+            opaque: AtomicU64::new(0),
             unconfirmed: AtomicU64::new(0),
         }
     }
@@ -134,9 +137,14 @@ impl Rule {
             | Fault::Restore(_)
             | Fault::TokenExpiry(_) => BTreeMap::new(),
         };
-        let unconfirmed = get(&self.bites.unconfirmed);
-        if unconfirmed > 0 {
-            figures.insert("connections_unconfirmed".to_owned(), unconfirmed);
+        for (name, counter) in [
+            ("connections_opaque", &self.bites.opaque),
+            ("connections_unconfirmed", &self.bites.unconfirmed),
+        ] {
+            let count = get(counter);
+            if count > 0 {
+                figures.insert(name.to_owned(), count);
+            }
         }
         let first = get(&self.bites.first);
         Observation {
@@ -147,12 +155,17 @@ impl Rule {
     }
 }
 
-/// Whether a proxy can inject it as it is.
+/// Whether a proxy can inject it as it is; `only_tls` when all that it sees is TLS which passes through.
 ///
 /// # Errors
 /// What is wrong with it and what to do.
-pub(crate) fn check(fault: &Fault) -> Result<(), String> {
+pub(crate) fn check(fault: &Fault, only_tls: bool) -> Result<(), String> {
     match fault {
+        Fault::WsClose(_) | Fault::RefuseUpgrade(_) if only_tls => Err(format!(
+            "`{}` needs to see requests and frames, and the connections are TLS that passes through; have the proxy \
+             terminate TLS, or use a fault of TCP: latency, bandwidth, hold, reset or refuse",
+            fault.name()
+        )),
         Fault::Bandwidth(settings) => bandwidth::check(settings),
         Fault::WsClose(settings) => ws_close::check(settings),
         Fault::RefuseUpgrade(settings) => refuse_upgrade::check(settings),

@@ -9,6 +9,8 @@
 //! websocket/   frame scanner, heads of requests and responses, Close frames: sans-IO
 //! plane        what all connections share: rules, registry, counters
 //! api          the leased fault API and the status
+//! upstream     the lane: how a connection gets there
+//! side         one of the two sockets: plain, or with TLS on it; `tls` ends TLS and begins it anew
 //! tap          where a lane's decoder can listen
 //! ```
 //!
@@ -24,12 +26,15 @@ mod pacing;
 mod passthrough;
 mod plane;
 mod queue;
+mod side;
 mod status;
 pub mod tap;
+mod tls;
+mod upstream;
 pub mod websocket;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use model::role::ProxyConfig;
@@ -38,13 +43,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::plane::Plane;
 use crate::tap::FrameTap;
+pub use crate::upstream::Upstream;
 
 /// A proxy as a process: binds its listeners, announces itself as `proxy` with a `data` listener, and serves until
 /// `shutdown`.
 ///
 /// # Errors
-/// A listener cannot be bound, stdout is closed, or no descriptor is left for the timer.
+/// A listener cannot be bound, TLS cannot be terminated as configured, stdout is closed, or no descriptor is left for the timer.
 pub async fn main(config: ProxyConfig, shutdown: CancellationToken) -> io::Result<()> {
+    let upstream = Upstream::of(&config)?;
     let data = host::net::listen(config.listen)?;
     let control = host::net::listen((Ipv4Addr::LOCALHOST, 0).into())?;
     host::child::announce(
@@ -52,7 +59,7 @@ pub async fn main(config: ProxyConfig, shutdown: CancellationToken) -> io::Resul
         control.local_addr()?,
         &[("data", data.local_addr()?)],
     )?;
-    serve(data, control, config.upstream, shutdown).await
+    serve(data, control, upstream, shutdown).await
 }
 
 /// Passes connections accepted by `data` on to `upstream` and answers the fault API and `GET /status` on `control`,
@@ -63,10 +70,10 @@ pub async fn main(config: ProxyConfig, shutdown: CancellationToken) -> io::Resul
 pub async fn serve(
     data: TcpListener,
     control: TcpListener,
-    upstream: SocketAddr,
+    upstream: impl Into<Upstream>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    run(data, control, Plane::new(upstream, None)?, shutdown).await
+    run(data, control, Plane::new(upstream.into(), None)?, shutdown).await
 }
 
 /// As [`serve`], with a listener for the WebSocket frames that pass.
@@ -76,11 +83,17 @@ pub async fn serve(
 pub async fn serve_tapped(
     data: TcpListener,
     control: TcpListener,
-    upstream: SocketAddr,
+    upstream: impl Into<Upstream>,
     tap: Arc<dyn FrameTap>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    run(data, control, Plane::new(upstream, Some(tap))?, shutdown).await
+    run(
+        data,
+        control,
+        Plane::new(upstream.into(), Some(tap))?,
+        shutdown,
+    )
+    .await
 }
 
 async fn run(

@@ -1,20 +1,18 @@
 //! One direction of a connection: read, sniff, queue, write.
 
 use std::io;
-use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use host::clock;
 use model::instant::Mono;
-use socket2::SockRef;
-use tokio::net::TcpStream;
 
 use crate::faults::Shape;
 use crate::pacing::Pacer;
 use crate::passthrough::{READ, read_once, write_some};
 use crate::plane::{Handle, Plane};
 use crate::queue::ReleaseQueue;
+use crate::side::Side;
 use crate::tap::Way;
 use crate::websocket::{Event, Head, Scanner, Sniffer};
 
@@ -65,6 +63,8 @@ pub(crate) struct Link {
     chunks: u64,
     /// The reading side has ended; FIN goes on at this instant at the earliest.
     fin: Option<Mono>,
+    /// It ended without the goodbye that TLS says; so does the writing side then.
+    torn: bool,
     tail: Tail,
 }
 
@@ -94,6 +94,7 @@ impl Link {
             pacer: Pacer::default(),
             chunks: 0,
             fin: None,
+            torn: false,
             tail: Tail::Open,
         }
     }
@@ -124,21 +125,24 @@ impl Link {
     /// Passes on what it can. A side that is not there yet is waited for.
     pub(crate) fn pump(
         &mut self,
-        from: Option<&TcpStream>,
-        to: Option<&TcpStream>,
+        mut from: Option<&mut Side>,
+        to: Option<&mut Side>,
     ) -> io::Result<Turn> {
         self.wants = Wants::default();
-        let to = to.filter(|_| !self.withheld);
+        let mut to = to.filter(|_| !self.withheld);
         for _ in 0..TURNS {
-            if let Some(to) = to {
+            if let Some(to) = to.as_deref_mut() {
                 self.flush(to)?;
             }
-            let Some(from) = from.filter(|_| self.has_room()) else {
+            let Some(from) = from.as_deref_mut().filter(|_| self.has_room()) else {
                 return Ok(Turn::Waits);
             };
-            let fast =
-                to.filter(|_| self.shape.is_plain() && self.queue.is_empty() && !self.stepwise);
-            match read_once(from, |bytes| self.take(bytes, fast))? {
+            let fast = to
+                .as_deref_mut()
+                .filter(|_| self.shape.is_plain() && self.queue.is_empty() && !self.stepwise);
+            let read = read_once(from, |bytes| self.take(bytes, fast))?;
+            self.torn = from.is_torn();
+            match read {
                 None => {
                     self.wants.read = true;
                     return Ok(Turn::Waits);
@@ -163,7 +167,7 @@ impl Link {
     }
 
     /// Takes bytes that were read; none is the end of the stream.
-    fn take(&mut self, bytes: &[u8], fast: Option<&TcpStream>) -> io::Result<Option<Head>> {
+    fn take(&mut self, bytes: &[u8], fast: Option<&mut Side>) -> io::Result<Option<Head>> {
         if bytes.is_empty() {
             self.fin = Some(self.release());
             return Ok(self.sniffer.take().map(|_| Head::Unreadable));
@@ -198,8 +202,16 @@ impl Link {
         delays.fold(clock::now(), |at, delay| at + delay)
     }
 
-    fn flush(&mut self, to: &TcpStream) -> io::Result<()> {
+    fn flush(&mut self, to: &mut Side) -> io::Result<()> {
         self.wants = Wants::default();
+        if to.settle()? {
+            self.drain(to)?;
+        }
+        self.wants.write |= to.owes();
+        Ok(())
+    }
+
+    fn drain(&mut self, to: &mut Side) -> io::Result<()> {
         while let Some(next) = self.queue.next_release() {
             let now = clock::now();
             let due = self.queue.due(now);
@@ -234,9 +246,11 @@ impl Link {
             if fin > clock::now() {
                 self.wants.until = Some(fin);
             } else {
-                // A peer that has gone meanwhile says so when it is read from.
-                let _ = SockRef::from(to).shutdown(Shutdown::Write);
-                self.tail = Tail::Finished;
+                match to.finish(self.torn) {
+                    Ok(false) => self.wants.write = true,
+                    // A peer that has gone meanwhile says so when it is read from.
+                    Ok(true) | Err(_) => self.tail = Tail::Finished,
+                }
             }
         }
         Ok(())

@@ -25,7 +25,13 @@ pub(crate) async fn accept(data: TcpListener, plane: Arc<Plane>, shutdown: Cance
         match accepted {
             Ok((client, _)) => {
                 let ordinal = plane.counters.arrived(clock::now());
-                connections.spawn(Connection::new(client, Arc::clone(&plane), ordinal).run());
+                match plane.upstream.accept(client) {
+                    Ok(client) => {
+                        let connection = Connection::new(client, Arc::clone(&plane), ordinal);
+                        connections.spawn(connection.run());
+                    }
+                    Err(error) => tracing::warn!(%error, "TLS cannot begin"),
+                }
             }
             Err(error) => {
                 // Out of descriptors, mostly: to wait is all that can be done.

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::io;
 
-use tokio::net::TcpStream;
+use crate::side::Side;
 
 /// As much as one read takes.
 pub(crate) const READ: usize = 64 << 10;
@@ -16,7 +16,7 @@ thread_local! {
 /// Reads once and hands on what was read; `None` when there is nothing to read now, an empty slice at the end of the
 /// stream.
 pub(crate) fn read_once<T>(
-    from: &TcpStream,
+    from: &mut Side,
     then: impl FnOnce(&[u8]) -> io::Result<T>,
 ) -> io::Result<Option<T>> {
     BUFFER.with_borrow_mut(|buffer| match from.try_read(buffer) {
@@ -27,7 +27,7 @@ pub(crate) fn read_once<T>(
 }
 
 /// Writes what the peer takes now: 0 when it takes nothing.
-pub(crate) fn write_some(to: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+pub(crate) fn write_some(to: &mut Side, bytes: &[u8]) -> io::Result<usize> {
     match to.try_write(bytes) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         written => written,

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +14,7 @@ use model::quantity::Span;
 use crate::faults::{Rule, Rules};
 use crate::status::Counters;
 use crate::tap::FrameTap;
+use crate::upstream::Upstream;
 
 /// How often a change looks whether the connections have taken it on.
 const LOOK_EVERY: Span = Span::from_micros(300);
@@ -22,7 +22,7 @@ const LOOK_EVERY: Span = Span::from_micros(300);
 /// The rules, the connections and the counters.
 #[derive(Debug)]
 pub(crate) struct Plane {
-    pub(crate) upstream: SocketAddr,
+    pub(crate) upstream: Upstream,
     pub(crate) timer: Timer,
     pub(crate) tap: Option<Arc<dyn FrameTap>>,
     pub(crate) counters: Counters,
@@ -34,10 +34,7 @@ pub(crate) struct Plane {
 }
 
 impl Plane {
-    pub(crate) fn new(
-        upstream: SocketAddr,
-        tap: Option<Arc<dyn FrameTap>>,
-    ) -> io::Result<Arc<Self>> {
+    pub(crate) fn new(upstream: Upstream, tap: Option<Arc<dyn FrameTap>>) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             upstream,
             timer: Timer::start()?,

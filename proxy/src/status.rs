@@ -1,6 +1,7 @@
 //! The counters of a proxy.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -30,6 +31,10 @@ pub(crate) struct Counters {
     upstream_frames: AtomicU64,
     downstream_frames: AtomicU64,
     pub(crate) gauge: Gauge,
+    /// Connections that began with TLS which passes through.
+    pub(crate) opaque: AtomicU64,
+    client_tls_failed: AtomicU64,
+    lane_tls_failed: AtomicU64,
 }
 
 impl Counters {
@@ -62,6 +67,38 @@ impl Counters {
             self.refused_with_retry_after
                 .fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Takes note of an error that came of reading from that side, if it is one of TLS.
+    pub(crate) fn broke(&self, with: Way, error: &io::Error) {
+        let inner = error.get_ref();
+        if inner
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+            .is_some()
+        {
+            self.tls_failed(with, &host::tls::reason(error));
+        }
+    }
+
+    /// Counts TLS that failed, with the lane (upstream) or with a client. Every client fails for the same
+    /// reason, mostly: only the first is worth a warning.
+    pub(crate) fn tls_failed(&self, with: Way, reason: &str) {
+        let (failed, with) = match with {
+            Way::Upstream => (&self.lane_tls_failed, "the lane"),
+            Way::Downstream => (&self.client_tls_failed, "a client"),
+        };
+        if failed.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(
+                with,
+                reason,
+                "TLS failed; further failures are only counted"
+            );
+        }
+    }
+
+    /// Whether clients speak TLS that passes through, and none was seen to speak WebSocket.
+    pub(crate) fn sees_only_tls(&self) -> bool {
+        self.opaque.load(Ordering::Relaxed) > 0 && self.upgraded.load(Ordering::Relaxed) == 0
     }
 
     pub(crate) const fn bytes(&self, way: Way) -> &AtomicU64 {
@@ -107,6 +144,8 @@ impl Counters {
                 send_lag: Micros::default(),
                 busiest,
             },
+            opaque: get(&self.opaque),
+            tls_failed: (get(&self.client_tls_failed), get(&self.lane_tls_failed)),
         }
     }
 }

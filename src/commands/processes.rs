@@ -51,6 +51,7 @@ pub(super) fn proxy(
     let typed = || ProxyConfig {
         listen,
         upstream: upstream.expect("clap requires it"),
+        tls: None,
     };
     serve(config, typed, proxy::main).map(|()| Exit::Go)
 }

@@ -69,6 +69,7 @@ impl Target {
         let proxy = ProxyConfig {
             listen: ANY_PORT,
             upstream: lane,
+            tls: None,
         };
         let proxy = start(PROXY, Role::Proxy(proxy)).await?;
 

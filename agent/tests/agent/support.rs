@@ -159,6 +159,7 @@ pub(crate) fn proxy(behaviour: u16) -> Role {
     Role::Proxy(ProxyConfig {
         listen: ANY_PORT,
         upstream: (Ipv4Addr::LOCALHOST, behaviour).into(),
+        tls: None,
     })
 }
 

@@ -70,6 +70,7 @@ async fn probed_at(
         probes: None,
         defect: target.lane.defect,
     };
+    let reach = host::peer::Reach::of(&config.access).expect("plain TCP needs no settings");
     let probes = Probes::new(Setting {
         config: ProbesConfig {
             every: Span::from_millis(300),
@@ -78,12 +79,12 @@ async fn probed_at(
             rival_stream: RIVAL.to_owned(),
         },
         asked: Asked {
-            addr,
+            peer: Arc::clone(&reach.direct),
             kind: Kind::of(lane),
             access: Arc::new(config.access.clone()),
             within: PATIENCE,
         },
-        store: Store::new(&config, secret),
+        store: Store::new(&config, reach.direct, secret),
         tokens: TokenClient::new(&source, lane),
         source,
         org: "org".to_owned(),

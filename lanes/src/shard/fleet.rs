@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use host::clock;
+use host::peer::Reach;
 use model::decide;
 use model::defect::Defect;
 use model::ids::{ClientId, Seq, StreamId};
@@ -50,7 +51,7 @@ pub(super) struct Fleet {
 impl Fleet {
     /// Makes the clients and their drivers; none connects yet.
     #[must_use]
-    pub(super) fn new(shard: &ShardConfig, config: ClientsConfig) -> Self {
+    pub(super) fn new(shard: &ShardConfig, reach: &Reach, config: ClientsConfig) -> Self {
         let now = clock::now();
         let common = Arc::new(common(shard, config.late_after));
         let tokens = TokenClient::new(&shard.tokens, shard.lane);
@@ -66,7 +67,7 @@ impl Fleet {
                 member: Arc::clone(&member),
                 common: Arc::clone(&common),
                 live: Arc::clone(&live),
-                endpoint: shard.access.endpoint,
+                endpoint: Arc::clone(&reach.endpoint),
                 tokens: tokens.clone(),
                 org: shard.tokens.org.clone(),
                 streams,

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use host::clock;
+use host::peer::Peer;
 use model::ids::{CLIENT_HEADER, StreamId};
 use model::instant::Mono;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -84,7 +84,7 @@ pub(super) struct Driver {
     /// The count of live clients.
     pub(super) live: Arc<Live>,
     /// Where to connect.
-    pub(super) endpoint: SocketAddr,
+    pub(super) endpoint: Arc<Peer>,
     /// Tokens.
     pub(super) tokens: TokenClient,
     /// Its organisation.
@@ -226,9 +226,9 @@ impl Driver {
                 };
                 upgrade.headers.push((CLIENT_HEADER, id.to_string()));
                 let nonce = u64::from(id.0) << 32 | epoch;
-                let endpoint = self.endpoint;
+                let endpoint = Arc::clone(&self.endpoint);
                 hands.dialling = Some(Box::pin(
-                    async move { dial(endpoint, &upgrade, nonce).await },
+                    async move { dial(&endpoint, &upgrade, nonce).await },
                 ));
             }
             Command::Send(frames) => {

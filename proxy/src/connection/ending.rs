@@ -4,12 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
 use super::Connection;
 use crate::faults::{Refusal, Rule, reset_on_close};
 use crate::plane::{Handle, Plane};
+use crate::side::Side;
 
 /// How long a peer may take to hear a last message and to close its side.
 const LINGER: Duration = Duration::from_secs(1);
@@ -52,10 +50,10 @@ impl Connection {
         match end {
             End::Close => {}
             End::Reset(rule) => {
-                reset_on_close(&client);
+                reset_on_close(client.tcp());
                 drop(client);
                 if let Some(upstream) = upstream {
-                    reset_on_close(&upstream);
+                    reset_on_close(upstream.tcp());
                 }
                 if let Some(rule) = rule {
                     rule.bite();
@@ -100,22 +98,16 @@ impl Connection {
 }
 
 /// Writes a last message and FIN; `None` when the peer did not take it.
-async fn say(mut stream: TcpStream, message: &[u8]) -> Option<TcpStream> {
-    let saying = async {
-        stream.write_all(message).await?;
-        stream.shutdown().await
-    };
-    match tokio::time::timeout(LINGER, saying).await {
-        Ok(Ok(())) => Some(stream),
+async fn say(mut side: Side, message: &[u8]) -> Option<Side> {
+    match tokio::time::timeout(LINGER, side.say_last(message)).await {
+        Ok(Ok(())) => Some(side),
         _ => None,
     }
 }
 
 /// Reads until the peer closes: a socket closed with bytes unread is closed with RST, which could overtake the last
 /// message.
-async fn linger(stream: Option<TcpStream>) {
-    let Some(mut stream) = stream else { return };
-    let mut sink = [0; 2_048];
-    let reading = async { while matches!(stream.read(&mut sink).await, Ok(1..)) {} };
-    let _ = tokio::time::timeout(LINGER, reading).await;
+async fn linger(side: Option<Side>) {
+    let Some(mut side) = side else { return };
+    let _ = tokio::time::timeout(LINGER, side.outlast()).await;
 }

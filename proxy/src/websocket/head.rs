@@ -31,6 +31,8 @@ pub(crate) enum Head {
         /// Where its head ends in the stream.
         end: u64,
     },
+    /// A TLS client's greeting.
+    Tls,
     /// Nothing that this reads: too long, or not HTTP/1.
     Unreadable,
 }
@@ -61,6 +63,13 @@ impl Sniffer {
         let room = HEAD_LIMIT - self.bytes.len();
         let from = self.bytes.len().saturating_sub(3);
         self.bytes.extend(&bytes[..bytes.len().min(room)]);
+        if self.way == Way::Upstream {
+            match looks_like_hello(&self.bytes) {
+                Some(true) => return Some(Head::Tls),
+                Some(false) => {}
+                None => return None,
+            }
+        }
         let mut complete = has_blank_line(&self.bytes[from..]);
         loop {
             if !complete && self.bytes.len() < self.try_at && self.bytes.len() < HEAD_LIMIT {
@@ -106,6 +115,27 @@ enum Parsed {
     Unreadable,
     Request(Request, usize),
     Response(u16, bool, usize),
+}
+
+/// Whether a stream begins with a TLS record that holds a `ClientHello` (RFC 8446, sections 5.1 and 4); `None` while
+/// that cannot be told.
+fn looks_like_hello(bytes: &[u8]) -> Option<bool> {
+    const RECORD_HANDSHAKE: u8 = 22;
+    const CLIENT_HELLO: u8 = 1;
+    // Type, version (3, minor), length in two bytes; then the message's type.
+    let expected = [
+        Some(RECORD_HANDSHAKE),
+        Some(3),
+        None,
+        None,
+        None,
+        Some(CLIENT_HELLO),
+    ];
+    let fits = bytes
+        .iter()
+        .zip(expected)
+        .all(|(byte, expected)| expected.is_none_or(|expected| *byte == expected));
+    (!fits || bytes.len() >= expected.len()).then_some(fits)
 }
 
 fn has_blank_line(bytes: &[u8]) -> bool {
@@ -197,6 +227,21 @@ mod tests {
                 })
             );
         }
+    }
+
+    #[test]
+    fn a_client_hello_is_known_in_any_pieces_and_nothing_else_is_taken_for_one() {
+        let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+        for chunk in 1..hello.len() {
+            assert_eq!(sniff(Way::Upstream, hello, chunk), Some(Head::Tls));
+        }
+        // A server's, and a greeting that is not whole.
+        assert_eq!(sniff(Way::Downstream, hello, 64), Some(Head::Unreadable));
+        assert_eq!(sniff(Way::Upstream, &hello[..5], 64), None);
+        assert!(matches!(
+            sniff(Way::Upstream, UPGRADE, 1),
+            Some(Head::Request(..))
+        ));
     }
 
     #[test]

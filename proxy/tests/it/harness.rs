@@ -39,14 +39,15 @@ pub(crate) fn loopback() -> TcpListener {
 }
 
 impl Proxy {
-    pub(crate) fn before(upstream: SocketAddr) -> Self {
+    pub(crate) fn before(upstream: impl Into<proxy::Upstream>) -> Self {
         let (data, control) = (loopback(), loopback());
         let (addr, api) = (
             data.local_addr().unwrap(),
             Client::new(control.local_addr().unwrap()),
         );
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(proxy::serve(data, control, upstream, shutdown.clone()));
+        let serving = proxy::serve(data, control, upstream.into(), shutdown.clone());
+        let served = tokio::spawn(serving);
         Self {
             addr,
             api,

@@ -4,4 +4,5 @@ mod faults;
 mod harness;
 mod passing;
 mod selection;
+mod tls;
 mod websocket;

@@ -160,7 +160,7 @@ async fn the_lanes_own_refusals_are_counted_by_status() {
 }
 
 #[derive(Debug, Default)]
-struct Recorder(Mutex<Vec<(Way, u64, Vec<u8>)>>);
+pub(crate) struct Recorder(pub(crate) Mutex<Vec<(Way, u64, Vec<u8>)>>);
 
 impl FrameTap for Recorder {
     fn header(&self, _: u64, way: Way, header: &Header) {

@@ -1,0 +1,105 @@
+//! A certificate authority for as long as a process lives: its key is never written anywhere, and what it has issued
+//! is worth nothing a day later.
+
+use std::ops::Range;
+use std::time::{Duration, SystemTime};
+
+use model::target::TlsIdentity;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+};
+
+use super::{TlsError, unusable};
+
+/// Longer than any run.
+const LIFETIME: Duration = Duration::from_hours(24);
+/// Clocks of other hosts may be behind.
+const SKEW: Duration = Duration::from_hours(1);
+
+/// Issues certificates that whoever trusts its own accepts.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// A new one, with a key of its own, named as certificates' issuer.
+    ///
+    /// # Errors
+    /// No key could be made.
+    pub fn ephemeral(name: &str) -> Result<Self, TlsError> {
+        let make = || {
+            let mut params = params(name, &[], lifetime())?;
+            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+            CertifiedIssuer::self_signed(params, KeyPair::generate()?)
+        };
+        make()
+            .map(Self)
+            .map_err(|error| unusable("an ephemeral authority", error))
+    }
+
+    /// Its certificate as PEM: what has to be trusted.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for these hosts and addresses, for servers and clients, with a new key.
+    ///
+    /// # Errors
+    /// A name that no certificate can bear.
+    pub fn issue(&self, names: &[&str]) -> Result<TlsIdentity, TlsError> {
+        self.issue_for(names, lifetime())
+    }
+
+    /// The same for another time than from now on.
+    ///
+    /// # Errors
+    /// As [`Authority::issue`].
+    pub fn issue_for(
+        &self,
+        names: &[&str],
+        valid: Range<SystemTime>,
+    ) -> Result<TlsIdentity, TlsError> {
+        let make = || {
+            let mut params = params(names.first().unwrap_or(&"faultlane"), names, valid)?;
+            params.use_authority_key_identifier_extension = true;
+            params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            params.extended_key_usages = vec![
+                ExtendedKeyUsagePurpose::ServerAuth,
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ];
+            let key = KeyPair::generate()?;
+            let leaf = params.signed_by(&key, &self.0)?;
+            Ok::<_, rcgen::Error>(TlsIdentity {
+                chain_pem: leaf.pem(),
+                key_pem: key.serialize_pem(),
+            })
+        };
+        make().map_err(|error| unusable("a certificate for these names", error))
+    }
+}
+
+fn params(
+    name: &str,
+    names: &[&str],
+    valid: Range<SystemTime>,
+) -> Result<CertificateParams, rcgen::Error> {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = valid.start.into();
+    params.not_after = valid.end.into();
+    Ok(params)
+}
+
+fn lifetime() -> Range<SystemTime> {
+    let now = SystemTime::now();
+    now - SKEW..now + LIFETIME
+}

@@ -1,0 +1,79 @@
+//! The lane behind a proxy, and how a connection gets there.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use host::tls::TlsError;
+use model::role::ProxyConfig;
+use tokio::net::TcpStream;
+
+use crate::side::Side;
+use crate::status::Counters;
+use crate::tap::Way;
+use crate::tls::Terminator;
+
+/// How long the lane may take to accept a connection, and as long again for TLS.
+const DIAL: Duration = Duration::from_secs(5);
+
+/// Where connections go, and whether TLS ends on the way.
+#[derive(Debug)]
+pub struct Upstream {
+    addr: SocketAddr,
+    tls: Option<Terminator>,
+}
+
+impl From<SocketAddr> for Upstream {
+    /// Bytes pass as they are, TLS too.
+    fn from(addr: SocketAddr) -> Self {
+        Self { addr, tls: None }
+    }
+}
+
+impl Upstream {
+    /// As configured.
+    ///
+    /// # Errors
+    /// TLS cannot be terminated with these certificates, keys and names.
+    pub fn of(config: &ProxyConfig) -> Result<Self, TlsError> {
+        let tls = config.tls.as_ref().map(Terminator::new).transpose()?;
+        Ok(Self {
+            addr: config.upstream,
+            tls,
+        })
+    }
+
+    /// A client's side of a connection.
+    pub(crate) fn accept(&self, client: TcpStream) -> io::Result<Side> {
+        match &self.tls {
+            None => Ok(Side::Plain(client)),
+            Some(terminator) => terminator.accept(client),
+        }
+    }
+
+    /// The lane's side, for a client that asked for that host by TLS.
+    pub(crate) async fn dial(
+        &self,
+        asked_for: Option<String>,
+        counters: &Counters,
+    ) -> io::Result<Side> {
+        let addr = self.addr;
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("dial the lane at {addr}: {error}"))
+        };
+        let tcp = tokio::time::timeout(DIAL, TcpStream::connect(addr))
+            .await
+            .map_err(|_| named(io::ErrorKind::TimedOut.into()))?
+            .map_err(named)?;
+        tcp.set_nodelay(true).map_err(named)?;
+        let Some(terminator) = &self.tls else {
+            return Ok(Side::Plain(tcp));
+        };
+        let shaken = tokio::time::timeout(DIAL, terminator.connect(tcp, asked_for))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        shaken.map_err(named).inspect_err(|error| {
+            counters.tls_failed(Way::Upstream, &error.to_string());
+        })
+    }
+}
