@@ -7,8 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::quantity::Span;
 
+mod tokens;
+
+pub use tokens::{PLACEHOLDERS, Secret, TokenAsk, TokenEndpoint, TokenSupply};
+
 /// How a lane is reached and spoken to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Access {
     /// Where fleet clients connect (a proxy).
     pub endpoint: SocketAddr,
@@ -69,6 +73,23 @@ pub struct TlsIdentity {
     pub chain_pem: String,
     /// The leaf's private key. Never logged.
     pub key_pem: String,
+}
+
+// By hand: headers carry credentials.
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Access")
+            .field("endpoint", &self.endpoint)
+            .field("direct", &self.direct)
+            .field("authority", &self.authority)
+            .field("path_prefix", &self.path_prefix)
+            .field("header_names", &names)
+            .field("tls", &self.tls)
+            .field("wire", &self.wire)
+            .field("names", &self.names)
+            .finish()
+    }
 }
 
 // By hand: a derived form would print the private key wherever a configuration is printed.

@@ -15,7 +15,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Place};
 use crate::source::Source;
 use crate::tree::{Entry, Mark, Node, Origin, Value};
 
-/// Reads a scenario's text.
+/// Reads a scenario or a target file.
 pub(crate) fn tree(source: &Source) -> Result<Node, Diagnostics> {
     source.check_text()?;
     read(&source.text, |mark| source.place(mark))
@@ -63,7 +63,7 @@ fn read(text: &str, place: impl Fn(Mark) -> Place) -> Result<Node, Diagnostics> 
 /// The YAML library's errors in this language's words: what is wrong, and what to do.
 fn explain(error: &Error) -> (String, &'static str) {
     const SMALL: &str =
-        "a scenario is small: some hundred values, nested a few levels, with few aliases";
+        "these files are small: some hundred values, nested a few levels, with few aliases";
     match error {
         Error::Budget {
             breach: BudgetBreach::Documents { .. },
@@ -71,17 +71,17 @@ fn explain(error: &Error) -> (String, &'static str) {
         }
         | Error::MultipleDocuments { .. } => (
             "there is a second YAML document".to_owned(),
-            "one file holds one scenario: remove the `---`",
+            "one file holds one document: remove the `---`",
         ),
         Error::Budget { breach, .. } => (
-            format!("the YAML is larger than a scenario may be ({breach:?})"),
+            format!("the YAML is larger than it may be ({breach:?})"),
             SMALL,
         ),
         Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. }
         | Error::AliasReplayCounterOverflow { .. } => (
-            "the aliases expand to more than a scenario may be".to_owned(),
+            "the aliases expand to more than there may be".to_owned(),
             SMALL,
         ),
         Error::DuplicateMappingKey { key, .. } => {
@@ -102,7 +102,7 @@ fn explain(error: &Error) -> (String, &'static str) {
     }
 }
 
-/// Far above what any scenario needs, far below what could hurt. Merge keys are refused because what they bring in has
+/// Far above what any file needs, far below what could hurt. Merge keys are refused because what they bring in has
 /// no place of its own to point at.
 fn options() -> Options {
     serde_yaml::options! {

@@ -1,6 +1,7 @@
 //! What a command line adds to a scenario.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use model::defect::Defect;
 use model::ids::Lane;
@@ -8,13 +9,16 @@ use serde_json::Number;
 
 use crate::diagnostic::{Diagnostic, Place};
 use crate::parse;
+use crate::target::Target;
 use crate::tree::{Node, Origin, Value};
 
 /// How a scenario is to be planned.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// On which lane.
     pub lane: Lane,
+    /// Against which target; the embedded one when absent.
+    pub target: Option<Arc<Target>>,
     /// With which seed.
     pub seed: u64,
     /// How many clients, instead of `workload.clients`.
@@ -34,6 +38,7 @@ impl Settings {
     pub const fn new(lane: Lane, seed: u64) -> Self {
         Self {
             lane,
+            target: None,
             seed,
             clients: None,
             set: Vec::new(),

@@ -1,4 +1,4 @@
-//! A scenario's text.
+//! The text of a scenario or of a target file.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -9,10 +9,10 @@ use thiserror::Error;
 use crate::diagnostic::{Diagnostic, Diagnostics, Place};
 use crate::tree::Mark;
 
-/// A scenario of the library is some 2 KiB; a file beyond this is not one.
+/// A scenario of the library is some 2 KiB, a target file some 4; a file beyond this is neither.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// The text of a scenario and the name by which diagnostics call it.
+/// The text of a scenario or of a target file, and the name by which diagnostics call it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// Shown in diagnostics: a path, or `restart.yaml` for the library's.
@@ -32,7 +32,7 @@ pub enum ReadError {
         /// What the system said.
         source: io::Error,
     },
-    /// What was read is not a scenario's text.
+    /// What was read is not text.
     #[error(transparent)]
     NotText(#[from] Diagnostics),
 }
@@ -55,7 +55,7 @@ impl Source {
         Ok(Self::from_bytes(name, bytes)?)
     }
 
-    /// Takes bytes that are to be a scenario's text.
+    /// Takes bytes that are to be text.
     ///
     /// # Errors
     /// They are more than 256 KiB, are not UTF-8, or hold a NUL.
@@ -80,7 +80,7 @@ impl Source {
                 text: last.to_owned(),
             };
             return Err(Diagnostic::error(place, message)
-                .hint("a scenario is YAML in UTF-8")
+                .hint("scenarios and target files are YAML in UTF-8")
                 .into());
         }
         match String::from_utf8(bytes) {
@@ -102,8 +102,8 @@ impl Source {
             .lines()
             .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
         {
-            let message = "the scenario is empty".to_owned();
-            let hint = "begin with a scenario of the library, such as restart";
+            let message = "the file is empty".to_owned();
+            let hint = "begin with a scenario of the library, such as restart, or with what `faultlane init` writes";
             return Err(Diagnostic::error(self.place(Mark::START), message)
                 .hint(hint)
                 .into());
@@ -137,7 +137,7 @@ fn too_large(name: String) -> Diagnostic {
         mark: Mark::START,
         text: String::new(),
     };
-    let message = format!("the scenario is larger than {} KiB", MAX_BYTES / 1024);
+    let message = format!("the file is larger than {} KiB", MAX_BYTES / 1024);
     Diagnostic::error(place, message)
-        .hint("a scenario names faults and bounds; keep data elsewhere")
+        .hint("scenarios and target files are small; keep data elsewhere")
 }

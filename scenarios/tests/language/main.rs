@@ -6,3 +6,4 @@ mod mistakes;
 mod planning;
 mod properties;
 mod support;
+mod targets;
