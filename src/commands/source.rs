@@ -16,7 +16,8 @@ pub(super) fn load(name: &str) -> Result<(Scenario, Source), Error> {
     Ok((checked.scenario, source))
 }
 
-fn find(name: &str) -> Result<Source, Error> {
+/// The text of a library scenario or of a file.
+pub(super) fn find(name: &str) -> Result<Source, Error> {
     if let Some(text) = library::source(name) {
         return Ok(Source {
             name: format!("{name}.yaml"),

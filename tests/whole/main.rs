@@ -4,6 +4,7 @@
 //! support         running faultlane, reading evidence
 //! command_line    usage, exit codes, plans
 //! bad_scenarios   what is refused, and how it is said
+//! targets         target files: written, checked, scenarios against them
 //! drills          the four scenarios on both lanes, and that their faults are real
 //! verdicts        planted defects and impossible bounds: the verdict can fail
 //! crashes         SIGKILL of the conductor and of the agent, Ctrl-C
@@ -16,4 +17,5 @@ mod crashes;
 mod drills;
 mod processes;
 mod support;
+mod targets;
 mod verdicts;
