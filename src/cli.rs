@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::ids::{ClientId, Lane};
-use model::quantity::{Rate, Span};
+use model::quantity::{Rate, Share, Span};
 use model::target::Kind;
 
 /// Chaos drills for real-time sync services, with a verdict that can be recomputed from its evidence.
@@ -29,15 +29,20 @@ pub(crate) enum Command {
         #[command(flatten)]
         drill: DrillArgs,
     },
-    /// Validate scenarios, with source snippets.
+    /// Validate scenarios and target files, with source snippets.
     Check {
-        /// YAML files, or names of library scenarios.
-        #[arg(required = true)]
-        scenarios: Vec<String>,
+        /// YAML files, or names of library scenarios. A file with `lanes` is a target file.
+        #[arg(required_unless_present = "target")]
+        files: Vec<String>,
+        /// Check scenarios against this target file.
+        #[arg(long, value_name = "FILE")]
+        target: Option<PathBuf>,
         /// Override a setting, as for `run`.
         #[arg(long = "set", value_name = "KEY=VALUE")]
         set: Vec<String>,
     },
+    /// Write a target file to begin with, and check it.
+    Init(InitArgs),
     /// The exact timeline of a scenario, and what each step does and undoes.
     Plan {
         /// The name of a library scenario, or a YAML file.
@@ -184,6 +189,46 @@ pub(crate) struct PlanArgs {
     /// What is drilled: embedded, or spacetimedb (a real server, which the drill starts).
     #[arg(long, default_value_t = Kind::Embedded)]
     pub(crate) target: Kind,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Where to write it. An existing file is not overwritten.
+    #[arg(default_value = "target.yaml")]
+    pub(crate) file: PathBuf,
+    /// What the target is called in the evidence.
+    #[arg(long, default_value = "staging")]
+    pub(crate) name: String,
+    /// The lane's URL: ws://, wss://, http:// or https://, and what stands before the lane's own paths.
+    #[arg(long)]
+    pub(crate) url: String,
+    /// Which lane it is.
+    #[arg(long, default_value_t = Lane::Spacetime)]
+    pub(crate) lane: Lane,
+    /// Where to connect, when that is not what the URL says.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) dial: Option<String>,
+    /// The PEM file of a private authority, seen from the target file's folder.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<String>,
+    /// The database, on the spacetime lane [default: sync].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<String>,
+    /// Where tokens are issued [default: the embedded token service].
+    #[arg(long, value_name = "URL")]
+    pub(crate) token_url: Option<String>,
+    /// How much later p95 delivery may be than before the cutover.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) migration_buffer: Option<Span>,
+    /// Within which time the fleet has to be whole after a reconnect storm.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) storm_target: Option<Span>,
+    /// The largest share of clients that may use the legacy lane as a fallback.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) fallback_threshold: Option<Share>,
+    /// Within which time a rollback has to be complete.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) rollback_slo: Option<Span>,
 }
 
 #[derive(Debug, Args)]

@@ -6,9 +6,11 @@ use crate::exit::{Error, Exit};
 mod check;
 mod drill;
 mod gate;
+mod init;
 mod plan;
 mod processes;
 mod source;
+mod target;
 mod why;
 
 /// Does what was typed.
@@ -16,7 +18,8 @@ pub(crate) fn execute(command: Command) -> Result<Exit, Error> {
     match command {
         Command::Drill(args) => drill::drill(&args),
         Command::Run { scenario, drill } => drill::run(scenario.as_deref(), &drill),
-        Command::Check { scenarios, set } => check::check(&scenarios, &set),
+        Command::Check { files, target, set } => check::check(&files, target.as_deref(), &set),
+        Command::Init(args) => init::init(&args),
         Command::Plan {
             scenario,
             plan,

@@ -10,8 +10,12 @@ use serde::{Deserialize, Serialize};
 use crate::ids::Lane;
 use crate::quantity::Span;
 
+mod tokens;
+
+pub use tokens::{PLACEHOLDERS, Secret, TokenAsk, TokenEndpoint, TokenSupply};
+
 /// How a lane is reached and spoken to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Access {
     /// Where fleet clients connect (a proxy).
     pub endpoint: SocketAddr,
@@ -77,6 +81,24 @@ pub struct TlsIdentity {
     pub chain_pem: String,
     /// The leaf's private key. Never logged.
     pub key_pem: String,
+}
+
+// By hand: headers carry credentials.
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Access")
+            .field("endpoint", &self.endpoint)
+            .field("direct", &self.direct)
+            .field("authority", &self.authority)
+            .field("path_prefix", &self.path_prefix)
+            .field("header_names", &names)
+            .field("tls", &self.tls)
+            .field("endpoint_tls", &self.endpoint_tls)
+            .field("wire", &self.wire)
+            .field("names", &self.names)
+            .finish()
+    }
 }
 
 // By hand: a derived form would print the private key wherever a configuration is printed.
@@ -261,17 +283,19 @@ pub enum Kind {
     Embedded,
     /// A real `SpacetimeDB` server that the drill starts.
     Spacetimedb,
+    /// A service of somebody's own, as a target file describes it.
+    Described,
 }
 
 impl Kind {
-    /// Every kind.
+    /// Those that a drill can start by itself.
     pub const ALL: [Self; 2] = [Self::Embedded, Self::Spacetimedb];
 
     /// The lanes that it has, in the order in which results list them.
     #[must_use]
     pub const fn lanes(self) -> &'static [Lane] {
         match self {
-            Self::Embedded => &Lane::ALL,
+            Self::Embedded | Self::Described => &Lane::ALL,
             Self::Spacetimedb => &[Lane::Spacetime],
         }
     }
@@ -282,6 +306,7 @@ impl Kind {
         match self {
             Self::Embedded => "embedded",
             Self::Spacetimedb => "spacetimedb",
+            Self::Described => "described",
         }
     }
 }

@@ -4,13 +4,15 @@ use model::criteria::Phase;
 use model::profile::Profile;
 use model::quantity::{Rate, Span};
 
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::resolve::lasts;
 use crate::scenario::Scenario;
 use crate::source::Source;
-use crate::tree::{Node, Origin};
+use crate::target::Target;
+use crate::tree::Node;
 use crate::typed::place;
 
+mod foreign;
 mod timeline;
 
 /// Larger fleets want more than one host.
@@ -25,14 +27,15 @@ const MAX_PUBLISH: f64 = 1_000.0;
 /// A drill that waits longer than this for anything was probably meant in another unit.
 const MAX_WAIT: Span = Span::from_secs(3_600);
 
-/// Looks for all of it.
-pub(crate) fn check(scenario: &Scenario, tree: &Node, source: &Source) -> Vec<Diagnostic> {
-    let mut checks = Checks {
-        tree,
-        source,
-        found: Vec::new(),
-    };
-    checks.name(scenario);
+/// Looks for all of it. Without a target a scenario is meant for the embedded one.
+pub(crate) fn check(
+    scenario: &Scenario,
+    tree: &Node,
+    source: &Source,
+    target: Option<&Target>,
+) -> Vec<Diagnostic> {
+    let mut checks = Checks::new(tree, source, target);
+    checks.name("scenario", &scenario.name);
     checks.workload(scenario);
     checks.target(scenario);
     checks.steady(scenario);
@@ -41,18 +44,30 @@ pub(crate) fn check(scenario: &Scenario, tree: &Node, source: &Source) -> Vec<Di
     checks.deadline(scenario);
     checks.abort(scenario);
     checks.quick(scenario);
+    foreign::check(&mut checks, scenario);
     checks.found
 }
 
-struct Checks<'a> {
+/// A file under examination, and what was found in it.
+pub(crate) struct Checks<'a> {
     tree: &'a Node,
     source: &'a Source,
-    found: Vec<Diagnostic>,
+    /// What a scenario is checked against; `None` for the embedded target, and while a target file is read.
+    target: Option<&'a Target>,
+    pub(crate) found: Vec<Diagnostic>,
 }
 
-impl Checks<'_> {
-    fn note(&mut self, severity: Severity, origin: &Origin, message: String, hint: String) {
-        let place = place(origin, self.source);
+impl<'a> Checks<'a> {
+    pub(crate) fn new(tree: &'a Node, source: &'a Source, target: Option<&'a Target>) -> Self {
+        Self {
+            tree,
+            source,
+            target,
+            found: Vec::new(),
+        }
+    }
+
+    fn note(&mut self, severity: Severity, place: Place, message: String, hint: String) {
         let diagnostic = match severity {
             Severity::Error => Diagnostic::error(place, message),
             Severity::Warning => Diagnostic::warning(place, message),
@@ -60,28 +75,52 @@ impl Checks<'_> {
         self.found.push(diagnostic.hint(hint));
     }
 
-    fn error(&mut self, path: &[&str], message: impl Into<String>, hint: impl Into<String>) {
-        let origin = self.tree.origin_of(path).clone();
-        self.note(Severity::Error, &origin, message.into(), hint.into());
+    pub(crate) fn error(
+        &mut self,
+        path: &[&str],
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let place = place(self.tree.origin_of(path), self.source);
+        self.note(Severity::Error, place, message.into(), hint.into());
     }
 
-    fn warning(&mut self, path: &[&str], message: impl Into<String>, hint: impl Into<String>) {
-        let origin = self.tree.origin_of(path).clone();
-        self.note(Severity::Warning, &origin, message.into(), hint.into());
+    /// An error about a key rather than about what it holds.
+    pub(crate) fn key_error(
+        &mut self,
+        path: &[&str],
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let place = place(self.tree.key_origin_of(path), self.source);
+        self.note(Severity::Error, place, message.into(), hint.into());
     }
 
-    fn name(&mut self, scenario: &Scenario) {
-        let name = &scenario.name;
+    pub(crate) fn warning(
+        &mut self,
+        path: &[&str],
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let place = place(self.tree.origin_of(path), self.source);
+        self.note(Severity::Warning, place, message.into(), hint.into());
+    }
+
+    /// The clocks and budgets that a scenario meets.
+    fn clocks(&self, scenario: &Scenario) -> Profile {
+        match self.target {
+            Some(target) => target.profile.clone(),
+            None => scenario.target.profile.apply(Profile::embedded()),
+        }
+    }
+
+    pub(crate) fn name(&mut self, what: &str, name: &str) {
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) || name.starts_with('-')
         {
             let hint =
                 "use up to 64 lower-case letters, digits and hyphens, such as restart-of-one-node";
-            self.error(
-                &["name"],
-                format!("`{name}` is not a scenario's name"),
-                hint,
-            );
+            self.error(&["name"], format!("`{name}` is not a {what}'s name"), hint);
         }
     }
 
@@ -194,10 +233,15 @@ impl Checks<'_> {
                 );
             }
         }
-        self.profile(&scenario.target.profile.apply(Profile::embedded()));
+        self.profile(
+            &["target", "profile"],
+            &scenario.target.profile.apply(Profile::embedded()),
+        );
     }
 
-    fn profile(&mut self, profile: &Profile) {
+    /// Clocks and budgets, wherever they were changed.
+    pub(crate) fn profile(&mut self, path: &[&str], profile: &Profile) {
+        let at = |key| path.iter().copied().chain([key]).collect::<Vec<_>>();
         let clocks = [
             ("heartbeat", profile.heartbeat),
             ("server_tick", profile.server_tick),
@@ -209,20 +253,26 @@ impl Checks<'_> {
         ];
         for (key, clock) in clocks {
             if clock < Span::from_millis(10) || clock > MAX_WAIT {
-                self.error(
-                    &["target", "profile", key],
-                    format!("`{key}` is {clock}"),
-                    "it is 10ms to 1h",
-                );
+                self.error(&at(key), format!("`{key}` is {clock}"), "it is 10ms to 1h");
             }
         }
         let order = [
-            (
-                "read_idle",
-                "server_tick",
-                profile.server_tick,
-                profile.read_idle,
-            ),
+            if profile.heartbeat < profile.server_tick {
+                // Heartbeats are answered, so a healthy connection is never quiet for longer than one.
+                (
+                    "read_idle",
+                    "heartbeat",
+                    profile.heartbeat,
+                    profile.read_idle,
+                )
+            } else {
+                (
+                    "read_idle",
+                    "server_tick",
+                    profile.server_tick,
+                    profile.read_idle,
+                )
+            },
             (
                 "heartbeat_timeout",
                 "heartbeat",
@@ -241,7 +291,7 @@ impl Checks<'_> {
                 let message =
                     format!("`{longer}` ({long}) has to be longer than `{shorter}` ({short})");
                 let hint = "a quiet but healthy connection would be given up, or a new token at once be too old";
-                self.error(&["target", "profile", longer], message, hint);
+                self.error(&at(longer), message, hint);
             }
         }
         if profile.backoff_base > profile.backoff_cap {
@@ -250,20 +300,20 @@ impl Checks<'_> {
                 profile.backoff_base, profile.backoff_cap
             );
             self.error(
-                &["target", "profile", "backoff_cap"],
+                &at("backoff_cap"),
                 message,
                 "raise the cap or lower the base",
             );
         }
         if profile.retention == 0 || profile.replay_budget == 0 {
             let message = "nothing could be replayed: retention or replay_budget is 0";
-            self.error(&["target", "profile"], message, "both are 1 or more");
+            self.error(path, message, "both are 1 or more");
         }
     }
 
     fn steady(&mut self, scenario: &Scenario) {
         let steady = &scenario.steady;
-        let profile = scenario.target.profile.apply(Profile::embedded());
+        let profile = self.clocks(scenario);
         let least = profile.heartbeat.times(3).max(profile.backoff_cap);
         if steady.window < least {
             let message = format!(

@@ -1,4 +1,4 @@
-//! What is wrong with a scenario, where, and what to do about it.
+//! What is wrong with a file, where, and what to do about it.
 
 use std::error::Error;
 use std::fmt;
@@ -8,7 +8,7 @@ use crate::tree::Mark;
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// The scenario cannot be planned.
+    /// The scenario cannot be planned, the target not be drilled.
     Error,
     /// It can, and will probably not show what it is meant to.
     Warning,

@@ -1,13 +1,15 @@
-//! The scenario language: what is written in YAML, checked with the place of every mistake, and resolved with a lane
-//! and a seed into a plan. Knows no I/O other than reading a named file.
+//! Two languages: scenarios, resolved with a lane and a seed into a plan; and target files, resolved into how a system is
+//! reached and what it promises. Both are written in YAML, and checked with the place of every mistake. Knows no I/O other
+//! than reading a named file.
 //!
 //! ```text
-//! source      a scenario's text, and its limits          parse       YAML into a tree with positions
+//! source      a file's text, and its limits              parse       YAML into a tree with positions
 //! tree        the tree; overlays (--quick, --set)        typed       the tree into types, several mistakes at once
 //! scenario    the types: the language                    check       what types cannot say
 //! diagnostic  file:line:column, snippet, hint            plan        a scenario resolved: steps, criteria, digest
 //! settings    what a command line adds                   library     the scenarios that come with faultlane
 //! waivers     anomalies that somebody answers for
+//! target      the language of target files
 //! ```
 
 mod check;
@@ -19,12 +21,13 @@ mod resolve;
 pub mod scenario;
 mod settings;
 mod source;
+pub mod target;
 mod tree;
 mod typed;
 pub mod waivers;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
-pub use resolve::{Checked, parse, plan};
+pub use resolve::{Checked, parse, parse_for, plan};
 pub use scenario::Scenario;
 pub use settings::Settings;
 pub use source::{ReadError, Source};

@@ -15,7 +15,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Place};
 use crate::source::Source;
 use crate::tree::{Entry, Mark, Node, Origin, Value};
 
-/// Reads a scenario's text.
+/// Reads a scenario or a target file.
 pub(crate) fn tree(source: &Source) -> Result<Node, Diagnostics> {
     source.check_text()?;
     read(&source.text, |mark| source.place(mark))
@@ -122,7 +122,7 @@ fn message(error: &Error) -> String {
     UserMessageFormatter.format_message(error).into_owned()
 }
 
-/// Far above what any scenario needs, far below what could hurt. Merge keys are refused because what they bring in has
+/// Far above what any file needs, far below what could hurt. Merge keys are refused because what they bring in has
 /// no place of its own to point at.
 fn options() -> Options {
     serde_yaml::options! {

@@ -12,12 +12,13 @@ use model::target::{Kind, Promise};
 use sha2::{Digest as _, Sha256};
 
 use crate::check;
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::diagnostic::{Diagnostic, Diagnostics, Place};
 use crate::parse as yaml;
 use crate::plan::{AbortRule, Plan, Steady, Step, TargetSettings, Workload};
 use crate::scenario::Scenario;
 use crate::settings::{Settings, lay_quick_over};
 use crate::source::Source;
+use crate::target::Target;
 use crate::tree::Node;
 use crate::typed;
 
@@ -45,12 +46,22 @@ pub struct Checked {
 /// # Errors
 /// Everything that is wrong with it, as far as it could be told in one go; with the warnings.
 pub fn parse(source: &Source) -> Result<Checked, Diagnostics> {
+    parse_for(source, None)
+}
+
+/// As [`parse`], for a target other than the embedded one: its nodes, streams, promises and limits are what the scenario
+/// is checked against.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_for(source: &Source, target: Option<&Target>) -> Result<Checked, Diagnostics> {
     let mut tree = yaml::tree(source)?;
     let mut found = Vec::new();
-    let scenario = read(&tree, source, &mut found);
-    if let Some(quick) = tree.take("quick") {
+    let scenario = read(&tree, source, target, &mut found);
+    // The short form counts on the embedded target's short clocks.
+    if let Some(quick) = tree.take("quick").filter(|_| target.is_none()) {
         lay_quick_over(&mut tree, quick);
-        read(&tree, source, &mut found);
+        read(&tree, source, None, &mut found);
     }
     let warnings = Diagnostics::sort_out(found)?;
     // Whatever keeps a scenario from being read is an error among those found.
@@ -68,22 +79,40 @@ pub fn plan(
     source: &Source,
     settings: &Settings,
 ) -> Result<Plan, Diagnostics> {
-    if settings.clients.is_none() && settings.set.is_empty() && !settings.quick {
+    if let Some(target) = &settings.target
+        && !target.lanes.contains_key(&settings.lane)
+    {
+        let lanes: Vec<_> = target.lanes.keys().map(|lane| lane.name()).collect();
+        let (name, lane) = (&target.name, settings.lane);
+        let place = Place::Setting(format!("--lane {lane}"));
+        let message = format!("the target `{name}` has no lane `{lane}`");
+        return Err(Diagnostic::error(place, message)
+            .hint(format!("it has {}", lanes.join(", ")))
+            .into());
+    }
+    let plain = settings.clients.is_none() && settings.set.is_empty() && !settings.quick;
+    // Whoever parsed the scenario may not have known the target.
+    if plain && settings.target.is_none() {
         return Ok(build(scenario, settings));
     }
     let mut tree = yaml::tree(source)?;
     let mut found = settings.lay_over(&mut tree);
-    let overlaid = read(&tree, source, &mut found);
+    let overlaid = read(&tree, source, settings.target.as_deref(), &mut found);
     Diagnostics::sort_out(found)?;
     overlaid
         .map(|scenario| build(&scenario, settings))
         .ok_or_else(|| unreadable(source))
 }
 
-fn read(tree: &Node, source: &Source, found: &mut Vec<Diagnostic>) -> Option<Scenario> {
+fn read(
+    tree: &Node,
+    source: &Source,
+    target: Option<&Target>,
+    found: &mut Vec<Diagnostic>,
+) -> Option<Scenario> {
     match typed::read::<Scenario>(tree, source) {
         Ok(scenario) => {
-            found.extend(check::check(&scenario, tree, source));
+            found.extend(check::check(&scenario, tree, source, target));
             Some(scenario)
         }
         Err(mistakes) => {
@@ -99,7 +128,11 @@ fn unreadable(source: &Source) -> Diagnostics {
 }
 
 fn build(scenario: &Scenario, settings: &Settings) -> Plan {
-    let (workload, steady) = load(scenario);
+    let (mut workload, steady) = load(scenario);
+    if let Some(target) = &settings.target {
+        let asked = workload.streams.len();
+        workload.streams = target.streams.iter().take(asked).cloned().collect();
+    }
     let mut stream_budgets: BTreeMap<_, _> = [(STALE_STREAM.to_owned(), STALE_BUDGETS)].into();
     stream_budgets.extend(
         scenario
@@ -108,7 +141,8 @@ fn build(scenario: &Scenario, settings: &Settings) -> Plan {
             .iter()
             .map(|(stream, budget)| (stream.clone(), (budget.retention, budget.replay_budget))),
     );
-    let target = target(scenario, settings.target, stream_budgets);
+    let described = settings.target.as_deref();
+    let target = target(scenario, settings.kind, described, stream_budgets);
     let mut plan = Plan {
         scenario: scenario.name.clone(),
         about: scenario.about.clone(),
@@ -117,7 +151,7 @@ fn build(scenario: &Scenario, settings: &Settings) -> Plan {
         workload,
         target,
         steady,
-        steps: steps(scenario),
+        steps: steps(scenario, described.and_then(Target::default_node)),
         abort: scenario.abort.as_ref().map(|rule| AbortRule {
             connected_below: rule.connected_below,
             lasting: rule.lasting,
@@ -135,15 +169,25 @@ fn build(scenario: &Scenario, settings: &Settings) -> Plan {
 fn target(
     scenario: &Scenario,
     kind: Kind,
+    described: Option<&Target>,
     stream_budgets: BTreeMap<StreamId, (u64, u64)>,
 ) -> TargetSettings {
-    let mut profile = scenario.target.profile.apply(Profile::embedded());
-    let promise = match kind {
-        Kind::Embedded => Promise::strict(profile.token_skew),
-        Kind::Spacetimedb => Promise::spacetimedb(),
+    let (kind, promise, profile) = if let Some(target) = described {
+        (
+            Kind::Described,
+            target.promise.clone(),
+            target.profile.clone(),
+        )
+    } else {
+        let mut profile = scenario.target.profile.apply(Profile::embedded());
+        let promise = match kind {
+            Kind::Spacetimedb => Promise::spacetimedb(),
+            Kind::Embedded | Kind::Described => Promise::strict(profile.token_skew),
+        };
+        kind.name().clone_into(&mut profile.name);
+        profile.token_skew = promise.token_skew;
+        (kind, promise, profile)
     };
-    kind.name().clone_into(&mut profile.name);
-    profile.token_skew = promise.token_skew;
     TargetSettings {
         kind,
         promise,
@@ -203,7 +247,7 @@ fn load(scenario: &Scenario) -> (Workload, Steady) {
     (workload, steady)
 }
 
-fn steps(scenario: &Scenario) -> Vec<Step> {
+fn steps(scenario: &Scenario, default_node: Option<&str>) -> Vec<Step> {
     let mut entries: Vec<_> = scenario.timeline.iter().collect();
     entries.sort_by_key(|entry| entry.at);
     entries
@@ -215,10 +259,8 @@ fn steps(scenario: &Scenario) -> Vec<Step> {
             lasts: lasts(&entry.fault, entry.lasts),
             fault: entry.fault.clone(),
             node: (entry.fault.holder() == Holder::Agent).then(|| {
-                entry
-                    .node
-                    .clone()
-                    .unwrap_or_else(|| DEFAULT_NODE.to_owned())
+                let node = entry.node.as_deref().or(default_node);
+                node.unwrap_or(DEFAULT_NODE).to_owned()
             }),
             share: entry.share,
             lease: entry.lease,

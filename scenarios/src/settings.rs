@@ -1,6 +1,7 @@
 //! What a command line adds to a scenario.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use model::defect::Defect;
 use model::ids::Lane;
@@ -9,13 +10,16 @@ use serde_json::Number;
 
 use crate::diagnostic::{Diagnostic, Place};
 use crate::parse;
+use crate::target::Target;
 use crate::tree::{Node, Origin, Value};
 
 /// How a scenario is to be planned.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// On which lane.
     pub lane: Lane,
+    /// Against which target; the embedded one when absent.
+    pub target: Option<Arc<Target>>,
     /// With which seed.
     pub seed: u64,
     /// How many clients, instead of `workload.clients`.
@@ -25,8 +29,8 @@ pub struct Settings {
     pub set: Vec<(String, String)>,
     /// Whether the scenario's short form is wanted.
     pub quick: bool,
-    /// Against which target.
-    pub target: Kind,
+    /// Against which built-in target, where no target file is given.
+    pub kind: Kind,
     /// A defect to plant. Not part of the plan's digest.
     pub defect: Option<Defect>,
 }
@@ -37,11 +41,12 @@ impl Settings {
     pub const fn new(lane: Lane, seed: u64) -> Self {
         Self {
             lane,
+            target: None,
             seed,
             clients: None,
             set: Vec::new(),
             quick: false,
-            target: Kind::Embedded,
+            kind: Kind::Embedded,
             defect: None,
         }
     }

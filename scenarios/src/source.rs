@@ -1,4 +1,4 @@
-//! A scenario's text.
+//! The text of a scenario or of a target file.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -9,10 +9,10 @@ use thiserror::Error;
 use crate::diagnostic::{Diagnostic, Diagnostics, Place};
 use crate::tree::Mark;
 
-/// A scenario of the library is some 2 KiB; a file beyond this is not one.
+/// A scenario of the library is some 2 KiB, a target file some 4; a file beyond this is neither.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// The text of a scenario and the name by which diagnostics call it.
+/// The text of a scenario or of a target file, and the name by which diagnostics call it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// Shown in diagnostics: a path, or `restart.yaml` for the library's.
@@ -32,7 +32,7 @@ pub enum ReadError {
         /// What the system said.
         source: io::Error,
     },
-    /// What was read is not a scenario's text.
+    /// What was read is not text.
     #[error(transparent)]
     NotText(#[from] Diagnostics),
 }
@@ -57,7 +57,7 @@ impl Source {
         Ok(Self::from_bytes(name, bytes)?)
     }
 
-    /// Takes bytes that are to be a scenario's text.
+    /// Takes bytes that are to be text.
     ///
     /// # Errors
     /// They are more than 256 KiB, are not UTF-8, or hold a NUL.

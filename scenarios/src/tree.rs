@@ -1,4 +1,4 @@
-//! A scenario between text and types: a tree in which every node knows where it was written, so that what a command
+//! A file between text and types: a tree in which every node knows where it was written, so that what a command
 //! line lays over it is checked like the rest and blamed on the right place.
 
 use std::rc::Rc;
@@ -98,6 +98,18 @@ impl Node {
             node = child;
         }
         origin
+    }
+
+    /// Where the key at a path was written, or as much of the path as there is.
+    pub(crate) fn key_origin_of(&self, path: &[&str]) -> &Origin {
+        let Some((last, parents)) = path.split_last() else {
+            return &self.origin;
+        };
+        let parent = parents.iter().try_fold(self, |node, key| node.child(key));
+        match parent.and_then(|parent| parent.get(last)) {
+            Some(entry) => &entry.origin,
+            None => self.origin_of(path),
+        }
     }
 
     /// Removes a key of a map.

@@ -167,7 +167,7 @@ impl de::Error for Wrong {
                 "a mapping of settings",
                 "write `key: value` lines below it, indented, or { key: value }",
             ),
-            text => (text, "docs/scenarios.md has an example of each setting"),
+            text => (text, "docs/ has an example of each setting"),
         };
         let given = match unexpected {
             Unexpected::Str(text) => format!("`{text}`"),
@@ -194,6 +194,10 @@ impl de::Error for Wrong {
             missing: Some(field),
             ..wrong
         }
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        Self::new(format!("unknown field `{field}`")).hinting(nearest(field, expected))
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
@@ -348,7 +352,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
                         "`{}` is one too many: only one can be chosen",
                         second.key
                     ));
-                    let hint = "give each fault an item of its own on the timeline".to_owned();
+                    let hint = "keep one of them; on a timeline each fault is an item of its own"
+                        .to_owned();
                     return Err(wrong.hinting(hint).at(&second.origin));
                 }
             },

@@ -38,7 +38,7 @@ pub(super) fn settings(args: &PlanArgs, lane: Lane) -> Result<Settings, Error> {
         clients: args.clients,
         set: overrides(&args.set)?,
         quick: args.quick,
-        target: args.target,
+        kind: args.target,
         ..Settings::new(lane, args.seed)
     })
 }

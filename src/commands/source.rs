@@ -31,7 +31,8 @@ pub(super) fn waivers(path: Option<&Path>, now: &str) -> Result<Option<Waivers>,
     Ok(Some(checked.waivers))
 }
 
-fn find(name: &str) -> Result<Source, Error> {
+/// The text of a library scenario or of a file.
+pub(super) fn find(name: &str) -> Result<Source, Error> {
     if let Some(text) = library::source(name) {
         return Ok(Source {
             name: format!("{name}.yaml"),

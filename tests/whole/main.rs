@@ -5,6 +5,7 @@
 //! command_line    usage, exit codes, plans
 //! bad_scenarios   what is refused, and how it is said
 //! real_server     the drill against a real SpacetimeDB server
+//! targets         target files: written, checked, scenarios against them
 //! drills          the four scenarios on both lanes, and that their faults are real
 //! verdicts        planted defects and impossible bounds: the verdict can fail
 //! waivers         what somebody answers for is no failure, and its file is checked
@@ -21,5 +22,6 @@ mod lag;
 mod processes;
 mod real_server;
 mod support;
+mod targets;
 mod verdicts;
 mod waivers;

@@ -64,6 +64,14 @@ impl Target {
         let lane = match plan.target.kind {
             Kind::Embedded => Role::Lane(lane_config(plan, &secrets, data, key_file, tokens)),
             Kind::Spacetimedb => Role::Spacetimedb(server_config(plan, data)),
+            // No command line asks for it: target files are checked and planned against, and not yet drilled.
+            Kind::Described => {
+                return Err(CallError::Garbled {
+                    call: "the plan".to_owned(),
+                    reason: "it is for a service of a target file, which cannot be started here"
+                        .to_owned(),
+                });
+            }
         };
         let lane = start(LANE, lane).await?;
         let proxy = ProxyConfig {
@@ -131,7 +139,7 @@ impl Secrets {
         Self {
             session: secret(),
             publish: match target {
-                Kind::Embedded => secret(),
+                Kind::Embedded | Kind::Described => secret(),
                 // Its module asks nobody who they are.
                 Kind::Spacetimedb => String::new(),
             },

@@ -1,12 +1,12 @@
 //! The faults of a timeline.
 
 use model::fault::{Fault, Holder};
-use model::profile::Profile;
 use model::quantity::{ByteSize, Span};
 
 use super::{Checks, MAX_WAIT};
 use crate::resolve::{DEFAULT_NODE, lasts};
 use crate::scenario::{Entry, Scenario};
+use crate::target::Target;
 use crate::typed::nearest;
 
 /// Which processes node faults can be done to.
@@ -46,6 +46,11 @@ fn one_at_a_time(checks: &mut Checks<'_>, scenario: &Scenario) {
         let begun = entry.at.plus(entry.fault.lead());
         begun.plus(lasts(&entry.fault, entry.lasts))
     };
+    let default = checks.target.and_then(Target::default_node);
+    let node = |entry: &Entry| {
+        let node = entry.node.as_deref();
+        node.or(default).unwrap_or(DEFAULT_NODE).to_owned()
+    };
     let on_nodes: Vec<_> = scenario
         .timeline
         .iter()
@@ -54,15 +59,13 @@ fn one_at_a_time(checks: &mut Checks<'_>, scenario: &Scenario) {
         .collect();
     for (n, (place, entry)) in on_nodes.iter().enumerate() {
         let other = on_nodes[..n].iter().find(|(_, other)| {
-            entry_node(other) == entry_node(entry)
-                && entry.at <= end(other)
-                && other.at <= end(entry)
+            node(other) == node(entry) && entry.at <= end(other) && other.at <= end(entry)
         });
         if let Some((_, other)) = other {
             let place = place.to_string();
             let message = format!(
                 "node `{}` is still under `{}` of {} to {}",
-                entry_node(entry),
+                node(entry),
                 other.fault.name(),
                 other.at,
                 end(other)
@@ -139,7 +142,7 @@ fn whom(checks: &mut Checks<'_>, path: [&str; 2], entry: &Entry) {
                 message,
                 "remove `node`; kill, terminate, pause and restore have one",
             );
-        } else if !NODES.contains(&node.as_str()) {
+        } else if checks.target.is_none() && !NODES.contains(&node.as_str()) {
             checks.error(
                 &at(path, &["node"]),
                 format!("there is no node `{node}`"),
@@ -244,7 +247,7 @@ fn token_expiry(
     scenario: &Scenario,
 ) {
     let key = |key| at(path, &["fault", "token_expiry", key]);
-    let profile = scenario.target.profile.apply(Profile::embedded());
+    let profile = checks.clocks(scenario);
     // Lifetimes are whole seconds, and a token has to outlive the second in which it is taken on.
     let least = spread
         .plus(Span::from_secs(1))
@@ -263,7 +266,8 @@ fn token_expiry(
         let message = format!("a token of {after} is longer than the token service grants");
         checks.error(&key("after"), message, "it is at most 15m");
     }
-    if let Some(rate) = scenario.target.token_rate {
+    let rate = scenario.target.token_rate;
+    if let Some(rate) = rate.filter(|_| checks.target.is_none()) {
         let waiting = scenario
             .workload
             .clients
@@ -281,11 +285,13 @@ fn token_expiry(
 
 /// A user-space proxy cannot lose packets; a hold that ends before anybody's timer is only a delay.
 fn hold(checks: &mut Checks<'_>, path: [&str; 2], lasts: Span, scenario: &Scenario) {
-    let read_idle = scenario.target.profile.apply(Profile::embedded()).read_idle;
+    let read_idle = checks.clocks(scenario).read_idle;
     if lasts <= read_idle {
         let message =
             format!("a hold of {lasts} is never detected: clients give up after {read_idle}");
-        let hint = format!("hold for longer than {read_idle}, or lower target.profile.read_idle");
+        let hint = format!(
+            "hold for longer than {read_idle}, or lower `read_idle` in the target's profile"
+        );
         checks.warning(&at(path, &["for"]), message, hint);
     }
 }

@@ -1,19 +1,9 @@
 //! What the documentation says must be true of the language.
 
-use std::fs;
-use std::path::PathBuf;
-
 use model::defect::Defect;
 use scenarios::schema;
 
-use crate::support::{parse, plan, settings};
-
-pub(crate) fn docs(file: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../docs")
-        .join(file);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
+use crate::support::{docs, parse, plan, settings};
 
 /// The first block of YAML in a page.
 pub(crate) fn example(page: &str) -> &str {

@@ -14,11 +14,17 @@ use crate::support::{GOOD, library as all, parse, plan};
 #[test]
 fn the_schema_file_is_current() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema.json");
-    let current = format!("{:#}\n", scenarios::schema());
+    current(&path, &scenarios::schema());
+}
+
+/// A schema's file holds the schema; it is written anew on request.
+#[track_caller]
+pub(crate) fn current(path: &Path, schema: &serde_json::Value) {
+    let current = format!("{schema:#}\n");
     if std::env::var_os("FAULTLANE_WRITE_SCHEMA").is_some() {
-        fs::write(&path, &current).expect("the schema file");
+        fs::write(path, &current).expect("the schema file");
     }
-    let committed = fs::read_to_string(&path).expect("the schema file");
+    let committed = fs::read_to_string(path).expect("the schema file");
     assert!(
         committed == current,
         "run this test with FAULTLANE_WRITE_SCHEMA=1 and commit {}",

@@ -6,4 +6,5 @@ mod mistakes;
 mod planning;
 mod properties;
 mod support;
+mod targets;
 mod waivers;

@@ -1,5 +1,8 @@
 //! What the tests share.
 
+use std::fs;
+use std::path::PathBuf;
+
 use model::ids::Lane;
 use scenarios::plan::Plan;
 use scenarios::{Checked, Diagnostics, Settings, Source, library};
@@ -23,6 +26,14 @@ deadline: 20s
 quick:
   workload: { clients: 10 }
 ";
+
+/// A page of the documentation.
+pub(crate) fn docs(file: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs")
+        .join(file);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
 
 pub(crate) fn source(text: &str) -> Source {
     Source {

@@ -207,7 +207,7 @@ fn what_is_no_file_of_waivers_is_refused() {
 
 #[test]
 fn the_example_of_the_documentation_is_right() {
-    let page = crate::docs::docs("waivers.md");
+    let page = crate::support::docs("waivers.md");
     let example = crate::docs::example(&page);
     let checked = parse(&source(example), "2026-01-15".parse().expect("a date"));
     let checked = checked.unwrap_or_else(|error| panic!("{error}"));

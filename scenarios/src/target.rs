@@ -1,0 +1,457 @@
+//! The target language: what is written about a system under drill, checked with the place of every mistake, and
+//! resolved into what those who speak to it need.
+//!
+//! ```text
+//! file       the types: the language                     either    values that can be written in two ways
+//! lanes      how each lane is reached                    tokens    where tokens come from
+//! promise    what is promised, and what gates judge by   address   URLs and addresses
+//! secrets    ${NAME}, clear text, masks                  template  what `faultlane init` writes
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use model::ids::{Lane, StreamId};
+use model::profile::Profile;
+use model::quantity::{Share, Span};
+use model::target::{Access, Names, Promise, Secret, TlsClient, TokenSupply, Wire};
+
+use crate::check::Checks;
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::parse as yaml;
+use crate::source::Source;
+use crate::typed;
+
+mod address;
+mod either;
+mod file;
+mod lanes;
+mod promise;
+mod secrets;
+mod template;
+mod tokens;
+
+pub use either::{Acknowledged, StreamNames, StreamPattern, TokenFiles};
+pub use file::TargetFile;
+pub use template::Template;
+
+/// Certificates and tokens are some KiB; whatever is larger is another file.
+const MAX_NAMED_FILE: u64 = 1024 * 1024;
+const MAX_STREAMS: usize = 1_000;
+
+/// What a target file refers to outside of itself.
+pub struct Surroundings<'a> {
+    /// Where relative paths start: the target file's folder.
+    pub folder: &'a Path,
+    /// The environment.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+}
+
+/// A system under drill, with everything that its file refers to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// What it is called in the evidence.
+    pub name: String,
+    /// What it is.
+    pub about: String,
+    /// How its lanes are reached; at least one.
+    pub lanes: BTreeMap<Lane, Endpoint>,
+    /// Where tokens come from.
+    pub tokens: TokenSupply,
+    /// How many distinct identities there are; one a client where nothing is said.
+    pub identities: Option<u32>,
+    /// The streams that may be published to.
+    pub streams: Vec<StreamId>,
+    /// Organisations and a stream of each, the canary. Empty, or at least two.
+    pub tenants: Vec<Tenant>,
+    /// Its nodes. Empty where there are no agents.
+    pub nodes: Vec<Node>,
+    /// What it promises.
+    pub promise: Promise,
+    /// Its clocks and budgets.
+    pub profile: Profile,
+    /// What its gates judge by.
+    pub limits: Limits,
+}
+
+/// How a lane is reached, before anybody has resolved a name or started a proxy.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// What Host and SNI say: the host, with its port where that is not the scheme's own. SNI goes without the port.
+    pub authority: String,
+    /// `host:port` to connect to.
+    pub dial: String,
+    /// What stands before the lane's own paths; empty for none.
+    pub path_prefix: String,
+    /// Further headers, environment variables filled in.
+    pub headers: Vec<(String, String)>,
+    /// TLS towards the lane; plain TCP where there is none.
+    pub tls: Option<TlsClient>,
+    /// How messages are encoded.
+    pub wire: Wire,
+    /// What things are called in its database.
+    pub names: Names,
+    /// What publishers present as `Authorization: Bearer`.
+    pub publish_secret: Option<Secret>,
+    /// Where khala publishers append, below the prefix; the lane's own path where nothing is said.
+    pub append_path: Option<String>,
+}
+
+impl Endpoint {
+    /// As a shard is told: `endpoint` is where the fleet connects (a proxy), `direct` what [`Self::dial`] resolved to.
+    #[must_use]
+    pub fn access(&self, endpoint: SocketAddr, direct: SocketAddr) -> Access {
+        Access {
+            authority: Some(self.authority.clone()),
+            path_prefix: self.path_prefix.clone(),
+            headers: self.headers.clone(),
+            tls: self.tls.clone(),
+            wire: self.wire,
+            names: self.names.clone(),
+            ..Access::plain(endpoint, direct)
+        }
+    }
+}
+
+// By hand: headers carry credentials.
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("authority", &self.authority)
+            .field("dial", &self.dial)
+            .field("path_prefix", &self.path_prefix)
+            .field("tls", &self.tls)
+            .field("wire", &self.wire)
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An organisation and a stream that only its own tokens open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenant {
+    /// Its name.
+    pub name: String,
+    /// Its stream.
+    pub stream: StreamId,
+}
+
+/// A node and its agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// What scenarios call it.
+    pub name: String,
+    /// The agent's URL.
+    pub agent: String,
+}
+
+/// What gates judge by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// By how much p95 delivery latency may exceed that before the cutover.
+    pub migration_buffer: Span,
+    /// Within which time the fleet has to be whole after a reconnect storm.
+    pub storm_target: Span,
+    /// The largest share of clients that may use the legacy lane as a fallback.
+    pub fallback_threshold: Share,
+    /// Within which time a rollback has to be complete.
+    pub rollback_slo: Span,
+}
+
+impl Target {
+    /// The node that a node fault hits when a scenario names none: `lane`, or the only one there is.
+    #[must_use]
+    pub fn default_node(&self) -> Option<&str> {
+        match self.nodes.as_slice() {
+            [only] => Some(&only.name),
+            nodes => nodes
+                .iter()
+                .map(|node| node.name.as_str())
+                .find(|name| *name == crate::resolve::DEFAULT_NODE),
+        }
+    }
+}
+
+/// A target that can be drilled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checked {
+    /// The target.
+    pub target: Target,
+    /// What is probably not meant.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Whether a text is a target file rather than a scenario: it has `lanes`.
+#[must_use]
+pub fn is_target(source: &Source) -> bool {
+    yaml::tree(source).is_ok_and(|tree| tree.get("lanes").is_some())
+}
+
+/// The JSON schema of a target file: what `target-schema.json` holds, for editors.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(TargetFile).to_value()
+}
+
+/// Reads a target file and what it refers to, and checks it.
+///
+/// # Errors
+/// Everything that is wrong with it, as far as it could be told in one go; with the warnings. No secret is in them.
+pub fn parse(source: &Source, around: &Surroundings<'_>) -> Result<Checked, Diagnostics> {
+    let tree = yaml::tree(source)?;
+    let (target, mut found) = match typed::read::<TargetFile>(&tree, source) {
+        Ok(file) => {
+            let mut checks = Checks::new(&tree, source, None);
+            let target = resolve(&mut checks, &file, around);
+            (target, checks.found)
+        }
+        Err(mistakes) => (None, mistakes),
+    };
+    secrets::mask(&mut found, &secrets::in_tree(&tree));
+    let warnings = Diagnostics::sort_out(found)?;
+    let target = target.ok_or_else(|| {
+        let place = source.place(crate::tree::Mark::START);
+        Diagnostics::from(Diagnostic::error(
+            place,
+            "the target could not be read".to_owned(),
+        ))
+    })?;
+    Ok(Checked { target, warnings })
+}
+
+fn resolve(
+    checks: &mut Checks<'_>,
+    file: &TargetFile,
+    around: &Surroundings<'_>,
+) -> Option<Target> {
+    checks.name("target", &file.name);
+    let lanes = lanes::resolve(checks, &file.lanes, around);
+    let tokens = tokens::resolve(checks, &file.tokens, around);
+    let streams = streams(checks, &file.streams);
+    tenants(checks, file);
+    nodes(checks, file);
+    let profile = file.promise.profile.apply(Profile {
+        name: file.name.clone(),
+        ..Profile::field()
+    });
+    checks.profile(&["promise", "profile"], &profile);
+    let promise = promise::promise(checks, &file.promise);
+    let limits = promise::limits(checks, &file.limits);
+    let (tokens, identities) = tokens?;
+    let promise = promise?;
+    Some(Target {
+        name: file.name.clone(),
+        about: file.about.clone(),
+        lanes,
+        tokens,
+        identities,
+        streams,
+        tenants: file
+            .tenants
+            .iter()
+            .map(|tenant| Tenant {
+                name: tenant.name.clone(),
+                stream: tenant.stream.clone(),
+            })
+            .collect(),
+        nodes: file
+            .nodes
+            .iter()
+            .map(|node| Node {
+                name: node.name.clone(),
+                agent: node.agent.clone(),
+            })
+            .collect(),
+        profile: Profile {
+            token_skew: promise.token_skew,
+            ..profile
+        },
+        promise,
+        limits: limits?,
+    })
+}
+
+fn streams(checks: &mut Checks<'_>, streams: &StreamNames) -> Vec<StreamId> {
+    const NUMBER: &str = "{n}";
+    let names: Vec<String> = match streams {
+        StreamNames::Names(names) => names.clone(),
+        StreamNames::Pattern(StreamPattern { pattern, count }) => {
+            if !pattern.contains(NUMBER) {
+                let message = format!("`{pattern}` gives every stream the same name");
+                let hint = "write {n} where its number goes, such as \"runtime.run.{n}.events\"";
+                checks.error(&["streams", "pattern"], message, hint);
+            }
+            if *count == 0 || *count as usize > MAX_STREAMS {
+                let message = format!("`count` is {count}");
+                let hint = format!("it is 1 to {MAX_STREAMS}");
+                checks.error(&["streams", "count"], message, hint);
+                return Vec::new();
+            }
+            return (1..=*count)
+                .map(|n| pattern.replace(NUMBER, &n.to_string()))
+                .collect();
+        }
+    };
+    if names.is_empty() || names.len() > MAX_STREAMS {
+        let message = format!("{} streams make no drill", names.len());
+        let hint = format!("name 1 to {MAX_STREAMS} streams that a drill may publish to");
+        checks.error(&["streams"], message, hint);
+    }
+    let mut seen = BTreeSet::new();
+    for (place, name) in names.iter().enumerate() {
+        let path = ["streams", &place.to_string()];
+        if name.trim().is_empty() {
+            checks.error(&path, "a stream has no name", "name it, or remove the item");
+        } else if !seen.insert(name) {
+            let message = format!("the stream `{name}` is named twice");
+            checks.error(&path, message, "name each once");
+        }
+    }
+    names
+}
+
+fn tenants(checks: &mut Checks<'_>, file: &TargetFile) {
+    if file.tenants.len() == 1 {
+        let hint = "name a second one whose token must not open the first one's stream, or none";
+        checks.error(&["tenants"], "one tenant cannot be told from another", hint);
+    }
+    let mut seen = BTreeSet::new();
+    for (place, tenant) in file.tenants.iter().enumerate() {
+        for (key, value) in [("name", &tenant.name), ("stream", &tenant.stream)] {
+            if !seen.insert((key, value)) {
+                let path = ["tenants", &place.to_string(), key];
+                let message = format!("another tenant has the {key} `{value}`");
+                checks.error(&path, message, "a canary is one tenant's own");
+            }
+        }
+    }
+    let endpoint = file.tokens.http.as_ref();
+    if !file.tenants.is_empty() && endpoint.is_some_and(|http| !http.body.contains("{tenant}")) {
+        let hint = "put {tenant} where the service expects the organisation";
+        let message = "every tenant's token would be the same: the body does not say {tenant}";
+        checks.error(&["tokens", "http", "body"], message, hint);
+    }
+}
+
+fn nodes(checks: &mut Checks<'_>, file: &TargetFile) {
+    let mut seen = BTreeSet::new();
+    for (place, node) in file.nodes.iter().enumerate() {
+        let place = place.to_string();
+        if !seen.insert(&node.name) {
+            let message = format!("another node is called `{}`", node.name);
+            let hint = "scenarios name nodes: give each a name of its own";
+            checks.error(&["nodes", &place, "name"], message, hint);
+        }
+        let path = ["nodes", &place, "agent"];
+        match address::Url::read(&node.agent, &["https", "http"], false) {
+            Ok(url) if !url.secure && !url.is_loopback() => {
+                let message = format!("the agent of `{}` is not on loopback", node.name);
+                let hint = "an agent off loopback is spoken to by https:// only";
+                checks.error(&path, message, hint);
+            }
+            Ok(_) => {}
+            Err((message, hint)) => checks.error(&path, message, hint),
+        }
+    }
+}
+
+/// Reads a text file that a target file names.
+fn named_file(
+    checks: &mut Checks<'_>,
+    path: &[&str],
+    name: &str,
+    around: &Surroundings<'_>,
+) -> Option<String> {
+    let hint = format!(
+        "a relative path starts at {}, the target file's folder",
+        around.folder.display()
+    );
+    let file = around.folder.join(name);
+    let outcome = fs::metadata(&file).and_then(|about| {
+        if !about.is_file() || about.len() > MAX_NAMED_FILE {
+            let message = "it is not a file of at most 1 MiB";
+            return Err(std::io::Error::other(message));
+        }
+        fs::read_to_string(&file)
+    });
+    match outcome {
+        Ok(text) => Some(text),
+        Err(error) => {
+            checks.error(path, format!("`{name}` cannot be read: {error}"), hint);
+            None
+        }
+    }
+}
+
+/// A text with its environment variables filled in, and a warning where it is a secret that stands in the file.
+fn secret_text(
+    checks: &mut Checks<'_>,
+    path: &[&str],
+    key: &str,
+    text: &str,
+    around: &Surroundings<'_>,
+) -> Option<String> {
+    if secrets::in_clear(key, text) {
+        let hint = "write ${NAME} and export NAME=… before faultlane starts";
+        let message = format!("the value of `{key}` looks like a secret in clear text");
+        checks.warning(path, message, hint);
+    }
+    match secrets::expand(text, around.variable) {
+        Ok(text) => Some(text),
+        Err((message, hint)) => {
+            checks.error(path, message, hint);
+            None
+        }
+    }
+}
+
+/// Headers with their environment variables filled in.
+fn headers(
+    checks: &mut Checks<'_>,
+    path: &[&str],
+    headers: &BTreeMap<String, String>,
+    around: &Surroundings<'_>,
+) -> Vec<(String, String)> {
+    const OWN: [&str; 6] = [
+        "host",
+        "connection",
+        "upgrade",
+        "content-length",
+        "transfer-encoding",
+        "origin",
+    ];
+    let mut resolved = Vec::new();
+    for (name, value) in headers {
+        let path: Vec<&str> = path.iter().copied().chain([name.as_str()]).collect();
+        let lower = name.to_ascii_lowercase();
+        // RFC 9110, section 5.6.2: what a field name is made of.
+        let valid = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        if name.is_empty() || !name.chars().all(valid) {
+            let hint = "it is letters, digits and hyphens, such as x-environment";
+            checks.key_error(&path, format!("`{name}` is not a header's name"), hint);
+            continue;
+        }
+        if OWN.contains(&lower.as_str()) || lower.starts_with("sec-websocket-") {
+            let hint = "Host and Origin follow `url`; the others belong to the protocol: remove it";
+            checks.key_error(&path, format!("`{name}` is set by faultlane itself"), hint);
+            continue;
+        }
+        let Some(value) = secret_text(checks, &path, name, value, around) else {
+            continue;
+        };
+        if value.chars().any(char::is_control) {
+            let hint = "it is one line; look for a line break at the end of the variable";
+            checks.error(
+                &path,
+                format!("the value of `{name}` holds a control character"),
+                hint,
+            );
+            continue;
+        }
+        resolved.push((name.clone(), value));
+    }
+    resolved
+}
