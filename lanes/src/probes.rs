@@ -14,7 +14,7 @@ mod forge;
 mod mint;
 mod resume;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -128,7 +128,7 @@ enum Shown {
 pub struct Probes {
     setting: Setting,
     mint: Mint,
-    seen: Mutex<(BTreeMap<usize, ProbeTally>, Findings)>,
+    seen: Mutex<(BTreeMap<usize, ProbeTally>, Findings, BTreeSet<usize>)>,
 }
 
 impl Probes {
@@ -180,11 +180,12 @@ impl Probes {
         (seen.0.values().cloned().collect(), seen.1.clone())
     }
 
-    /// Safety anomalies found.
+    /// How many of the probes have found a safety anomaly. A door that stands open is found anew with each turn, and
+    /// disturbs the system no more than the first time: it must not keep a trial from ever being steady.
     #[must_use]
     pub fn safety(&self) -> u64 {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        safety(&seen.1)
+        seen.2.len() as u64
     }
 
     async fn once(&self, probe: Probe) -> Shown {
@@ -198,7 +199,7 @@ impl Probes {
     fn note(&self, turn: usize, probe: Probe, shown: Shown) -> bool {
         let (name, expected) = (probe.name(), probe.expected(&self.setting));
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let (tallies, findings) = &mut *seen;
+        let (tallies, findings, unsafe_turns) = &mut *seen;
         if shown == Shown::NotYet {
             return false;
         }
@@ -240,6 +241,9 @@ impl Probes {
             }
         };
         tracing::info!(probe = name, %anomaly, detail, "a probe found something");
+        if anomaly.is_safety() {
+            unsafe_turns.insert(turn);
+        }
         findings.note(
             anomaly,
             Example {

@@ -8,14 +8,14 @@ use model::fault::{Fault, Holder};
 use model::ids::StreamId;
 use model::profile::Profile;
 use model::quantity::{Rate, Span};
-use model::target::{Kind, Promise};
+use model::target::{ExpiryEnforcement, Kind, Promise};
 use sha2::{Digest as _, Sha256};
 
 use crate::check;
 use crate::diagnostic::{Diagnostic, Diagnostics, Place};
 use crate::parse as yaml;
 use crate::plan::{AbortRule, Plan, Steady, Step, TargetSettings, Workload};
-use crate::scenario::Scenario;
+use crate::scenario::{Entry, Scenario};
 use crate::settings::{Settings, lay_quick_over};
 use crate::source::Source;
 use crate::target::Target;
@@ -143,6 +143,12 @@ fn build(scenario: &Scenario, settings: &Settings) -> Plan {
     );
     let described = settings.target.as_deref();
     let target = target(scenario, settings.kind, described, stream_budgets);
+    let mut criteria = criteria(scenario);
+    // Where an expiry cuts nobody off, nobody notices it.
+    if target.promise.expiry_enforcement == ExpiryEnforcement::AtConnect && only_expiries(scenario)
+    {
+        criteria.bounds.remove(&Phase::Detect);
+    }
     let mut plan = Plan {
         scenario: scenario.name.clone(),
         about: scenario.about.clone(),
@@ -156,7 +162,7 @@ fn build(scenario: &Scenario, settings: &Settings) -> Plan {
             connected_below: rule.connected_below,
             lasting: rule.lasting,
         }),
-        criteria: criteria(scenario),
+        criteria,
         digest: String::new(),
         defect: None,
     };
@@ -286,6 +292,11 @@ fn criteria(scenario: &Scenario) -> Criteria {
         limits: scenario.limits.clone(),
         deadline: scenario.deadline,
     }
+}
+
+fn only_expiries(scenario: &Scenario) -> bool {
+    let expires = |entry: &Entry| matches!(entry.fault, Fault::TokenExpiry(_));
+    scenario.timeline.iter().all(expires)
 }
 
 /// `sha256:<hex>` over the plan's canonical JSON without its digest and its defect.

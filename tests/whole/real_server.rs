@@ -61,15 +61,11 @@ fn all_four_scenarios_run_against_a_real_server() {
         "--output-dir",
         evidence.arg(),
     ];
-    output(&args).expect_code(0);
+    output(&args).expect_code(1);
     let rows = evidence.rows();
     assert_eq!(rows.len(), 4, "one lane");
     for row in &rows {
-        assert_eq!(
-            row["status"], "passed",
-            "{}: {}",
-            row["scenario"], row["verdict"]
-        );
+        only_the_known_hole(row);
         assert_eq!(row["profile"]["name"], "spacetimedb");
         assert_eq!(
             row["census"]["acknowledged"], row["census"]["read"],
@@ -91,7 +87,20 @@ fn all_four_scenarios_run_against_a_real_server() {
         evidence.logs().contains("spacetimedb-standalone version"),
         "a real server"
     );
-    output(&["gate", evidence.arg()]).expect_code(0);
+    output(&["gate", evidence.arg()]).expect_code(1);
+}
+
+/// What is wrong with this very server: it takes tokens that are signed with its issuer's public key.
+fn only_the_known_hole(row: &Value) {
+    let reasons = row["verdict"]["reasons"].as_array().expect("reasons");
+    let name = format!("{}: {}", row["scenario"], row["verdict"]);
+    assert_eq!(reasons.len(), 1, "{name}");
+    let hole = &row["anomalies"]["unauthorized_success"];
+    for example in hole["examples"].as_array().expect("examples") {
+        let detail = example["detail"].as_str().expect("a detail");
+        assert!(detail.contains("confused-key"), "{name}: {detail}");
+    }
+    assert!(hole["count"].as_u64() > Some(0), "{name}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use model::criteria::Phase;
 use model::defect::Defect;
 use model::ids::Lane;
 use model::quantity::Span;
+use model::target::Kind;
 use scenarios::Settings;
 
 use crate::support::{GOOD, changed, library, plan, set, settings};
@@ -270,5 +271,27 @@ fn a_plan_that_was_read_back_has_the_digest_that_it_names_and_an_altered_one_has
             read.criteria.deadline = Span::from_secs(3600);
             assert_ne!(read.computed_digest(), planned.digest, "{name}");
         }
+    }
+}
+
+#[test]
+fn a_target_that_cuts_nobody_off_at_an_expiry_is_not_asked_how_soon_that_is_noticed() {
+    for (scenario, kind, judged) in [
+        ("token-expiry-storm", Kind::Embedded, true),
+        ("token-expiry-storm", Kind::Spacetimedb, false),
+        ("restart", Kind::Spacetimedb, true),
+    ] {
+        let text = scenarios::library::source(scenario).expect("it is in the library");
+        let settings = Settings {
+            kind,
+            ..Settings::new(Lane::Spacetime, 1)
+        };
+        let plan = plan(text, &settings).expect("a plan");
+        assert_eq!(
+            plan.criteria.bounds.contains_key(&Phase::Detect),
+            judged,
+            "{scenario} on {kind}"
+        );
+        assert_eq!(plan.target.kind, kind);
     }
 }
