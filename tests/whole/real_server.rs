@@ -10,7 +10,7 @@ use crate::support::{
     Evidence, Finished, Running, alive, descendants, faultlane, machine, output, until,
 };
 
-/// How often a burst is killed. All twenty take some five minutes: see docs/targets.md.
+/// How often a burst is killed: twice where nothing is said. Twenty runs take some five minutes.
 const BURSTS: &str = "FAULTLANE_BURST_KILLS";
 
 /// Whether there is a server; says aloud when there is none.
