@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 
 use model::instant::Mono;
-use model::quantity::Span;
 use model::shard::ShardStatus;
 use scenarios::plan::Steady;
 
@@ -159,16 +158,10 @@ impl SteadyWatch {
     }
 }
 
-/// How long a steady window may still be awaited after `since`.
-#[must_use]
-pub fn remaining(since: Mono, now: Mono, limit: Span) -> Span {
-    (since + limit).since(now)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::quantity::Share;
+    use model::quantity::{Share, Span};
 
     fn criteria() -> Steady {
         Steady {
