@@ -65,7 +65,8 @@ impl Template {
         text.push_str(match lane {
             Lane::Spacetime => "    wire: json                  # or bsatn\n",
             Lane::Khala => {
-                "    # publish: { path: /internal/sync/append, secret: \"${PUBLISH_SECRET}\" }\n"
+                "    # What publishers present; with path and head, where these calls are not where the contract has them.\n    \
+                 publish: { secret: \"${PUBLISH_SECRET}\" }\n"
             }
         });
         if lane == Lane::Spacetime {
@@ -73,7 +74,7 @@ impl Template {
             let _ = writeln!(text, "    database: {}", quoted(database));
             text.push_str(PUBLISH);
         }
-        self.tokens(&mut text);
+        self.tokens(lane, &mut text);
         text.push_str(STREAMS);
         text.push_str(match lane {
             Lane::Spacetime => SPACETIME_PROMISE,
@@ -84,12 +85,15 @@ impl Template {
         text
     }
 
-    fn tokens(&self, text: &mut String) {
+    fn tokens(&self, lane: Lane, text: &mut String) {
         match &self.token_url {
             Some(url) => {
                 let _ = write!(text, "\ntokens:\n  http:\n    url: {}\n{HTTP}", quoted(url));
             }
-            None => text.push_str(SERVICE),
+            None => text.push_str(match lane {
+                Lane::Spacetime => SERVICE,
+                Lane::Khala => SHARED_SERVICE,
+            }),
         }
     }
 
@@ -153,6 +157,13 @@ const SERVICE: &str = "
 tokens:
   # The embedded token service, which the target has to trust as an issuer. Otherwise one of http, command and files.
   service: {}
+";
+
+const SHARED_SERVICE: &str = "
+tokens:
+  # The embedded token service, whose keys a khala lane has to share: faultlane tokens --key-file FILE
+  # --tenant drill=STREAMS. Otherwise one of http, command and files.
+  service: { url: \"http://127.0.0.1:4000\", session_secret: \"${FAULTLANE_SESSION_SECRET}\" }
 ";
 
 const HTTP: &str = "    headers: { content-type: application/json }    # authorization: \"${SYNC_AUTHORIZATION}\"
