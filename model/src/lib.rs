@@ -12,9 +12,11 @@
 //! target      how a lane is reached, spoken to, and what it promises
 //! moment      what one client did, kept where it was anomalous
 //! trial       all that was seen in one execution of a plan
+//! command     what an agent may run, by name
 //! ```
 
 pub mod anomaly;
+pub mod command;
 pub mod criteria;
 pub mod decide;
 pub mod defect;

@@ -1,6 +1,6 @@
 //! `faultlane drill` and `faultlane run`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -85,6 +85,7 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
     let walk = Drill {
         program,
         spacetimedb,
+        commands: BTreeMap::new(),
         run,
         trials,
         folder: Arc::clone(&folder),
