@@ -6,8 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use host::http::CallError;
+use lanes::token_client::{TokenClient, User, Wish};
 use model::command::{CommandAnswer, CommandConfig, CommandOrder, OUTPUT_LIMIT};
+use model::ids::{ClientId, Lane};
 use model::quantity::Span;
+use model::shard::{Issuer, TokenSource};
 
 use crate::support::{Node, SECOND, refusal, until, until_gone};
 
@@ -241,4 +244,45 @@ async fn a_halted_agent_runs_no_command() {
     assert_eq!(refusal(run(&node, &[]).await).0, 423);
     node.agent.clear_halt().await.unwrap();
     assert_eq!(run(&node, &[]).await.unwrap().exit, Some(0));
+}
+
+#[tokio::test]
+async fn a_fleet_is_given_tokens_that_a_command_makes_for_what_is_asked() {
+    let script = "printf '%s' \"$FAULTLANE_IDENTITY/$FAULTLANE_STREAMS/$FAULTLANE_SCOPES/$FAULTLANE_TTL_SECONDS\"";
+    let node = agent_with(script, Span::from_secs(10)).await;
+    let source = TokenSource {
+        issuer: Issuer::Command {
+            name: "it".to_owned(),
+            agent: node.agent.addr(),
+        },
+        org: "acme".to_owned(),
+        identities: None,
+    };
+    let tokens = TokenClient::new(&source, Lane::Khala, Span::from_secs(5)).expect("no TLS");
+    let wish = Wish {
+        org: "acme".to_owned(),
+        user: User::Client(ClientId(7)),
+        scopes: vec!["sync.subscribe".to_owned()],
+        streams: vec!["s.1".to_owned(), "s.2".to_owned()],
+        ttl: 60,
+    };
+    let held = tokens.fetch(&wish).await.expect("printed");
+    assert_eq!(held.jwt, "c0007/s.1,s.2/sync.subscribe/60");
+
+    for (script, complaint) in [
+        ("echo 'no key' >&2; exit 3", "it ended with 3: no key"),
+        ("echo two words", "one token and nothing else"),
+    ] {
+        let node = agent_with(script, Span::from_secs(10)).await;
+        let source = TokenSource {
+            issuer: Issuer::Command {
+                name: "it".to_owned(),
+                agent: node.agent.addr(),
+            },
+            ..source.clone()
+        };
+        let tokens = TokenClient::new(&source, Lane::Khala, Span::ZERO).expect("no TLS");
+        let refusal = tokens.fetch(&wish).await.expect_err(script);
+        assert!(refusal.reason.contains(complaint), "{}", refusal.reason);
+    }
 }
