@@ -1,11 +1,14 @@
-//! The final read: every stream anew, from its floor to its head, as a client would get it.
+//! The final read: every stream anew, from its floor to its head, as a client would get it. Where others publish too,
+//! from where the trial began.
 
 use std::time::Duration;
 
 use model::event::Origin;
 use model::ids::{Seq, StreamId};
+use model::intervals::IntervalSet;
 use model::quantity::Span;
-use model::shard::{FinalRead, StreamRead};
+use model::shard::{Cursors, FinalRead, StreamRead};
+use model::target::World;
 
 use crate::content::{Contents, Row, Verdict, runs};
 use crate::oneshot::{Answer, Asked};
@@ -28,33 +31,55 @@ pub struct Reader {
     pub store: Store,
     /// Tokens.
     pub tokens: TokenClient,
-    /// The organisation that owns the streams.
-    pub org: String,
-    /// Whose events are looked for.
-    pub origin: Origin,
+    /// Where the trial began; nothing at or below is read.
+    pub begun: Cursors,
+}
+
+/// A stream as it was read.
+#[derive(Debug)]
+pub struct Replay {
+    /// The cursor that was read from.
+    pub after: Seq,
+    /// The rows, ascending by seq.
+    pub rows: Vec<Row>,
+    /// The head that the lane names.
+    pub head: Seq,
 }
 
 impl Reader {
-    /// Reads these streams.
-    pub async fn read(&self, streams: &[StreamId]) -> FinalRead {
+    /// Reads these streams of an organisation, looking for the events of `origin`.
+    pub async fn read(
+        &self,
+        org: &str,
+        streams: &[StreamId],
+        origin: &Origin,
+        world: World,
+    ) -> FinalRead {
         let mut read = FinalRead::default();
         for stream in streams {
-            match self.stream(stream).await {
-                Ok(found) => drop(read.streams.insert(stream.clone(), found)),
+            match self.replay(org, stream).await {
+                Ok(found) => {
+                    let contents = Contents::new(origin.clone(), world);
+                    drop(read.streams.insert(stream.clone(), judge(contents, &found)));
+                }
                 Err(why) => drop(read.failed.insert(stream.clone(), why)),
             }
         }
         read
     }
 
-    async fn stream(&self, stream: &str) -> Result<StreamRead, String> {
+    /// Has a stream replayed.
+    ///
+    /// # Errors
+    /// No token, no answer, or another than a replay.
+    pub async fn replay(&self, org: &str, stream: &str) -> Result<Replay, String> {
         let mut last = String::new();
         for attempt in 0..TRIES {
             if attempt > 0 {
                 tokio::time::sleep(PAUSE.duration()).await;
             }
             let wish = Wish {
-                org: self.org.clone(),
+                org: org.to_owned(),
                 user: "final-reader".to_owned(),
                 scopes: vec![SCOPE_SUBSCRIBE.to_owned()],
                 streams: vec![stream.to_owned()],
@@ -62,16 +87,21 @@ impl Reader {
             };
             let refusal = match self.tokens.fetch(&wish).await {
                 Ok(token) => {
-                    let floor = self
+                    let (head, floor) = self
                         .store
                         .head(stream)
                         .await
-                        .map_err(|error| format!("head: {error}"))?
-                        .1;
-                    let cursors = [(stream, floor.unwrap_or(0))];
-                    match self.asked.resume(&token.jwt, &cursors).await {
-                        Answer::Replayed { rows, heads } => {
-                            return Ok(self.judge(stream, floor, &rows, &heads));
+                        .map_err(|error| format!("head: {error}"))?;
+                    // A head that went back behind the beginning has the trial begin there.
+                    let begun = self.begun.get(stream).map_or(0, |begun| head.min(*begun));
+                    let after = begun.max(floor.unwrap_or(0));
+                    match self.asked.resume(&token.jwt, &[(stream, after)]).await {
+                        Answer::Replayed { mut rows, heads } => {
+                            rows.retain(|row| row.stream == stream);
+                            rows.sort_by_key(|row| row.seq);
+                            let head = heads.iter().find(|(name, _)| name == stream);
+                            let head = head.map_or(0, |(_, head)| *head);
+                            return Ok(Replay { after, rows, head });
                         }
                         Answer::Unreachable(refusal) => refusal,
                         answer => return Err(format!("the lane did not replay it: {answer:?}")),
@@ -87,34 +117,31 @@ impl Reader {
         }
         Err(last)
     }
+}
 
-    fn judge(
-        &self,
-        stream: &str,
-        floor: Option<Seq>,
-        rows: &[Row],
-        heads: &[(StreamId, Seq)],
-    ) -> StreamRead {
-        let mut contents = Contents::new(self.origin.clone());
-        let mut events = Vec::new();
-        let mut foreign = 0;
-        let mut seqs: Vec<&Row> = rows.iter().filter(|row| row.stream == stream).collect();
-        seqs.sort_by_key(|row| row.seq);
-        for row in &seqs {
-            match contents.judge(row).verdict {
-                Verdict::Ours { index, .. } => events.push((row.seq, index)),
-                Verdict::Altered | Verdict::Foreign => foreign += 1,
+fn judge(mut contents: Contents, replay: &Replay) -> StreamRead {
+    let mut events = Vec::new();
+    let mut foreign_at = IntervalSet::default();
+    let (mut foreign, mut altered) = (0, 0);
+    for row in &replay.rows {
+        match contents.judge(row).verdict {
+            Verdict::Ours { index, .. } => events.push((row.seq, index)),
+            Verdict::Altered => altered += 1,
+            Verdict::Foreign => {
+                foreign += 1;
+                foreign_at.insert(row.seq);
             }
         }
-        let oldest = seqs.first().map(|row| row.seq);
-        StreamRead {
-            floor: oldest.map_or(floor.unwrap_or(0), |oldest| oldest - 1),
-            head: heads
-                .iter()
-                .find(|(name, _)| name == stream)
-                .map_or(0, |(_, head)| *head),
-            events: runs(events),
-            foreign,
-        }
+    }
+    StreamRead {
+        floor: replay
+            .rows
+            .first()
+            .map_or(replay.after, |oldest| oldest.seq - 1),
+        head: replay.head,
+        events: runs(events),
+        foreign,
+        foreign_at,
+        altered,
     }
 }

@@ -8,9 +8,11 @@
 //! store       a lane's log, for publishers                publisher    open-loop writers    ledger  their book
 //! pipeline    many appends at once
 //! oneshot     one connection for one question             probes       who has to be refused
-//! final_read  every stream anew                           shard        the process
+//! final_read  every stream anew                           clean_up     what was published, removed again
+//! shard       the process
 //! ```
 
+pub mod clean_up;
 pub mod client;
 pub mod connection;
 pub mod content;

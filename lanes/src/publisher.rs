@@ -23,6 +23,9 @@ use crate::store::{AppendError, Store};
 
 /// Between attempts while the lane does not take an event.
 const PACE: Duration = Duration::from_millis(75);
+/// So many conflicts in a row are answered at once, as long as the head moves on: somebody else writes the stream too, and
+/// the next attempt may well be first.
+const CONTENDED: u32 = 16;
 /// How long the answers to a burst may take in all; the lane may be held, or half dead.
 const TOGETHER_WITHIN: Duration = Duration::from_secs(5);
 /// How long, after the order to stop, an event whose outcome is open may still be settled.
@@ -100,6 +103,7 @@ impl Publisher {
             book: accounted.then(|| Arc::clone(&self.book)),
             head: None,
             acknowledged: 0,
+            tried: 0,
             deadline: None,
             pipeline: None,
         };
@@ -121,6 +125,8 @@ struct Writer {
     head: Option<Seq>,
     /// The last seq acknowledged to this writer.
     acknowledged: Seq,
+    /// The last seq that it asked for.
+    tried: Seq,
     /// When to give up, once the order to stop has come.
     deadline: Option<Instant>,
     /// The connection for bursts.
@@ -227,7 +233,7 @@ impl Writer {
 
     /// `unsettled`: it may have been appended already.
     async fn publish(&mut self, event: &Event, mut unsettled: bool) -> Outcome {
-        let mut conflicted = false;
+        let (mut conflicts, mut refused) = (0, 0);
         loop {
             match self.attempt(event, unsettled).await {
                 Ok(seq) => {
@@ -239,10 +245,17 @@ impl Writer {
                     tracing::debug!(key = event.key, %error, "not acknowledged");
                     self.head = None;
                     unsettled |= matches!(error, AppendError::Unknown(_));
-                    // The first conflict is over with the head read anew; a lane that goes on so is one that is away.
-                    let stale_head = matches!(error, AppendError::Conflict(_)) && !conflicted;
-                    conflicted |= stale_head;
-                    if !stale_head && self.give_up().await {
+                    // A conflict is over with the head read anew, unless somebody was first again. A lane that conflicts
+                    // about the same seq once more is one that is away.
+                    let stale_head = matches!(error, AppendError::Conflict(_))
+                        && self.tried > std::mem::replace(&mut refused, self.tried)
+                        && conflicts < CONTENDED;
+                    conflicts += 1;
+                    if stale_head {
+                        continue;
+                    }
+                    conflicts = 0;
+                    if self.give_up().await {
                         return if unsettled {
                             Outcome::Unknown
                         } else {
@@ -270,7 +283,8 @@ impl Writer {
                 return Ok(seq);
             }
         }
-        store.append(event, head.saturating_add(1)).await
+        self.tried = head.saturating_add(1);
+        store.append(event, self.tried).await
     }
 
     /// Waits a little; `true` once the order to stop has come and its grace is over.
@@ -331,6 +345,53 @@ mod tests {
             send_lag: Arc::default(),
             stop: CancellationToken::new(),
         }
+    }
+
+    #[tokio::test]
+    async fn a_busy_foreign_writer_neither_paces_the_publisher_down_nor_makes_it_give_up() {
+        const FIRST_EACH_TIME: u32 = 100;
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let head = Arc::new(Mutex::new((4_u64, 0_u32)));
+        let lane = move |request: Request| {
+            let head = Arc::clone(&head);
+            async move {
+                let (head, conflicts) = &mut *head.lock().unwrap();
+                if request.method == "GET" {
+                    return Response::json(&serde_json::json!({"head": *head, "floor": 0}));
+                }
+                *head += 1;
+                if *conflicts < FIRST_EACH_TIME {
+                    // Somebody else has just appended.
+                    *conflicts += 1;
+                    let text = format!(
+                        "sequence_conflict expected_next_seq={head} actual_next_seq={}",
+                        *head + 1
+                    );
+                    return Err(Failure::new(StatusCode::CONFLICT, text));
+                }
+                Response::json(&serde_json::json!({"seq": *head, "duplicate": false}))
+            }
+        };
+        tokio::spawn(serve(listener, CancellationToken::new(), lane));
+        let publisher = Publisher::new(press(addr));
+        let schedule = Schedule {
+            stream: "s".to_owned(),
+            rate: Rate::per_second(100.0),
+            burst: None,
+            first: clock::now(),
+        };
+        let began = Instant::now();
+        publisher.write(schedule, true);
+        while publisher.book().counts().1 == 0 {
+            let paced = PACE * (FIRST_EACH_TIME / 2);
+            assert!(began.elapsed() < paced, "paced down by conflicts");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        publisher.stop().await;
+        let ledger = &publisher.book().ledger().streams["s"];
+        assert!(ledger.failed.is_empty() && ledger.unknown.is_empty());
+        assert_eq!(ledger.acknowledged[0].0, 5 + u64::from(FIRST_EACH_TIME));
     }
 
     #[tokio::test]

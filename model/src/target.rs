@@ -43,6 +43,9 @@ pub struct Access {
     /// What things are called in the lane's database, on a lane that has one.
     #[serde(default)]
     pub names: Names,
+    /// How what was published is removed again, where others publish too.
+    #[serde(default)]
+    pub removal: Removal,
 }
 
 impl Access {
@@ -59,8 +62,24 @@ impl Access {
             endpoint_tls: None,
             wire: Wire::default(),
             names: Names::default(),
+            removal: Removal::default(),
         }
     }
+}
+
+/// How a lane is asked to remove events by their idempotency keys, with the publisher's secret as bearer.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Removal {
+    /// It is not: they stay.
+    #[default]
+    Nothing,
+    /// `DELETE FROM` the table of events, by SQL over HTTP: on a real `SpacetimeDB` the database's owner may do that.
+    Sql,
+    /// A reducer whose one argument is the list of the keys.
+    Reducer(String),
+    /// `POST` to that path with `{stream_id, idempotency_keys}`.
+    Path(String),
 }
 
 /// TLS as a client of a lane speaks it. PEM texts, not paths: who reads the files is not who connects.
@@ -97,6 +116,7 @@ impl std::fmt::Debug for Access {
             .field("endpoint_tls", &self.endpoint_tls)
             .field("wire", &self.wire)
             .field("names", &self.names)
+            .field("removal", &self.removal)
             .finish()
     }
 }
@@ -450,10 +470,11 @@ impl Durability {
 }
 
 /// Whether only this run publishes to its streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum World {
     /// It does: whatever else is found there is a phantom.
+    #[default]
     Closed,
     /// Others do too (shared staging): only events that bear this run's mark are judged.
     Open,

@@ -9,7 +9,7 @@ use model::decide;
 use model::defect::Defect;
 use model::ids::{ClientId, Seq, StreamId};
 use model::quantity::Span;
-use model::shard::{ClientsConfig, Episode, Finish, ShardConfig, ShardStatus, Tick};
+use model::shard::{ClientsConfig, Cursors, Episode, Finish, ShardConfig, ShardStatus, Tick};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_util::task::TaskTracker;
 
@@ -92,8 +92,11 @@ impl Fleet {
         }
     }
 
-    /// Lets the clients connect, each at its place in the ramp of the whole fleet.
-    pub(super) fn start(&self) {
+    /// Lets the clients connect, each at its place in the ramp of the whole fleet, to begin after these heads.
+    pub(super) fn start(&self, heads: &Cursors) {
+        for member in &self.members {
+            member.client().begin_after(heads);
+        }
         let now = clock::now();
         *lock(&self.intended) = self.config.count;
         for (ordinal, order) in (self.config.first..).zip(lock(&self.orders).iter()) {
@@ -207,7 +210,7 @@ fn common(shard: &ShardConfig, late_after: Span) -> Common {
         budgets: (budgets, shard.profile.replay_budget),
         late_after,
         defect: shard.defect,
-        contents: Mutex::new(Contents::new(shard.origin.clone())),
+        contents: Mutex::new(Contents::new(shard.origin.clone(), shard.promise.world)),
     }
 }
 
