@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use host::clock;
+use model::event::trial_mark;
 use model::ids::Lane;
 use model::moment::ClientRecord;
 use model::trial::Abort;
@@ -137,10 +138,12 @@ async fn one_trial(
         plan.digest,
         node.pid()
     ));
+    let again = if repeated.is_some() { "-again" } else { "" };
+    let trial_name = format!("{}-{}-{number}{again}", plan.scenario, plan.lane);
     let setting = Setting {
         node: &node,
         plan,
-        run: &drill.run,
+        mark: &trial_mark(&drill.run, &trial_name),
         number: *number,
         diary: &diary,
         cancel: &drill.cancel,
