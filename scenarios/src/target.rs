@@ -6,6 +6,7 @@
 //! lanes      how each lane is reached                    tokens    where tokens come from
 //! promise    what is promised, and what gates judge by   address   URLs and addresses
 //! secrets    ${NAME}, clear text, masks                  template  what `faultlane init` writes
+//! clean_up   how a drill's events are removed again
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use std::path::Path;
 use model::ids::{Lane, StreamId};
 use model::profile::Profile;
 use model::quantity::{Share, Span};
-use model::target::{Access, Names, Promise, Secret, TlsClient, TokenSupply, Wire};
+use model::target::{Access, Names, Promise, Removal, Secret, TlsClient, TokenSupply, Wire};
 
 use crate::check::Checks;
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -26,6 +27,7 @@ use crate::source::Source;
 use crate::typed;
 
 mod address;
+mod clean_up;
 mod either;
 mod file;
 mod lanes;
@@ -98,6 +100,8 @@ pub struct Endpoint {
     pub publish_secret: Option<Secret>,
     /// Where khala publishers append, below the prefix; the lane's own path where nothing is said.
     pub append_path: Option<String>,
+    /// How events are removed from it.
+    pub removal: Removal,
 }
 
 impl Endpoint {
@@ -111,6 +115,7 @@ impl Endpoint {
             tls: self.tls.clone(),
             wire: self.wire,
             names: self.names.clone(),
+            removal: self.removal.clone(),
             ..Access::plain(endpoint, direct)
         }
     }
@@ -126,6 +131,7 @@ impl fmt::Debug for Endpoint {
             .field("tls", &self.tls)
             .field("wire", &self.wire)
             .field("names", &self.names)
+            .field("removal", &self.removal)
             .finish_non_exhaustive()
     }
 }
@@ -231,6 +237,7 @@ fn resolve(
     let lanes = lanes::resolve(checks, &file.lanes, around);
     let tokens = tokens::resolve(checks, &file.tokens, around);
     let streams = streams(checks, &file.streams);
+    clean_up::check(checks, file);
     tenants(checks, file);
     nodes(checks, file);
     let profile = file.promise.profile.apply(Profile {

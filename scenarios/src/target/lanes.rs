@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::ids::Lane;
 use model::target::{
-    Argument, Column, ColumnKind, EventColumn, HeadColumn, Names, Secret, Table, TlsClient,
-    TlsIdentity, Wire,
+    Argument, Column, ColumnKind, EventColumn, HeadColumn, Names, Removal, Secret, Table,
+    TlsClient, TlsIdentity, Wire,
 };
 
 use super::address::{Url, host_port};
 use super::file::{
-    ColumnEntry, IngressEntry, KhalaEntry, Lanes, ReducerEntry, SpacetimeEntry, TableEntry,
-    TlsEntry,
+    ColumnEntry, IngressEntry, KhalaCleanUp, KhalaEntry, Lanes, ReducerEntry, SpacetimeCleanUp,
+    SpacetimeEntry, TableEntry, TlsEntry,
 };
 use super::{Endpoint, Surroundings, headers, named_file, secret_text};
 use crate::check::Checks;
@@ -86,10 +86,15 @@ fn spacetime(
         arguments: arguments(checks, &lane.publish, default.arguments),
     };
     let publish_secret = publish_secret(checks, path, lane.publish.secret.as_ref(), around);
+    if let Some(SpacetimeCleanUp::Reducer(reducer)) = &lane.clean_up {
+        let path = [path[0], path[1], "clean_up", "reducer"];
+        name(checks, &path, Some(reducer));
+    }
     Some(Endpoint {
         wire: lane.wire,
         names,
         publish_secret,
+        removal: lane.clean_up.as_ref().map(Into::into).unwrap_or_default(),
         ..endpoint?
     })
 }
@@ -111,15 +116,24 @@ fn khala(
         path: append,
         secret,
     } = &lane.publish;
-    if let Some(append) = append.as_ref().filter(|append| !append.starts_with('/')) {
-        let message = format!("`{append}` is not a path");
-        let hint = "begin it with /, such as /internal/sync/append";
-        checks.error(&["lanes", "khala", "publish", "path"], message, hint);
+    let mut rooted = |path: &str, key: [&str; 2], example: &str| {
+        if !path.starts_with('/') {
+            let message = format!("`{path}` is not a path");
+            let hint = format!("begin it with /, such as {example}");
+            checks.error(&["lanes", "khala", key[0], key[1]], message, hint);
+        }
+    };
+    if let Some(append) = append {
+        rooted(append, ["publish", "path"], "/internal/sync/append");
+    }
+    if let Some(KhalaCleanUp::Path(remove)) = &lane.clean_up {
+        rooted(remove, ["clean_up", "path"], "/internal/sync/remove");
     }
     let publish_secret = publish_secret(checks, path, secret.as_ref(), around);
     Some(Endpoint {
         publish_secret,
         append_path: append.clone(),
+        removal: lane.clean_up.as_ref().map(Into::into).unwrap_or_default(),
         ..endpoint?
     })
 }
@@ -184,6 +198,7 @@ impl Reach<'_> {
             names: Names::default(),
             publish_secret: None,
             append_path: None,
+            removal: Removal::default(),
         })
     }
 }
