@@ -1,6 +1,7 @@
 //! The final read: every stream anew, from its floor to its head, as a client would get it. Where others publish too,
 //! from where the trial began.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::event::Origin;
@@ -33,6 +34,28 @@ pub struct Reader {
     pub tokens: TokenClient,
     /// Where the trial began; nothing at or below is read.
     pub begun: Cursors,
+    /// The largest replay by stream, where it differs, and the usual one.
+    pub budgets: (BTreeMap<StreamId, u64>, u64),
+}
+
+/// How much of a stream is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// From its floor, or from where the trial began.
+    Whole,
+    /// Not more than the lane replays in one go.
+    Newest,
+}
+
+/// Why a stream was not replayed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// The cursor is stale: more is there than the lane replays.
+    #[error("the lane did not replay it: {0}")]
+    Stale(String),
+    /// No token, no answer, or another.
+    #[error("{0}")]
+    Other(String),
 }
 
 /// A stream as it was read.
@@ -57,12 +80,12 @@ impl Reader {
     ) -> FinalRead {
         let mut read = FinalRead::default();
         for stream in streams {
-            match self.replay(org, stream).await {
+            match self.replay(org, stream, Extent::Whole).await {
                 Ok(found) => {
                     let contents = Contents::new(origin.clone(), world);
                     drop(read.streams.insert(stream.clone(), judge(contents, &found)));
                 }
-                Err(why) => drop(read.failed.insert(stream.clone(), why)),
+                Err(why) => drop(read.failed.insert(stream.clone(), why.to_string())),
             }
         }
         read
@@ -71,9 +94,15 @@ impl Reader {
     /// Has a stream replayed.
     ///
     /// # Errors
-    /// No token, no answer, or another than a replay.
-    pub async fn replay(&self, org: &str, stream: &str) -> Result<Replay, String> {
-        let mut last = String::new();
+    /// See [`ReplayError`].
+    pub async fn replay(
+        &self,
+        org: &str,
+        stream: &str,
+        extent: Extent,
+    ) -> Result<Replay, ReplayError> {
+        let other = |why: String| Err(ReplayError::Other(why));
+        let mut last = ReplayError::Other(String::new());
         for attempt in 0..TRIES {
             if attempt > 0 {
                 tokio::time::sleep(PAUSE.duration()).await;
@@ -87,35 +116,60 @@ impl Reader {
             };
             let refusal = match self.tokens.fetch(&wish).await {
                 Ok(token) => {
-                    let (head, floor) = self
-                        .store
-                        .head(stream)
-                        .await
-                        .map_err(|error| format!("head: {error}"))?;
-                    // A head that went back behind the beginning has the trial begin there.
-                    let begun = self.begun.get(stream).map_or(0, |begun| head.min(*begun));
-                    let after = begun.max(floor.unwrap_or(0));
+                    let (head, floor) = match self.store.head(stream).await {
+                        Ok(found) => found,
+                        Err(error) => return other(format!("head: {error}")),
+                    };
+                    let after = self.cursor(stream, extent, head, floor);
                     match self.asked.resume(&token.jwt, &[(stream, after)]).await {
-                        Answer::Replayed { mut rows, heads } => {
-                            rows.retain(|row| row.stream == stream);
-                            rows.sort_by_key(|row| row.seq);
-                            let head = heads.iter().find(|(name, _)| name == stream);
-                            let head = head.map_or(0, |(_, head)| *head);
-                            return Ok(Replay { after, rows, head });
+                        Answer::Replayed { rows, heads } => {
+                            return Ok(Replay::of(stream, after, rows, &heads));
                         }
                         Answer::Unreachable(refusal) => refusal,
-                        answer => return Err(format!("the lane did not replay it: {answer:?}")),
+                        Answer::Stale(stale) => {
+                            last = ReplayError::Stale(format!("{stale:?}"));
+                            if extent == Extent::Whole {
+                                return Err(last);
+                            }
+                            // Others publish: the head has moved on meanwhile.
+                            continue;
+                        }
+                        answer => return other(format!("the lane did not replay it: {answer:?}")),
                     }
                 }
                 Err(refusal) if matches!(refusal.status, None | Some(429 | 500..)) => refusal,
-                Err(refusal) => return Err(format!("no token: {}", refusal.reason)),
+                Err(refusal) => return other(format!("no token: {}", refusal.reason)),
             };
             if let Some(wait) = refusal.retry_after {
                 tokio::time::sleep(wait.duration().min(Duration::from_secs(2))).await;
             }
-            last = refusal.reason;
+            last = ReplayError::Other(refusal.reason);
         }
         Err(last)
+    }
+
+    /// From where to read a stream.
+    fn cursor(&self, stream: &str, extent: Extent, head: Seq, floor: Option<Seq>) -> Seq {
+        // A head that went back behind the beginning has the trial begin there.
+        let begun = self.begun.get(stream).map_or(0, |begun| head.min(*begun));
+        let after = begun.max(floor.unwrap_or(0));
+        match extent {
+            Extent::Whole => after,
+            Extent::Newest => {
+                let budget = self.budgets.0.get(stream).unwrap_or(&self.budgets.1);
+                after.max(head.saturating_sub(*budget))
+            }
+        }
+    }
+}
+
+impl Replay {
+    fn of(stream: &str, after: Seq, mut rows: Vec<Row>, heads: &[(StreamId, Seq)]) -> Self {
+        rows.retain(|row| row.stream == stream);
+        rows.sort_by_key(|row| row.seq);
+        let head = heads.iter().find(|(name, _)| name == stream);
+        let head = head.map_or(0, |(_, head)| *head);
+        Self { after, rows, head }
     }
 }
 

@@ -2,7 +2,8 @@
 //! lane is away waits in order. Nothing due is dropped, and nothing is sent twice as two events: after a conflict or a
 //! broken connection the writer re-reads the head and submits the same key again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use host::clock;
@@ -76,8 +77,12 @@ pub struct Press {
 pub struct Publisher {
     press: Press,
     book: Arc<Book>,
+    submitted: Submitted,
     writers: TaskTracker,
 }
+
+/// How many events were begun, by stream: all those with a lower index may be there.
+type Submitted = Arc<Mutex<BTreeMap<StreamId, u64>>>;
 
 impl Publisher {
     /// None yet.
@@ -86,6 +91,7 @@ impl Publisher {
         Self {
             press,
             book: Arc::default(),
+            submitted: Arc::default(),
             writers: TaskTracker::new(),
         }
     }
@@ -96,11 +102,18 @@ impl Publisher {
         &self.book
     }
 
+    /// How many events were begun, by stream, of those streams too that are in no ledger.
+    #[must_use]
+    pub fn submitted(&self) -> BTreeMap<StreamId, u64> {
+        lock(&self.submitted).clone()
+    }
+
     /// Writes a stream from now on. One that is not `accounted` for serves probes only: its events are in no ledger.
     pub fn write(&self, schedule: Schedule, accounted: bool) {
         let writer = Writer {
             press: self.press.clone(),
             book: accounted.then(|| Arc::clone(&self.book)),
+            submitted: Arc::clone(&self.submitted),
             head: None,
             acknowledged: 0,
             tried: 0,
@@ -118,9 +131,14 @@ impl Publisher {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 struct Writer {
     press: Press,
     book: Option<Arc<Book>>,
+    submitted: Submitted,
     /// The head as far as it is known.
     head: Option<Seq>,
     /// The last seq acknowledged to this writer.
@@ -147,12 +165,7 @@ impl Writer {
             }
             let begun = clock::now();
             if idle && self.head.is_some() {
-                let mut lag = self
-                    .press
-                    .send_lag
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                lag.record(begun.since(due));
+                lock(&self.press.send_lag).record(begun.since(due));
             }
             let together = schedule.burst.map_or(1, |burst| {
                 u64::from(burst.events.max(1)).min(pipeline::MOST as u64)
@@ -161,6 +174,8 @@ impl Writer {
                 .take_while(|index| schedule.due(*index) == Some(due))
                 .map(|index| self.press.origin.event(&schedule.stream, index, due))
                 .collect();
+            let next = index + events.len() as u64;
+            lock(&self.submitted).insert(schedule.stream.clone(), next);
             for place in 0..events.len() as u64 {
                 if let Some(book) = &self.book {
                     book.invoke(&schedule.stream, index + place);
@@ -178,7 +193,7 @@ impl Writer {
                     book.settle(&schedule.stream, index + place, outcome);
                 }
             }
-            index += events.len() as u64;
+            index = next;
             // An event that queued behind this one says nothing about the punctuality of the harness.
             idle = schedule.due(index).is_some_and(|next| clock::now() < next);
         }

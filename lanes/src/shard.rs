@@ -13,6 +13,7 @@ mod kept;
 mod member;
 mod report;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -34,7 +35,7 @@ use model::shard::{
 use tokio_util::sync::CancellationToken;
 
 use self::expiry::Expiries;
-use self::fleet::{Fleet, lock};
+use self::fleet::{Fleet, budgets, lock};
 use crate::clean_up::Cleaner;
 use crate::final_read::Reader;
 use crate::lane::Kind;
@@ -198,6 +199,7 @@ impl Shard {
                 let cleaner = Cleaner {
                     reader: self.reader()?,
                     mark: self.config.origin.run.clone(),
+                    submitted: self.submitted(),
                 };
                 Response::json(&cleaner.clean_up(&self.written_streams()).await)
             }
@@ -288,6 +290,17 @@ impl Shard {
                     .map(|(org, stream, _)| (org, stream)),
             )
             .map(|(org, stream)| (org.clone(), stream.clone()))
+            .collect()
+    }
+
+    /// How many events were submitted to each of them.
+    fn submitted(&self) -> BTreeMap<StreamId, u64> {
+        let submitted = self.publisher.as_ref().map(Publisher::submitted);
+        let submitted = submitted.unwrap_or_default();
+        let count = |stream: &StreamId| submitted.get(stream).copied().unwrap_or(0);
+        let streams = self.written_streams().into_iter();
+        streams
+            .map(|(_, stream)| (stream.clone(), count(&stream)))
             .collect()
     }
 
@@ -390,6 +403,7 @@ impl Shard {
             ),
             tokens: TokenClient::new(&self.config.tokens, self.config.lane),
             begun: lock(&self.begun).clone(),
+            budgets: budgets(&self.config),
         })
     }
 }

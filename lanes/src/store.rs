@@ -13,6 +13,7 @@ use model::target::{Access, Removal, Wire};
 use serde_json::{Value, json};
 
 use crate::connection::{Upgrade, reason_in};
+use crate::khala::ingress::Remove;
 use crate::lane::Kind;
 use crate::spacetime::message::{ClientMessage, Encoded};
 use crate::spacetime::named::{self, events_after, head_of, removal_of};
@@ -261,8 +262,11 @@ impl Store {
                 json!([keys]).to_string(),
             ),
             Removal::Path(path) => {
-                let body = json!({ "stream_id": stream, "idempotency_keys": keys });
-                (path.clone(), body.to_string())
+                let remove = Remove {
+                    stream_id: stream.to_owned(),
+                    idempotency_keys: keys.to_vec(),
+                };
+                (path.clone(), json!(remove).to_string())
             }
         };
         let answer = self.call(Method::POST, &path, body).await?;

@@ -170,6 +170,13 @@ pub fn own_key(mark: &str, stream: &str, key: Option<&str>, payload_json: &str) 
     is_marked(mark, &key).then_some(key)
 }
 
+/// What a key of [`own_key`] marks and which index it names, if it names one: `RUN:STREAM` and the index.
+#[must_use]
+pub fn split_key(key: &str) -> Option<(&str, u64)> {
+    let (rest, index) = key.rsplit_once(':')?;
+    Some((rest, index.parse().ok()?))
+}
+
 /// What marks the events of one trial: several of a run may publish to the same streams, be it at once on two lanes of
 /// one service, and each numbers its events from 0.
 #[must_use]

@@ -499,6 +499,10 @@ pub struct CleanUp {
     pub declined: bool,
     /// Rows that were there and are gone.
     pub removed: u64,
+    /// Events that lie beyond what the lane replays of a stream, where nobody can look whether they were there. Unless
+    /// `declined`, it has acknowledged their removal. By stream.
+    #[serde(default)]
+    pub unseen: BTreeMap<StreamId, u64>,
     /// Rows that are still there, by stream.
     #[serde(default)]
     pub left: BTreeMap<StreamId, u64>,

@@ -93,24 +93,34 @@ impl OpenWorld {
 
 fn cleaned(done: &CleanUp) -> String {
     let left: u64 = done.left.values().sum();
+    let unseen: u64 = done.unseen.values().sum();
+    let beyond = "which lie beyond what it replays, where nobody can look";
     if done.declined {
+        let more = match unseen {
+            0 => String::new(),
+            unseen => format!(", and up to {unseen} more {beyond}"),
+        };
         let unread = match done.failed.len() {
             0 => String::new(),
             streams => format!(", and whatever is in {streams} streams that could not be read"),
         };
-        format!(
-            "{left} rows of this run stay in {} streams{unread}: the target file says `clean_up: none`",
+        return format!(
+            "{left} rows of this run stay in {} streams{more}{unread}: the target file says `clean_up: none`",
             done.left.len()
-        )
-    } else if left == 0 && done.failed.is_empty() && done.error.is_none() {
-        format!(
-            "{} rows of this run were removed, and none was found afterwards",
-            done.removed
-        )
-    } else {
-        format!(
-            "{} rows of this run were removed, and not all: see the verdict",
-            done.removed
-        )
+        );
     }
+    let more = match unseen {
+        0 => String::new(),
+        unseen => format!("; the lane has acknowledged the removal of {unseen} more, {beyond}"),
+    };
+    let whole = left == 0 && done.failed.is_empty() && done.error.is_none();
+    let outcome = if whole {
+        "and none was found afterwards"
+    } else {
+        "and not all: see the verdict"
+    };
+    format!(
+        "{} rows of this run were removed, {outcome}{more}",
+        done.removed
+    )
 }
