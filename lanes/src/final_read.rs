@@ -11,9 +11,10 @@ use model::quantity::Span;
 use model::shard::{Cursors, FinalRead, StreamRead};
 use model::target::World;
 
+use crate::client::machine::Refusal;
 use crate::content::{Contents, Row, Verdict, runs};
 use crate::oneshot::{Answer, Asked};
-use crate::store::Store;
+use crate::store::{ReadError, Store};
 use crate::token::SCOPE_SUBSCRIBE;
 use crate::token_client::{TokenClient, Wish};
 
@@ -101,7 +102,6 @@ impl Reader {
         stream: &str,
         extent: Extent,
     ) -> Result<Replay, ReplayError> {
-        let other = |why: String| Err(ReplayError::Other(why));
         let mut last = ReplayError::Other(String::new());
         for attempt in 0..TRIES {
             if attempt > 0 {
@@ -115,30 +115,22 @@ impl Reader {
                 ttl: TTL,
             };
             let refusal = match self.tokens.fetch(&wish).await {
-                Ok(token) => {
-                    let (head, floor) = match self.store.head(stream).await {
-                        Ok(found) => found,
-                        Err(error) => return other(format!("head: {error}")),
-                    };
-                    let after = self.cursor(stream, extent, head, floor);
-                    match self.asked.resume(&token.jwt, &[(stream, after)]).await {
-                        Answer::Replayed { rows, heads } => {
-                            return Ok(Replay::of(stream, after, rows, &heads));
+                Ok(token) => match self.ask(&token.jwt, stream, extent).await {
+                    Ok(replay) => return Ok(replay),
+                    Err(Failed::Unreachable(refusal)) => refusal,
+                    Err(Failed::For(error)) => {
+                        // Where others publish the head may have moved on meanwhile.
+                        if extent == Extent::Whole || !matches!(error, ReplayError::Stale(_)) {
+                            return Err(error);
                         }
-                        Answer::Unreachable(refusal) => refusal,
-                        Answer::Stale(stale) => {
-                            last = ReplayError::Stale(format!("{stale:?}"));
-                            if extent == Extent::Whole {
-                                return Err(last);
-                            }
-                            // Others publish: the head has moved on meanwhile.
-                            continue;
-                        }
-                        answer => return other(format!("the lane did not replay it: {answer:?}")),
+                        last = error;
+                        continue;
                     }
-                }
+                },
                 Err(refusal) if matches!(refusal.status, None | Some(429 | 500..)) => refusal,
-                Err(refusal) => return other(format!("no token: {}", refusal.reason)),
+                Err(refusal) => {
+                    return Err(ReplayError::Other(format!("no token: {}", refusal.reason)));
+                }
             };
             if let Some(wait) = refusal.retry_after {
                 tokio::time::sleep(wait.duration().min(Duration::from_secs(2))).await;
@@ -146,6 +138,27 @@ impl Reader {
             last = ReplayError::Other(refusal.reason);
         }
         Err(last)
+    }
+
+    async fn ask(&self, jwt: &str, stream: &str, extent: Extent) -> Result<Replay, Failed> {
+        let other = |why| Err(Failed::For(ReplayError::Other(why)));
+        let (head, floor) = match self.store.head(stream).await {
+            Ok(found) => found,
+            Err(ReadError::NoAnswer(why)) => {
+                return Err(Failed::Unreachable(Refusal {
+                    reason: format!("head: {why}"),
+                    ..Refusal::default()
+                }));
+            }
+            Err(error) => return other(format!("head: {error}")),
+        };
+        let after = self.cursor(stream, extent, head, floor);
+        match self.asked.resume(jwt, &[(stream, after)]).await {
+            Answer::Replayed { rows, heads } => Ok(Replay::of(stream, after, rows, &heads)),
+            Answer::Unreachable(refusal) => Err(Failed::Unreachable(refusal)),
+            Answer::Stale(stale) => Err(Failed::For(ReplayError::Stale(format!("{stale:?}")))),
+            answer => other(format!("the lane did not replay it: {answer:?}")),
+        }
     }
 
     /// From where to read a stream.
@@ -161,6 +174,14 @@ impl Reader {
             }
         }
     }
+}
+
+/// Why one attempt failed.
+enum Failed {
+    /// The lane may answer the next one.
+    Unreachable(Refusal),
+    /// It will not.
+    For(ReplayError),
 }
 
 impl Replay {

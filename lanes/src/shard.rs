@@ -215,13 +215,13 @@ impl Shard {
                 "the shard has been started",
             ));
         }
-        *lock(&self.begun) = start.cursors.clone();
         if let (Some(publisher), Some(publish)) = (&self.publisher, &self.config.publish) {
             self.publish(publisher, publish);
         }
         if let Some(fleet) = &self.fleet {
             fleet.start(&start.cursors);
         }
+        *lock(&self.begun) = start.cursors;
         if let Some(probes) = &self.probes {
             let running = Arc::clone(probes).run();
             let finished = self.finished.clone();

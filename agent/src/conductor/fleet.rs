@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(5);
 const FINAL_READ_WITHIN: Duration = Duration::from_secs(20);
 
 /// A clean-up reads all streams several times.
-const CLEAN_UP_WITHIN: Duration = Duration::from_secs(60);
+const CLEAN_UP_WITHIN: Duration = Duration::from_mins(1);
 
 /// All shards of a trial.
 #[derive(Debug)]

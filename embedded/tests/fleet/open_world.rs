@@ -106,9 +106,9 @@ async fn among_others(lane: Lane, defect: Option<Defect>) -> (Reports, [CleanUp;
     other.history().await;
     let mut rig = target.rig();
     let busy = other.busy();
-    let begun = rig.start_after_heads().await;
-    assert!(STREAMS.iter().all(|stream| begun[*stream] >= HISTORY));
-    assert_eq!((begun[STALE], begun[RIVAL]), (0, 0), "{begun:?}");
+    let heads = rig.start_after_heads().await;
+    assert!(STREAMS.iter().all(|stream| heads[*stream] >= HISTORY));
+    assert_eq!((heads[STALE], heads[RIVAL]), (0, 0), "{heads:?}");
     let began = clock::now();
     rig.until("enough delivered", |publisher, clients| {
         clients.live == CLIENTS
@@ -137,7 +137,7 @@ async fn nothing_of_theirs_is_found_and_nothing_of_its_own_left(lane: Lane) {
     assert_eq!((clients.rebootstraps, clients.unverified_snapshots), (0, 0));
     assert!(clients.foreign_rows > 0);
     assert_eq!(read.failed, [].into());
-    let mut published = 0;
+    let mut total = 0;
     for (stream, book) in &ledger.streams {
         assert!(
             book.failed.is_empty() && book.unknown.is_empty(),
@@ -152,11 +152,11 @@ async fn nothing_of_theirs_is_found_and_nothing_of_its_own_left(lane: Lane) {
         {
             assert_eq!(applied.indexes, book.invoked, "{stream}");
         }
-        published += book.invoked.len();
+        total += book.invoked.len();
     }
     let [first, second] = cleaned;
     // What was published for the probes is more.
-    assert!(first.removed > published, "{first:?}");
+    assert!(first.removed > total, "{first:?}");
     for (done, removed) in [(&first, first.removed), (&second, 0)] {
         // Khala replays but the newest few events of the stream of stale cursors.
         let unseen = done.unseen.clone();

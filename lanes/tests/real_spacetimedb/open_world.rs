@@ -177,12 +177,12 @@ async fn a_trial_among_others(test: &str, wire: Wire) {
     }
 
     let (own, others) = peer.held().await;
-    let published: u64 = ledger.streams.values().map(|book| book.invoked.len()).sum();
-    assert_eq!(own, published);
+    let total: u64 = ledger.streams.values().map(|book| book.invoked.len()).sum();
+    assert_eq!(own, total);
     assert_eq!(others, other.appended.load(Ordering::Relaxed));
     let done = rig.clean_up().await;
     let clean = CleanUp {
-        removed: published,
+        removed: total,
         ..CleanUp::default()
     };
     assert_eq!(done, clean);
@@ -234,17 +234,14 @@ async fn a_real_server_that_lets_only_its_owner_delete_is_named_with_what_is_lef
         return;
     };
     let stranger: serde_json::Value = peer.http.post("/v1/identity", &(), DEADLINE).await.unwrap();
-    let (rig, published) = published(&peer, stranger["token"].as_str().unwrap()).await;
+    let (rig, total) = published(&peer, stranger["token"].as_str().unwrap()).await;
     let done = rig.clean_up().await;
-    assert_eq!(
-        (done.removed, done.left.values().sum::<u64>()),
-        (0, published)
-    );
+    assert_eq!((done.removed, done.left.values().sum::<u64>()), (0, total));
     assert_eq!(done.failed.len(), STREAMS.len());
     for why in done.failed.values() {
         assert!(why.contains("Only owners are authorized"), "{why}");
     }
-    assert_eq!(peer.held().await, (published, 0));
+    assert_eq!(peer.held().await, (total, 0));
     rig.end().await;
 }
 
@@ -255,13 +252,10 @@ async fn a_target_that_wants_nothing_removed_is_told_how_much_stays() {
     let Some(peer) = Real::start(test, "", change).await else {
         return;
     };
-    let (rig, published) = published(&peer, &peer.token).await;
+    let (rig, total) = published(&peer, &peer.token).await;
     let done = rig.clean_up().await;
     assert!(done.declined && done.failed.is_empty());
-    assert_eq!(
-        (done.removed, done.left.values().sum::<u64>()),
-        (0, published)
-    );
-    assert_eq!(peer.held().await, (published, 0));
+    assert_eq!((done.removed, done.left.values().sum::<u64>()), (0, total));
+    assert_eq!(peer.held().await, (total, 0));
     rig.end().await;
 }

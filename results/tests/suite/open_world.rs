@@ -27,7 +27,7 @@ fn among_others(spoil: impl FnOnce(&mut Plan, &mut Trial)) -> Row {
         let places: Vec<(Seq, u64, u64)> = (0..EVENTS)
             .map(|index| (BEGUN + 2 * index + 2, index, 1))
             .collect();
-        ledger(trial).acknowledged = places.clone();
+        ledger(trial).acknowledged.clone_from(&places);
         let mut foreign_at = IntervalSet::default();
         for index in 0..EVENTS {
             foreign_at.insert(BEGUN + 2 * index + 1);
@@ -35,7 +35,7 @@ fn among_others(spoil: impl FnOnce(&mut Plan, &mut Trial)) -> Row {
         let read = read(trial);
         read.floor = BEGUN;
         read.head = BEGUN + 2 * EVENTS;
-        read.events = places.clone();
+        read.events.clone_from(&places);
         read.foreign = EVENTS;
         read.foreign_at = foreign_at.clone();
         for shard in &mut trial.shards[1..] {
