@@ -12,7 +12,7 @@
 //! target      how a lane is reached, spoken to, and what it promises
 //! moment      what one client did, kept where it was anomalous
 //! trial       all that was seen in one execution of a plan
-//! command     what an agent may run, by name
+//! command     what an agent may run, by name          external    probes beside the lane
 //! ```
 
 pub mod anomaly;
@@ -21,6 +21,7 @@ pub mod criteria;
 pub mod decide;
 pub mod defect;
 pub mod event;
+pub mod external;
 pub mod fault;
 pub mod histogram;
 pub mod ids;

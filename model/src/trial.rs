@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::external::ExternalProbe;
 use crate::fault::{Fault, FaultView};
 use crate::ids::FaultId;
 use crate::instant::Mono;
@@ -81,6 +82,9 @@ pub struct Trial {
     pub ledger: Option<Ledger>,
     /// The final read.
     pub final_read: Option<FinalRead>,
+    /// The external probes of the plan.
+    #[serde(default)]
+    pub external: Vec<ExternalProbe>,
     /// The lane at the end.
     pub lane: Option<LaneStatus>,
     /// The proxy at the end.

@@ -25,12 +25,12 @@ use crate::parse as yaml;
 use crate::source::Source;
 use crate::typed;
 
-mod address;
+pub(crate) mod address;
 mod either;
 mod file;
 mod lanes;
 mod promise;
-mod secrets;
+pub(crate) mod secrets;
 mod template;
 mod tokens;
 
@@ -42,12 +42,28 @@ pub use template::Template;
 const MAX_NAMED_FILE: u64 = 1024 * 1024;
 const MAX_STREAMS: usize = 1_000;
 
-/// What a target file refers to outside of itself.
+/// What a target file, or a scenario, refers to outside of itself.
 pub struct Surroundings<'a> {
-    /// Where relative paths start: the target file's folder.
+    /// Where relative paths start: the file's folder.
     pub folder: &'a Path,
     /// The environment.
     pub variable: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl<'a> Surroundings<'a> {
+    /// Those of a file in this process.
+    #[must_use]
+    pub fn of(source: &'a Source) -> Self {
+        fn variable(name: &str) -> Option<String> {
+            std::env::var(name).ok()
+        }
+        let folder = Path::new(&source.name).parent();
+        let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+        Self {
+            folder: folder.unwrap_or(Path::new(".")),
+            variable: &variable,
+        }
+    }
 }
 
 /// A system under drill, with everything that its file refers to.
@@ -359,14 +375,14 @@ fn nodes(checks: &mut Checks<'_>, file: &TargetFile) {
 }
 
 /// Reads a text file that a target file names.
-fn named_file(
+pub(crate) fn named_file(
     checks: &mut Checks<'_>,
     path: &[&str],
     name: &str,
     around: &Surroundings<'_>,
 ) -> Option<String> {
     let hint = format!(
-        "a relative path starts at {}, the target file's folder",
+        "a relative path starts at {}, the file's folder",
         around.folder.display()
     );
     let file = around.folder.join(name);
@@ -409,7 +425,7 @@ fn secret_text(
 }
 
 /// Headers with their environment variables filled in.
-fn headers(
+pub(crate) fn headers(
     checks: &mut Checks<'_>,
     path: &[&str],
     headers: &BTreeMap<String, String>,

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::diary::Diary;
 use super::fleet::Fleet;
 use super::node::Node;
+use super::probe::Probes;
 use super::steady::{Sample, SteadyWatch};
 use super::step::{self, Outcome};
 use super::target::{LANE, PROXY, Target};
@@ -90,6 +91,7 @@ pub async fn run(setting: &Setting<'_>) -> Trial {
             shards_planned: 0,
             ledger: None,
             final_read: None,
+            external: Vec::new(),
             lane: None,
             proxy: None,
             residue: None,
@@ -97,6 +99,8 @@ pub async fn run(setting: &Setting<'_>) -> Trial {
         },
         sample: Sample::default(),
         ticks: 0,
+        probes: Probes::default(),
+        healed: None,
     };
     let abort = conductor.walk().await.err();
     if let Some(abort) = &abort {
@@ -123,6 +127,9 @@ struct Conductor<'a> {
     trial: Trial,
     sample: Sample,
     ticks: u32,
+    probes: Probes,
+    /// When the last fault was over, and the way back began.
+    healed: Option<Mono>,
 }
 
 /// A part of the harness that does not answer ends the trial.
@@ -155,7 +162,9 @@ impl Conductor<'_> {
             plan.workload.clients
         ));
 
+        self.probes = Probes::start(&plan.probes, &self.agent);
         let under_way = self.until_recovered(&mut fleet).await;
+        self.trial.external = std::mem::take(&mut self.probes).finish();
         if let Err(abort) = &under_way {
             diary.note(&format!("cut off: {abort:?}"));
         }
@@ -171,10 +180,12 @@ impl Conductor<'_> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
-        let mut watch = SteadyWatch::new(plan.steady.clone());
+        let mut watch = SteadyWatch::new(plan.steady.clone(), &plan.probes);
         loop {
             self.wait(&mut ticks).await?;
-            if watch.push(self.tick(fleet, "steady").await?).is_some() {
+            let sample = self.tick(fleet, "steady").await?;
+            watch.hear(self.probes.fresh());
+            if watch.push(sample).is_some() {
                 break;
             }
             if clock::now().since(began) > plan.steady.within {
@@ -313,13 +324,15 @@ impl Conductor<'_> {
             .filter_map(over)
             .max()
             .unwrap_or(from);
-        let mut watch = SteadyWatch::new(plan.steady.clone());
+        self.healed = Some(from);
+        let mut watch = SteadyWatch::new(plan.steady.clone(), &plan.probes);
         let mut steady = None;
         let mut below = None;
         loop {
             self.wait(ticks).await?;
             let sample = self.tick(fleet, "recovery").await?;
             if steady.is_none() {
+                watch.hear(self.probes.fresh());
                 steady = watch.push(sample);
                 self.trial.relapses = watch.relapses();
                 self.trial.time_to_steady = steady.map(|start| start.since(heal));
@@ -371,6 +384,12 @@ impl Conductor<'_> {
         self.ticks += 1;
         if self.ticks.is_multiple_of(TICKS_PER_ROLL_CALL) {
             self.roll_call().await?;
+        }
+        for news in self.probes.collect() {
+            self.setting.diary.note(&news);
+        }
+        if let Some(why) = self.probes.breach(self.healed) {
+            return Err(Abort::Limit(why));
         }
         Ok(self.sample)
     }

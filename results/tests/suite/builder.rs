@@ -78,6 +78,7 @@ pub(crate) fn plan() -> Plan {
             share: Share::ALL,
             lease: Span::from_secs(2),
         }],
+        probes: Vec::new(),
         abort: None,
         criteria: Criteria {
             affected: Share::ratio(0.9),
@@ -253,6 +254,7 @@ pub(crate) fn trial() -> Trial {
             ..ProxyStatus::default()
         }),
         residue: Some(Residue::default()),
+        external: Vec::new(),
         abort: None,
     }
 }
