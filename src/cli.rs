@@ -258,6 +258,9 @@ pub(crate) struct DrillArgs {
     /// A YAML file of anomalies that somebody answers for, for a while.
     #[arg(long, value_name = "FILE")]
     pub(crate) waivers: Option<PathBuf>,
+    /// A YAML file of the commands that agents may run for probes: the agent's own configuration.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) agent_config: Option<PathBuf>,
     /// Print the decision and the rows as JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use agent::conductor::{Drill, PlannedTrial};
 use chrono::{SecondsFormat, Utc};
+use model::command::CommandConfig;
 use model::defect::Defect;
 use model::target::Kind;
 use results::{
     Decision, FolderError, PlannedRow, Row, RunFolder, RunRecord, SCHEMA_VERSION, Status,
 };
+use scenarios::plan::Ask;
 use scenarios::waivers::Waivers;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,8 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
         None => None,
     };
     let trials = plan_all(names, args, defect)?;
+    let commands = source::agent_config(args.agent_config.as_deref())?.commands;
+    commands_are_there(&trials, &commands)?;
     preflight(&trials)?;
     let spacetimedb = server(args)?;
 
@@ -85,7 +89,7 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
     let walk = Drill {
         program,
         spacetimedb,
-        commands: BTreeMap::new(),
+        commands,
         run,
         trials,
         folder: Arc::clone(&folder),
@@ -237,6 +241,36 @@ fn each_once(trials: &[PlannedTrial]) -> Result<(), Error> {
     Ok(())
 }
 
+/// A command that no agent has would fail as a probe that the target fails.
+fn commands_are_there(
+    trials: &[PlannedTrial],
+    commands: &BTreeMap<String, CommandConfig>,
+) -> Result<(), Error> {
+    for PlannedTrial { plan, .. } in trials {
+        for probe in &plan.probes {
+            let Ask::Command(command) = &probe.ask else {
+                continue;
+            };
+            if commands.contains_key(&command.run) {
+                continue;
+            }
+            let known: Vec<&str> = commands.keys().map(String::as_str).collect();
+            let known = match known.as_slice() {
+                [] => "has no commands: name a file that has it by --agent-config".to_owned(),
+                known => format!(
+                    "has {}: mend the name, or add it to `commands`",
+                    known.join(", ")
+                ),
+            };
+            return Err(Error::usage(format!(
+                "probe `{}` of {} runs the command `{}`, and the agent's configuration {known}",
+                probe.name, plan.scenario, command.run
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The server that a drill may start, found before anything is begun.
 fn server(args: &DrillArgs) -> Result<Option<PathBuf>, Error> {
     if args.plan.target != Kind::Spacetimedb {
@@ -288,6 +322,7 @@ fn settings(names: &[&str], args: &DrillArgs) -> serde_json::Value {
         "quick": args.plan.quick,
         "defect": args.defect,
         "waivers": args.waivers,
+        "agent_config": args.agent_config,
     })
 }
 

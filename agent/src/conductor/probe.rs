@@ -111,7 +111,7 @@ impl Probes {
 
 async fn keep_asking(
     place: usize,
-    mut asker: Asker,
+    mut caller: Asker,
     every: Duration,
     within: Duration,
     said: UnboundedSender<Word>,
@@ -125,7 +125,7 @@ async fn keep_asking(
         let answer = Answer {
             place,
             asked,
-            outcome: asker.ask(within).await,
+            outcome: caller.ask(within).await,
             at: clock::now(),
         };
         if !told || said.send(Word::Answered(answer)).is_err() {

@@ -28,7 +28,7 @@ pub struct Probe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<CommandProbe>,
     /// It is asked so often; never again before it has answered.
-    #[serde(default = "every", skip_serializing_if = "is_every")]
+    #[serde(default = "every")]
     pub every: Span,
     /// Without an answer after this time it has failed. At most `every`, which it is where nothing is said, but no more
     /// than 2s.
@@ -53,7 +53,7 @@ pub struct AbortProbe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<CommandProbe>,
     /// It is asked so often; never again before it has answered.
-    #[serde(default = "every", skip_serializing_if = "is_every")]
+    #[serde(default = "every")]
     pub every: Span,
     /// Without an answer after this time it has failed. At most `every`, which it is where nothing is said, but no more
     /// than 2s.
@@ -68,10 +68,6 @@ pub struct AbortProbe {
 
 const fn every() -> Span {
     EVERY
-}
-
-fn is_every(every: &Span) -> bool {
-    *every == EVERY
 }
 
 impl Probe {

@@ -47,14 +47,16 @@ impl Asker {
             match &self.ask {
                 Ask::Http(http) => {
                     let got = get(&mut self.line, &http.web, within, ToOwned::to_owned).await?;
-                    let judged = answer::of_http(http, got.status.as_u16(), &got.body);
-                    judged.map_err(|why| masked(&why, self.line.as_ref()))
+                    judge(self.line.as_ref(), &got.body, |body| {
+                        answer::of_http(http, got.status.as_u16(), body)
+                    })
                 }
                 Ask::Promql(promql) => {
                     let path = |base: &str| promql::path(base, &promql.query);
                     let got = get(&mut self.line, &promql.web, within, path).await?;
-                    let judged = promql::judge(promql, got.status.as_u16(), &got.body);
-                    judged.map_err(|why| masked(&why, self.line.as_ref()))
+                    judge(self.line.as_ref(), &got.body, |body| {
+                        promql::judge(promql, got.status.as_u16(), body)
+                    })
                 }
                 Ask::Command(command) => {
                     let order = CommandOrder::default();
@@ -82,10 +84,20 @@ fn reason(error: CallError) -> String {
     }
 }
 
-/// A server may repeat what it was sent.
-fn masked(text: &str, line: Option<&Line>) -> String {
-    let secrets = line.iter().flat_map(|line| line.secrets.iter());
-    secrets.fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
+/// Judges an answer. A server may repeat what it was sent, so what is said of a bad answer is taken from a body without
+/// secrets, before anything is cut off it.
+fn judge(
+    line: Option<&Line>,
+    body: &[u8],
+    judge: impl Fn(&[u8]) -> Result<(), String>,
+) -> Result<(), String> {
+    judge(body).map_err(|_| {
+        let body = String::from_utf8_lossy(body).into_owned();
+        let secrets = line.iter().flat_map(|line| line.secrets.iter());
+        let clean = secrets.fold(body, |body, secret| body.replace(secret, MASK));
+        let why = judge(clean.as_bytes()).err();
+        why.unwrap_or_else(|| "the answer is not as wanted".to_owned())
+    })
 }
 
 /// `GET`, on the line there is, or on a new one to the first of the server's addresses that takes a connection.

@@ -61,18 +61,15 @@ impl Tally {
             let lasted = failing.until.since(failing.since);
             return Some(format!("{name} is good again, after {lasted}"));
         };
-        let news = match &mut self.failing {
-            Some(failing) => {
-                failing.until = answer.at;
-                None
-            }
-            None => {
-                self.failing = Some(Failing {
-                    since: answer.asked,
-                    until: answer.at,
-                });
-                Some(format!("{name} fails: {why}"))
-            }
+        let news = if let Some(failing) = &mut self.failing {
+            failing.until = answer.at;
+            None
+        } else {
+            self.failing = Some(Failing {
+                since: answer.asked,
+                until: answer.at,
+            });
+            Some(format!("{name} fails: {why}"))
         };
         self.record.failed += 1;
         self.record.last_failure = Some(why.clone());
