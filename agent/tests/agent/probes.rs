@@ -1,6 +1,7 @@
 //! External probes over real sockets: servers that change their answers, and commands of a real agent.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -189,6 +190,43 @@ async fn what_cannot_be_asked_has_failed_and_is_found_again_when_it_is_there() {
     asking.fails("Connection refused").await;
     let _again = Service::start_at(addr, 200, "ok");
     asking.is_good().await;
+}
+
+#[tokio::test]
+async fn a_server_that_closes_idle_connections_is_well_all_the_same() {
+    let listener = listen(ANY_PORT).unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let counter = Arc::clone(&counter);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                stream.write_all(answer).await.unwrap();
+                // Its patience ends at the very moment at which it is asked again.
+                let _ = stream.read_u8().await;
+                counter.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+    });
+    let patient = Probe {
+        within: Span::from_secs(5),
+        ..probe(health(web(url)))
+    };
+    let mut asking = Asking::start_with(patient, &nobody());
+    until(
+        "it was asked again on a connection that it closed",
+        || async { asked.load(Ordering::SeqCst) >= 2 },
+    )
+    .await;
+    asking.is_good().await;
+    let record = asking.finish();
+    assert_eq!(record.failed, 0, "{record:?}");
 }
 
 #[tokio::test]

@@ -115,15 +115,12 @@ async fn get(
             .await
     };
     if let Some(known) = line {
-        let got = send(known).await;
-        if let Err(CallError::Broken {
-            connected: false, ..
-        }) = got
-        {
-            // Its name may mean another address by now.
-            *line = None;
+        match send(known).await {
+            // A server may close an idle connection just when it is used again, and its name may mean another address by
+            // now. To ask anew does no harm.
+            Err(CallError::Broken { .. }) => *line = None,
+            got => return got.map_err(reason),
         }
-        return got.map_err(reason);
     }
     let mut failed = None;
     let reachable = web.reach(&|name| std::env::var(name).ok())?;
