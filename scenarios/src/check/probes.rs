@@ -32,6 +32,7 @@ pub(crate) fn resolve(checks: &mut Checks<'_>, scenario: &Scenario) -> Vec<plan:
         let (lasting, always) = (probe.lasting, probe.always);
         (probe.probe(), Rule::Abort { lasting, always })
     });
+    unjudged(checks, scenario);
     let mut resolved = Vec::new();
     for (part, probes) in [
         ("steady", steady.collect::<Vec<_>>()),
@@ -60,6 +61,18 @@ pub(crate) fn resolve(checks: &mut Checks<'_>, scenario: &Scenario) -> Vec<plan:
         }
     }
     resolved
+}
+
+/// Without a bound on it, a trial in which the system never is steady again passes when all clients are whole.
+fn unjudged(checks: &mut Checks<'_>, scenario: &Scenario) {
+    let abort = scenario.abort.as_ref();
+    let judged = scenario.bounds.time_to_steady.is_some()
+        || abort.is_some_and(|abort| !abort.probes.is_empty());
+    if !scenario.steady.probes.is_empty() && !judged {
+        let message = "nothing judges whether these probes are good again after the faults";
+        let hint = "add bounds: { time_to_steady: 15s }, or probes to `abort`";
+        checks.warning(&["steady", "probes"], message, hint);
+    }
 }
 
 /// Hides what may be a secret in the headers and URLs of probes wherever it is shown.

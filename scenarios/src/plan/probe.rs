@@ -161,11 +161,14 @@ impl Web {
 }
 
 impl fmt::Display for Ask {
-    /// `GET http://127.0.0.1:9000/healthz`.
+    /// `GET http://127.0.0.1:9000/healthz`, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http(http) => write!(f, "GET {}", http.web.url),
-            Self::Promql(promql) => write!(f, "PromQL {} at {}", promql.query, promql.web.url),
+            Self::Promql(promql) => {
+                let words: Vec<&str> = promql.query.split_whitespace().collect();
+                write!(f, "PromQL {} at {}", words.join(" "), promql.web.url)
+            }
             Self::Command(command) => write!(f, "command {}", command.run),
         }
     }

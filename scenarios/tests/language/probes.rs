@@ -37,7 +37,7 @@ fn probes_of_every_kind_are_planned_as_they_are_written() {
   probes:
     - {HEALTH}
     - name: errors
-      promql: {{ url: \"https://prom.example.com/base\", query: 'sum(rate(errors_total[1m]))', above: -1, below: 1.5 }}
+      promql: {{ url: \"https://prom.example.com/base\", query: \"sum(\\n  rate(errors_total[1m]))\", above: -1, below: 1.5 }}
       every: 3s
 abort:
   probes:
@@ -80,7 +80,7 @@ abort:
     for line in [
         "and all the while healthz: GET http://127.0.0.1:9000/healthz says 200, and a body that contains \"ok\"; asked \
          every 1s, answered within 1s",
-        "errors: PromQL sum(rate(errors_total[1m])) at https://prom.example.com/base says above -1 and below 1.5",
+        "errors: PromQL sum( rate(errors_total[1m])) at https://prom.example.com/base says above -1 and below 1.5",
         "when for 2s at any time it is not so that queue: command queue-depth says exit 0",
         "when for 5s after the last heal it is not so that healthz",
     ] {
@@ -287,6 +287,26 @@ fn times_have_to_fit_each_other() {
 }
 
 #[test]
+fn probes_that_nothing_judges_after_the_faults_are_warned_of() {
+    let text = steady(HEALTH);
+    let checked = parse(&text).unwrap_or_else(|error| panic!("{error}"));
+    let [warning] = &checked.warnings[..] else {
+        panic!("{:?}", checked.warnings);
+    };
+    let shown = warning.to_string();
+    points_at(&shown, 18, 3, &["nothing judges", "time_to_steady"]);
+    for judged in [
+        text.replace("bounds:\n", "bounds:\n  time_to_steady: 10s\n"),
+        format!(
+            "{text}abort: {{ probes: [ {{ name: a, command: {{ run: b }}, lasting: 2s }} ] }}\n"
+        ),
+    ] {
+        let checked = parse(&judged).unwrap_or_else(|error| panic!("{error}"));
+        assert!(checked.warnings.is_empty(), "{:?}", checked.warnings);
+    }
+}
+
+#[test]
 fn an_abort_rule_says_when_and_for_how_long() {
     let rule = |rule: &str| format!("{GOOD}abort: {rule}\n");
     wrong(&rule("{}"), "abort", &["nothing is said of when"]);
@@ -353,8 +373,8 @@ fn a_secret_is_named_and_never_written() {
 
 #[test]
 fn a_secret_in_plain_text_over_a_network_is_warned_of() {
-    let text = steady(
-        "{ name: a, http: { url: 'http://staging.example.com/', status: 200, headers: { x-key: '${PATH}' } } }",
+    let text = abort(
+        "{ name: a, http: { url: 'http://staging.example.com/', status: 200, headers: { x-key: '${PATH}' } }, lasting: 2s }",
     );
     let checked = parse(&text).unwrap_or_else(|error| panic!("{error}"));
     let [warning] = &checked.warnings[..] else {
