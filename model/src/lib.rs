@@ -13,7 +13,7 @@
 //! probe       which clients have to be refused, and which have to notice that they are stale
 //! moment      what one client did, kept where it was anomalous
 //! trial       all that was seen in one execution of a plan
-//! command     what an agent may run, by name
+//! command     what an agent may run, by name          external    probes beside the lane
 //! ```
 
 pub mod anomaly;
@@ -22,6 +22,7 @@ pub mod criteria;
 pub mod decide;
 pub mod defect;
 pub mod event;
+pub mod external;
 pub mod fault;
 pub mod histogram;
 pub mod ids;

@@ -10,6 +10,7 @@ use std::fmt;
 use model::anomaly::{Anomaly, Example, Tally};
 use model::criteria::{Criteria, Phase};
 use model::defect::Defect;
+use model::external::ExternalProbe;
 use model::fault::{Fault, Holder, Observation};
 use model::ids::{FaultId, Lane};
 use model::instant::{Bracket, Mono};
@@ -150,6 +151,9 @@ pub struct Row {
     pub storm: Storm,
     /// What the probes asked, and what they were told.
     pub probes: Vec<ProbeTally>,
+    /// What was asked beside the lane, and how often the answer was good.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub external: Vec<ExternalProbe>,
     /// Connections replaced ahead of a token's expiry: no outage.
     pub planned_reconnects: u64,
     /// Resets to a snapshot, or to the beginning, after a stale cursor.

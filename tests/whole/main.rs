@@ -8,6 +8,7 @@
 //! targets         target files: written, checked, scenarios against them
 //! drills          the four scenarios on both lanes, and that their faults are real
 //! verdicts        planted defects and impossible bounds: the verdict can fail
+//! external_probes what a scenario asks beside the lane
 //! waivers         what somebody answers for is no failure, and its file is checked
 //! lag             a harness that was held up itself
 //! crashes         SIGKILL of the conductor and of the agent, Ctrl-C
@@ -18,6 +19,7 @@ mod bad_scenarios;
 mod command_line;
 mod crashes;
 mod drills;
+mod external_probes;
 mod lag;
 mod processes;
 mod real_server;

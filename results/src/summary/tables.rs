@@ -22,6 +22,7 @@ pub(super) fn all(out: &mut String, rows: &[&Row]) {
     faults(out, rows);
     storms(out, rows);
     probes(out, rows);
+    external(out, rows);
     harness(out, rows);
 }
 
@@ -447,6 +448,54 @@ fn probes(out: &mut String, rows: &[&Row]) {
             )
         });
         each.chain(folded).collect::<Vec<_>>()
+    });
+    table(out, &head, lines);
+}
+
+fn external(out: &mut String, rows: &[&Row]) {
+    if rows.iter().all(|row| row.external.is_empty()) {
+        return;
+    }
+    section(
+        out,
+        "External probes",
+        "What the scenario asks beside the lane, from the fleet's first connection to the end of the way back. While one of \
+         `steady` fails, the system is not steady; one of `abort` ends the trial when it fails for long.",
+    );
+    let head = [
+        "scenario",
+        "lane",
+        "trial",
+        "probe",
+        "for",
+        "asks",
+        "wanted",
+        "asked",
+        "good",
+        "failed",
+        "longest failing",
+        "last failure",
+    ];
+    let lines = rows.iter().flat_map(|row| {
+        row.external.iter().map(|probe| {
+            with(
+                row,
+                [
+                    probe.name.clone(),
+                    probe.rule.to_string(),
+                    probe.ask.clone(),
+                    probe.wanted.clone(),
+                    probe.asked.to_string(),
+                    probe.good.to_string(),
+                    probe.failed.to_string(),
+                    match probe.failed {
+                        0 => text::dash(),
+                        _ => text::micros(Some(probe.longest_failing_us)),
+                    },
+                    probe.last_failure.clone().unwrap_or_else(text::dash),
+                ],
+            )
+        })
     });
     table(out, &head, lines);
 }

@@ -79,6 +79,7 @@ pub(crate) fn plan() -> Plan {
             share: Share::ALL,
             lease: Span::from_secs(2),
         }],
+        probes: Vec::new(),
         abort: None,
         criteria: Criteria {
             affected: Share::ratio(0.9),
@@ -256,6 +257,7 @@ pub(crate) fn trial() -> Trial {
             ..ProxyStatus::default()
         }),
         residue: Some(Residue::default()),
+        external: Vec::new(),
         abort: None,
     }
 }
