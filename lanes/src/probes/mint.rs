@@ -172,10 +172,7 @@ impl Mint {
                     Err(error) => Minted::Away(format!("the issuer's answer: {error}")),
                 }
             }
-            Ok(answer)
-                if [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED]
-                    .contains(&answer.status) =>
-            {
+            Ok(answer) if has_no_such_call(answer.status) => {
                 tracing::info!(
                     "the token service has no {PROBE_TOKEN_PATH}: tokens in other states than valid or forged are \
                      not probed"
@@ -222,9 +219,17 @@ impl Mint {
 
     /// The issuer's newest public key; `None` where it has none.
     async fn public_key(&self) -> Result<Option<Vec<u8>>, CallError> {
-        let jwks: Jwks = self.http.get(JWKS_PATH, TIMEOUT).await?;
-        Ok(jwks.keys.first().and_then(Jwk::point))
+        match self.http.get::<Jwks>(JWKS_PATH, TIMEOUT).await {
+            Ok(jwks) => Ok(jwks.keys.first().and_then(Jwk::point)),
+            Err(CallError::Refused { status, .. }) if has_no_such_call(status) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
+}
+
+/// An issuer that is not the embedded one.
+fn has_no_such_call(status: StatusCode) -> bool {
+    [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(&status)
 }
 
 /// The ordinary request for a token that is good for this.
