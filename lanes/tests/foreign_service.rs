@@ -317,7 +317,7 @@ async fn a_kill_is_survived_and_every_probe_is_answered() {
     .await;
     let began = clock::now();
     rig.until("enough published", |_, _| {
-        clock::now().since(began) > Span::from_millis(5_500)
+        clock::now().since(began) > Span::from_millis(6_500)
     })
     .await;
     let ledger = rig.stop_publishing().await;

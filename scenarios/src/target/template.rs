@@ -21,6 +21,10 @@ pub struct Template {
     pub database: Option<String>,
     /// Where tokens are issued; the embedded token service when absent.
     pub token_url: Option<String>,
+    /// What is presented for tokens, as `Authorization` says it: `Bearer ${NAME}`.
+    pub token_authorization: Option<String>,
+    /// What publishers present: `${NAME}`.
+    pub publish_secret: Option<String>,
     /// See [`super::Limits::migration_buffer`].
     pub migration_buffer: Option<String>,
     /// See [`super::Limits::storm_target`].
@@ -62,16 +66,19 @@ impl Template {
             ),
         }
         text.push_str("    # headers: { x-environment: \"${ENVIRONMENT}\" }\n");
-        text.push_str(match lane {
-            Lane::Spacetime => "    wire: json                  # or bsatn\n",
-            Lane::Khala => {
-                "    # publish: { path: /internal/sync/append, secret: \"${PUBLISH_SECRET}\" }\n"
-            }
-        });
         if lane == Lane::Spacetime {
             let database = self.database.as_deref().unwrap_or("sync");
+            text.push_str("    wire: json                  # or bsatn\n");
             let _ = writeln!(text, "    database: {}", quoted(database));
-            text.push_str(PUBLISH);
+        }
+        match (&self.publish_secret, lane) {
+            (Some(secret), _) => {
+                let _ = writeln!(text, "    publish: {{ secret: {} }}", quoted(secret));
+            }
+            (None, Lane::Spacetime) => text.push_str(PUBLISH),
+            (None, Lane::Khala) => text.push_str(
+                "    # publish: { path: /internal/sync/append, secret: \"${PUBLISH_SECRET}\" }\n",
+            ),
         }
         self.tokens(&mut text);
         text.push_str(STREAMS);
@@ -87,7 +94,19 @@ impl Template {
     fn tokens(&self, text: &mut String) {
         match &self.token_url {
             Some(url) => {
-                let _ = write!(text, "\ntokens:\n  http:\n    url: {}\n{HTTP}", quoted(url));
+                let _ = writeln!(text, "\ntokens:\n  http:\n    url: {}", quoted(url));
+                if let Some(ca) = self.ca.as_ref().filter(|_| url.starts_with("https")) {
+                    text.push_str(
+                        "    # The lane's authority. Without it the system's roots are trusted.\n",
+                    );
+                    let _ = writeln!(text, "    ca: {}", quoted(ca));
+                }
+                text.push_str("    headers:\n      content-type: application/json\n");
+                let _ = match &self.token_authorization {
+                    Some(value) => writeln!(text, "      authorization: {}", quoted(value)),
+                    None => writeln!(text, "      # authorization: \"Bearer ${{SYNC_SESSION}}\""),
+                };
+                text.push_str(HTTP);
             }
             None => text.push_str(SERVICE),
         }
@@ -155,8 +174,7 @@ tokens:
   service: {}
 ";
 
-const HTTP: &str = "    headers: { content-type: application/json }    # authorization: \"${SYNC_AUTHORIZATION}\"
-    body: >-
+const HTTP: &str = "    body: >-
       {\"scopes\": {scopes}, \"streams\": {streams}, \"ttl_seconds\": {ttl_seconds}, \"device_id\": \"{identity}\"}
     token_field: data.token
 ";
