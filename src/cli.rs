@@ -217,10 +217,10 @@ pub(crate) struct InitArgs {
     /// Where tokens are issued [default: the embedded token service].
     #[arg(long, value_name = "URL")]
     pub(crate) token_url: Option<String>,
-    /// What is presented there, such as 'Bearer ${SYNC_SESSION}': write the variable's name, not what it holds.
+    /// What is presented there, such as 'Bearer ${NAME}': write the variable's name, not what it holds.
     #[arg(long, value_name = "VALUE", requires = "token_url")]
     pub(crate) token_authorization: Option<String>,
-    /// What publishers present, such as '${PUBLISH_SECRET}': write the variable's name, not what it holds.
+    /// What publishers present, such as '${NAME}': write the variable's name, not what it holds.
     #[arg(long, value_name = "VALUE")]
     pub(crate) publish_secret: Option<String>,
     /// How much later p95 delivery may be than before the cutover.
