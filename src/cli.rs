@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::ids::{ClientId, Lane};
 use model::quantity::{Rate, Share, Span};
-use model::target::Kind;
 
 /// Chaos drills for real-time sync services, with a verdict that can be recomputed from its evidence.
 ///
@@ -20,8 +19,13 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// The standard drill: restart, partition, token-expiry-storm and reconnect-storm, on both lanes.
-    Drill(DrillArgs),
+    /// The standard drill: restart, partition, token-expiry-storm and reconnect-storm, on every lane of the target.
+    Drill {
+        /// These scenarios instead: names of library scenarios, or YAML files.
+        scenarios: Vec<String>,
+        #[command(flatten)]
+        drill: DrillArgs,
+    },
     /// One scenario.
     Run {
         /// The name of a library scenario, or a YAML file.
@@ -41,17 +45,23 @@ pub(crate) enum Command {
         #[arg(long = "set", value_name = "KEY=VALUE")]
         set: Vec<String>,
     },
-    /// Write a target file to begin with, and check it.
+    /// Write a target file to begin with, check it, and try whether the target can be drilled so.
     Init(InitArgs),
+    /// Try whether a target can be drilled as its file describes it. Nothing is written to it.
+    Preflight {
+        /// The target file.
+        #[arg(default_value = "target.yaml")]
+        target: PathBuf,
+    },
     /// The exact timeline of a scenario, and what each step does and undoes.
     Plan {
         /// The name of a library scenario, or a YAML file.
         scenario: String,
         #[command(flatten)]
         plan: PlanArgs,
-        /// The lane.
-        #[arg(long, default_value_t = Lane::Spacetime)]
-        lane: Lane,
+        /// The lane [default: the first that the target has].
+        #[arg(long)]
+        lane: Option<Lane>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -186,9 +196,9 @@ pub(crate) struct PlanArgs {
     /// A short form with few clients, for CI: the whole drill ends within 40 s.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// What is drilled: embedded, or spacetimedb (a real server, which the drill starts).
-    #[arg(long, default_value_t = Kind::Embedded)]
-    pub(crate) target: Kind,
+    /// What is drilled: embedded, spacetimedb (a real server, which the drill starts), or a target file.
+    #[arg(long, value_name = "FILE|NAME", default_value = "embedded")]
+    pub(crate) target: String,
 }
 
 #[derive(Debug, Args)]
@@ -220,9 +230,6 @@ pub(crate) struct InitArgs {
     /// What is presented there, such as 'Bearer ${NAME}': write the variable's name, not what it holds.
     #[arg(long, value_name = "VALUE", requires = "token_url")]
     pub(crate) token_authorization: Option<String>,
-    /// What publishers present, such as '${NAME}': write the variable's name, not what it holds.
-    #[arg(long, value_name = "VALUE")]
-    pub(crate) publish_secret: Option<String>,
     /// How much later p95 delivery may be than before the cutover.
     #[arg(long, value_name = "TIME")]
     pub(crate) migration_buffer: Option<Span>,

@@ -8,6 +8,7 @@ mod drill;
 mod gate;
 mod init;
 mod plan;
+mod preflight;
 mod processes;
 mod source;
 mod target;
@@ -16,10 +17,11 @@ mod why;
 /// Does what was typed.
 pub(crate) fn execute(command: Command) -> Result<Exit, Error> {
     match command {
-        Command::Drill(args) => drill::drill(&args),
+        Command::Drill { scenarios, drill } => drill::drill(&scenarios, &drill),
         Command::Run { scenario, drill } => drill::run(scenario.as_deref(), &drill),
         Command::Check { files, target, set } => check::check(&files, target.as_deref(), &set),
         Command::Init(args) => init::init(&args),
+        Command::Preflight { target } => preflight::command(&target),
         Command::Plan {
             scenario,
             plan,

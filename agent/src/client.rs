@@ -37,6 +37,12 @@ impl Agent {
         }
     }
 
+    /// Where its control API is.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.client.addr()
+    }
+
     /// How it is.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! drill     all rows of a run: lanes side by side, trials one after the other, each judged and written
 //! trial     one execution of one plan
 //! node      the agent of a trial, as a process of our own
+//! preflight whether a described target can be drilled
 //! target    which children a trial has, and their configuration
 //! fleet     what the shards are told and asked, as one
 //! step      one fault of the plan: inject, renew, undo
@@ -19,6 +20,7 @@ pub mod diary;
 pub mod drill;
 pub mod fleet;
 pub mod node;
+pub mod preflight;
 pub mod steady;
 pub mod step;
 pub mod target;

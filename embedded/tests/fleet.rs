@@ -5,6 +5,7 @@ mod rig;
 #[path = "fleet/tls.rs"]
 mod tls;
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use host::clock;
@@ -14,12 +15,13 @@ use model::defect::Defect;
 use model::event::Origin;
 use model::fault::{Fault, FaultOrder, FaultView, TokenExpiry};
 use model::ids::Lane;
+use model::probe::{ProbesConfig, Rival, StaleStream};
 use model::profile::Profile;
 use model::quantity::{Rate, Share, Span};
 use model::role::{LaneConfig, TokensConfig};
 use model::shard::{
-    Burst, Episode, EpisodeFault, FinalRead, Ledger, ProbesConfig, PublishConfig, ShardConfig,
-    ShardReport, TokenSource,
+    Burst, Episode, EpisodeFault, FinalRead, Ledger, PublishConfig, ShardConfig, ShardReport,
+    TokenSource,
 };
 use model::target::{Access, Promise, Wire};
 use rig::{DEADLINE, Rig};
@@ -38,6 +40,14 @@ struct Target {
     stop: CancellationToken,
     tokens: CancellationToken,
     base: ShardConfig,
+}
+
+fn stale() -> StaleStream {
+    StaleStream {
+        stream: STALE.to_owned(),
+        retention: 12,
+        replay_budget: 3,
+    }
 }
 
 /// Few, small clocks, so that a test takes seconds.
@@ -86,7 +96,12 @@ impl Target {
             tokens.clone(),
         )
         .unwrap();
-        let budgets = [(STALE.to_owned(), (12, 3))];
+        let StaleStream {
+            stream,
+            retention,
+            replay_budget,
+        } = stale();
+        let budgets = [(stream, (retention, replay_budget))];
         let config = LaneConfig {
             lane,
             listen: ANY_PORT,
@@ -113,20 +128,21 @@ impl Target {
             lane,
             access: Access::plain(lane_server.data, lane_server.data),
             promise: Promise::strict(Span::ZERO),
-            tokens: TokenSource {
-                addr: issuer.data,
-                session_secret: "session".to_owned(),
-                org: "acme".to_owned(),
-            },
+            tokens: TokenSource::service(issuer.data, "session", "acme"),
             profile: profile(),
             stream_budgets: budgets.into(),
             clients: None,
             publish: None,
             probes: Some(ProbesConfig {
                 every: Span::from_millis(500),
-                stale_stream: STALE.to_owned(),
-                rival_org: "rival".to_owned(),
-                rival_stream: RIVAL.to_owned(),
+                stream: STALE.to_owned(),
+                stale: Some(stale()),
+                rival: Some(Rival {
+                    org: "rival".to_owned(),
+                    stream: RIVAL.to_owned(),
+                }),
+                operations: None,
+                expect: BTreeMap::new(),
             }),
             defect,
         };

@@ -11,7 +11,7 @@ use crate::content::{Contents, Row, Verdict, runs};
 use crate::oneshot::{Answer, Asked};
 use crate::store::Store;
 use crate::token::SCOPE_SUBSCRIBE;
-use crate::token_client::{TokenClient, Wish};
+use crate::token_client::{TokenClient, User, Wish};
 
 /// A token for so many seconds is enough to read everything.
 const TTL: u64 = 60;
@@ -55,7 +55,7 @@ impl Reader {
             }
             let wish = Wish {
                 org: self.org.clone(),
-                user: "final-reader".to_owned(),
+                user: User::Part("final-reader"),
                 scopes: vec![SCOPE_SUBSCRIBE.to_owned()],
                 streams: vec![stream.to_owned()],
                 ttl: TTL,

@@ -9,6 +9,7 @@
 //! pipeline    many appends at once
 //! oneshot     one connection for one question             probes       who has to be refused
 //! final_read  every stream anew                           shard        the process
+//! preflight   whether a lane can be drilled as it is described
 //! ```
 
 pub mod client;
@@ -22,6 +23,7 @@ pub mod ledger;
 pub mod marks;
 pub mod oneshot;
 pub mod pipeline;
+pub mod preflight;
 pub mod probes;
 pub mod publisher;
 pub mod shard;

@@ -21,7 +21,8 @@ use std::time::Duration;
 use host::clock;
 use model::anomaly::{Anomaly, Example, Findings};
 use model::defect::Defect;
-use model::shard::{ProbeTally, ProbesConfig, TokenSource};
+use model::probe::{ProbesConfig, StaleStream};
+use model::shard::{ProbeTally, TokenSource};
 use model::target::Promise;
 use tokio::time::Instant;
 
@@ -56,12 +57,8 @@ pub struct Setting {
     pub store: Store,
     /// Ordinary tokens.
     pub tokens: TokenClient,
-    /// Where those in other states come from.
+    /// Where those in other states come from, and the clients' organisation.
     pub source: TokenSource,
-    /// The clients' organisation.
-    pub org: String,
-    /// Retention and replay budget of the stale stream.
-    pub budget: (u64, u64),
     /// What is expected of the lane.
     pub promise: Promise,
     /// Whether the client's own detection is off, as planted.
@@ -75,15 +72,24 @@ enum Probe {
     Boundary(Boundary),
 }
 
+/// The names of all probes whose outcome a target may state itself.
+pub fn names() -> impl Iterator<Item = String> {
+    cell::cells().map(Cell::name)
+}
+
 impl Probe {
     /// Every probe of a target that promises this, the boundaries between the cells: these are slower.
-    fn all(promise: &Promise) -> Vec<Self> {
+    fn all(promise: &Promise, config: &ProbesConfig) -> Vec<Self> {
         let mut probes: Vec<Self> = cell::cells()
-            .filter(|cell| cell.matters(promise))
+            .filter(|cell| cell.matters(promise, config))
             .map(Self::Cell)
             .collect();
+        let boundaries: Vec<Boundary> = Boundary::ALL
+            .into_iter()
+            .filter(|boundary| boundary.can_be_tried(config))
+            .collect();
         let apart = probes.len() / Boundary::ALL.len() + 1;
-        for (place, boundary) in Boundary::ALL.into_iter().enumerate() {
+        for (place, boundary) in boundaries.into_iter().enumerate() {
             let at = (place * apart).min(probes.len());
             probes.insert(at, Self::Boundary(boundary));
         }
@@ -99,11 +105,19 @@ impl Probe {
 
     fn expected(self, setting: &Setting) -> String {
         match self {
-            Self::Cell(cell) => match cell.expected(&setting.promise) {
+            Self::Cell(cell) => match cell.expected(&setting.promise, &setting.config) {
                 Expected::Accepted => "accepted".to_owned(),
+                Expected::Refused([""]) => "refused".to_owned(),
                 Expected::Refused(reasons) => format!("refused: {}", reasons[0]),
             },
-            Self::Boundary(boundary) => boundary.expected(setting.budget.0, setting.budget.1),
+            Self::Boundary(boundary) => match &setting.config.stale {
+                Some(StaleStream {
+                    retention,
+                    replay_budget,
+                    ..
+                }) => boundary.expected(*retention, *replay_budget),
+                None => unreachable!("without such a stream no boundary is tried"),
+            },
         }
     }
 }
@@ -136,7 +150,11 @@ impl Probes {
     #[must_use]
     pub fn new(setting: Setting) -> Arc<Self> {
         Arc::new(Self {
-            mint: Mint::new(&setting.source, setting.asked.kind.lane),
+            mint: Mint::new(
+                &setting.source,
+                setting.tokens.clone(),
+                setting.asked.kind.lane,
+            ),
             setting,
             seen: Mutex::default(),
         })
@@ -145,7 +163,7 @@ impl Probes {
     /// Runs them all, until it is dropped.
     pub async fn run(self: Arc<Self>) {
         let every = self.setting.config.every.duration().max(LEAST);
-        let probes = Probe::all(&self.setting.promise);
+        let probes = Probe::all(&self.setting.promise, &self.setting.config);
         let count = probes.len();
         let mut running = tokio::task::JoinSet::new();
         for (turn, probe) in probes.into_iter().enumerate() {
@@ -268,14 +286,35 @@ pub(crate) fn safety(findings: &Findings) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeSet;
+
+    use model::probe::Rival;
 
     use super::*;
 
+    /// Everything is tried.
+    pub(crate) fn config() -> ProbesConfig {
+        ProbesConfig {
+            every: model::quantity::Span::from_secs(1),
+            stream: "own".to_owned(),
+            stale: Some(StaleStream {
+                stream: "stale".to_owned(),
+                retention: 20,
+                replay_budget: 10,
+            }),
+            rival: Some(Rival {
+                org: "rival".to_owned(),
+                stream: "rival".to_owned(),
+            }),
+            operations: None,
+            expect: BTreeMap::new(),
+        }
+    }
+
     #[test]
     fn every_cell_and_every_boundary_has_its_turn_under_its_own_name() {
-        let probes = Probe::all(&Promise::strict(model::quantity::Span::ZERO));
+        let probes = Probe::all(&Promise::strict(model::quantity::Span::ZERO), &config());
         let names: BTreeSet<String> = probes.iter().map(|probe| probe.name()).collect();
         assert_eq!(names.len(), probes.len());
         assert_eq!(
@@ -288,7 +327,7 @@ mod tests {
     #[test]
     fn every_probe_is_in_the_documentation() {
         let page = include_str!("../../docs/probes.md");
-        for probe in Probe::all(&Promise::strict(model::quantity::Span::ZERO)) {
+        for probe in Probe::all(&Promise::strict(model::quantity::Span::ZERO), &config()) {
             let name = probe.name();
             let (wrong, tried) = name.split_once('/').unwrap();
             let line = match probe {

@@ -294,9 +294,7 @@ mod tests {
     use host::net::listen;
     use host::peer::Peer;
     use model::ids::Lane;
-    use model::profile::Profile;
-    use model::shard::{ShardConfig, TokenSource};
-    use model::target::{Access, Promise};
+    use model::target::Access;
 
     use super::*;
 
@@ -306,27 +304,14 @@ mod tests {
             seed: 7,
             padding: 0,
         };
-        let config = ShardConfig {
-            ordinal: 0,
-            origin: origin.clone(),
-            lane: Lane::Khala,
-            access: Access::plain(addr, addr),
-            promise: Promise::strict(Span::ZERO),
-            tokens: TokenSource {
-                addr,
-                session_secret: "s".to_owned(),
-                org: "o".to_owned(),
-            },
-            profile: Profile::embedded(),
-            stream_budgets: std::collections::BTreeMap::new(),
-            clients: None,
-            publish: None,
-            probes: None,
-            defect: None,
-        };
         Press {
             origin,
-            store: Store::new(&config, Arc::new(Peer::plain(addr)), "publish"),
+            store: Store::new(
+                Lane::Khala,
+                &Access::plain(addr, addr),
+                Arc::new(Peer::plain(addr)),
+                "publish",
+            ),
             timer: Timer::start().unwrap(),
             send_lag: Arc::default(),
             stop: CancellationToken::new(),

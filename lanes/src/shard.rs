@@ -67,6 +67,7 @@ pub async fn main(config: ShardConfig, shutdown: CancellationToken) -> io::Resul
 pub struct Shard {
     config: ShardConfig,
     reach: Reach,
+    tokens: TokenClient,
     fleet: Option<Arc<Fleet>>,
     publisher: Option<Publisher>,
     probes: Option<Arc<Probes>>,
@@ -87,30 +88,26 @@ impl Shard {
     pub fn new(config: ShardConfig) -> io::Result<Arc<Self>> {
         let timer = Timer::start()?;
         let reach = Reach::of(&config.access)?;
-        let direct = || Arc::clone(&reach.direct);
+        let tokens = TokenClient::new(&config.tokens, config.lane, config.profile.refresh_lead)?;
         let send_lag = Arc::default();
         let fleet = config
             .clients
             .clone()
-            .map(|clients| Arc::new(Fleet::new(&config, &reach, clients)));
+            .map(|clients| Arc::new(Fleet::new(&config, &reach, &tokens, clients)));
         let publisher = config.publish.as_ref().map(|publish| {
             Publisher::new(Press {
                 origin: config.origin.clone(),
-                store: Store::new(&config, direct(), &publish.secret),
+                store: store(&config, &reach, &publish.secret),
                 timer: timer.clone(),
                 send_lag: Arc::clone(&send_lag),
                 stop: CancellationToken::new(),
             })
         });
         let probes = config.probes.clone().map(|probes| {
-            let profile = &config.profile;
-            let budget = config.stream_budgets.get(&probes.stale_stream).copied();
             Probes::new(Setting {
                 asked: asked(&config, &reach, PROBE_WITHIN),
-                store: Store::new(&config, direct(), secret(&config)),
-                tokens: TokenClient::new(&config.tokens, config.lane),
-                org: config.tokens.org.clone(),
-                budget: budget.unwrap_or((profile.retention, profile.replay_budget)),
+                store: store(&config, &reach, secret(&config)),
+                tokens: tokens.clone(),
                 source: config.tokens.clone(),
                 promise: config.promise.clone(),
                 defect: config.defect,
@@ -128,6 +125,7 @@ impl Shard {
             started: Mutex::new(false),
             finished: CancellationToken::new(),
             reach,
+            tokens,
             config,
         }))
     }
@@ -229,10 +227,15 @@ impl Shard {
             publisher.write(schedule, !self.is_for_probes(stream));
         }
         if let Some(probes) = &self.config.probes {
-            for (stream, rate) in [
-                (&probes.stale_stream, STALE_RATE),
-                (&probes.rival_stream, RIVAL_RATE),
-            ] {
+            let stale = probes
+                .stale
+                .as_ref()
+                .map(|stale| (&stale.stream, STALE_RATE));
+            let rival = probes
+                .rival
+                .as_ref()
+                .map(|rival| (&rival.stream, RIVAL_RATE));
+            for (stream, rate) in [stale, rival].into_iter().flatten() {
                 if !publish.streams.contains(stream) {
                     let rate = Rate::per_second(rate);
                     publisher.write(
@@ -250,10 +253,12 @@ impl Shard {
     }
 
     fn is_for_probes(&self, stream: &StreamId) -> bool {
-        self.config
-            .probes
-            .as_ref()
-            .is_some_and(|probes| probes.stale_stream == *stream || probes.rival_stream == *stream)
+        let Some(probes) = &self.config.probes else {
+            return false;
+        };
+        let stale = probes.stale.as_ref().map(|stale| &stale.stream);
+        let rival = probes.rival.as_ref().map(|rival| &rival.stream);
+        stale == Some(stream) || rival == Some(stream)
     }
 
     fn tick(&self, tick: Tick) -> ShardStatus {
@@ -323,12 +328,8 @@ impl Shard {
         }
         Ok(Reader {
             asked: asked(&self.config, &self.reach, READ_WITHIN),
-            store: Store::new(
-                &self.config,
-                Arc::clone(&self.reach.direct),
-                secret(&self.config),
-            ),
-            tokens: TokenClient::new(&self.config.tokens, self.config.lane),
+            store: store(&self.config, &self.reach, secret(&self.config)),
+            tokens: self.tokens.clone(),
             org: self.config.tokens.org.clone(),
             origin: self.config.origin.clone(),
         })
@@ -342,6 +343,11 @@ fn asked(config: &ShardConfig, reach: &Reach, within: Duration) -> Asked {
         access: Arc::new(config.access.clone()),
         within,
     }
+}
+
+fn store(config: &ShardConfig, reach: &Reach, secret: &str) -> Store {
+    let direct = Arc::clone(&reach.direct);
+    Store::new(config.lane, &config.access, direct, secret)
 }
 
 fn secret(config: &ShardConfig) -> &str {

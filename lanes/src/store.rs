@@ -8,11 +8,11 @@ use host::http::{CallError, Client, Method, Response};
 use host::peer::Peer;
 use model::event::Event;
 use model::ids::{Lane, Seq};
-use model::shard::ShardConfig;
 use model::target::{Access, Wire};
 use serde_json::{Value, json};
 
 use crate::connection::{Upgrade, reason_in};
+use crate::khala::ingress::{APPEND_PATH, HEAD_PATH};
 use crate::lane::Kind;
 use crate::spacetime::message::{ClientMessage, Encoded};
 use crate::spacetime::named::{self, events_after, head_of};
@@ -85,17 +85,17 @@ pub struct Store {
 }
 
 impl Store {
-    /// The log of the shard's lane, reached there, for a publisher with that secret.
+    /// The log of a lane that is reached there and spoken to so, for a publisher with that secret.
     #[must_use]
-    pub fn new(config: &ShardConfig, lane: Arc<Peer>, secret: &str) -> Self {
+    pub fn new(lane: Lane, access: &Access, peer: Arc<Peer>, secret: &str) -> Self {
         Self {
-            http: Client::of(Arc::clone(&lane)),
-            peer: lane,
-            lane: config.lane,
+            http: Client::of(Arc::clone(&peer)),
+            peer,
+            lane,
             // Calls are JSON over HTTP, and so they are over a connection, whatever the clients speak.
             access: Arc::new(Access {
                 wire: Wire::Json,
-                ..config.access.clone()
+                ..access.clone()
             }),
             secret: secret.to_owned(),
         }
@@ -144,7 +144,8 @@ impl Store {
                 Ok((head.map_or(0, |(_, head)| head), None))
             }
             Lane::Khala => {
-                let path = format!("/internal/sync/head?stream_id={}", escape(stream));
+                let path = self.access.head_path.as_deref().unwrap_or(HEAD_PATH);
+                let path = format!("{path}?stream_id={}", escape(stream));
                 let answer = self.call(Method::GET, &path, String::new()).await?;
                 let body: Value = success(&answer)?;
                 let head = body["head"]
@@ -175,7 +176,8 @@ impl Store {
                     "expected_next_seq": seq,
                     "committed_at_unix_ms": clock::unix_micros() / 1_000,
                 });
-                ("/internal/sync/append".to_owned(), body.to_string())
+                let path = self.access.append_path.as_deref();
+                (path.unwrap_or(APPEND_PATH).to_owned(), body.to_string())
             }
         };
         let answer = self

@@ -6,13 +6,14 @@ mod rig;
 #[path = "../../tests/service/start.rs"]
 mod service;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use host::clock;
-use host::http::{Client, Failure, Method, Request, Response, StatusCode};
+use host::http::{Client, Method};
 use host::peer::{Peer, Reach};
 use host::tls::Authority;
 use model::criteria::Phase;
@@ -20,14 +21,15 @@ use model::event::Origin;
 use model::fault::{Fault, FaultOrder, FaultView, TokenExpiry};
 use model::ids::Lane;
 use model::instant::Mono;
+use model::probe::{ProbesConfig, Rival, StaleStream};
 use model::profile::Profile;
 use model::quantity::{Share, Span};
-use model::shard::{Episode, EpisodeFault, ProbesConfig, ShardConfig, TokenSource};
-use model::target::{Access, Promise, TlsClient, TokenChecks};
+use model::shard::{Episode, EpisodeFault, Issuer, ShardConfig, TokenSource};
+use model::target::{Access, Promise, Secret, TlsClient, TokenChecks, TokenEndpoint};
 use rig::Rig;
 use serde_json::{Value, json};
 use service::{PUBLISH_SECRET, SESSION_SECRET, Service};
-use tokio_util::sync::CancellationToken;
+use tokio::net::TcpStream;
 
 const HOST: &str = "sync.example.test";
 const PREFIX: &str = "/eu";
@@ -44,6 +46,7 @@ fn profile() -> Profile {
         heartbeat: Span::from_millis(300),
         read_idle: Span::from_secs(1),
         connect_timeout: Span::from_secs(2),
+        refresh_lead: Span::from_millis(500),
         backoff_base: Span::from_millis(50),
         backoff_cap: Span::from_millis(400),
         stable_after: Span::from_millis(300),
@@ -56,9 +59,8 @@ struct Target {
     service: Service,
     lane: Arc<Peer>,
     base: ShardConfig,
-    /// Whether the desk is closed.
-    closed: Arc<AtomicBool>,
-    stop: CancellationToken,
+    /// Whether no tokens are to be had.
+    shut: Arc<AtomicBool>,
 }
 
 impl Target {
@@ -90,8 +92,7 @@ impl Target {
             ..Access::plain(service.addr, service.addr)
         };
         let lane = Reach::of(&access).unwrap().direct;
-        let stop = CancellationToken::new();
-        let closed = Arc::new(AtomicBool::new(false));
+        let shut = Arc::new(AtomicBool::new(false));
         let base = ShardConfig {
             ordinal: 0,
             origin: Origin {
@@ -109,9 +110,12 @@ impl Target {
                 ..Promise::strict(skew)
             },
             tokens: TokenSource {
-                addr: desk(Arc::clone(&lane), Arc::clone(&closed), stop.clone()),
-                session_secret: SESSION_SECRET.to_owned(),
+                issuer: Issuer::Http {
+                    addr: door(service.addr, Arc::clone(&shut)),
+                    endpoint: Box::new(endpoint(&ca)),
+                },
                 org: "acme".to_owned(),
+                identities: None,
             },
             profile: profile(),
             stream_budgets: [(STALE.to_owned(), (12, 3))].into(),
@@ -119,9 +123,18 @@ impl Target {
             publish: None,
             probes: Some(ProbesConfig {
                 every: Span::from_millis(500),
-                stale_stream: STALE.to_owned(),
-                rival_org: "rival".to_owned(),
-                rival_stream: RIVAL.to_owned(),
+                stream: STALE.to_owned(),
+                stale: Some(StaleStream {
+                    stream: STALE.to_owned(),
+                    retention: 12,
+                    replay_budget: 3,
+                }),
+                rival: Some(Rival {
+                    org: "rival".to_owned(),
+                    stream: RIVAL.to_owned(),
+                }),
+                operations: None,
+                expect: BTreeMap::new(),
             }),
             defect: None,
         };
@@ -130,8 +143,7 @@ impl Target {
             service,
             lane,
             base,
-            closed,
-            stop,
+            shut,
         }
     }
 
@@ -144,57 +156,49 @@ impl Target {
     }
 }
 
-impl Drop for Target {
-    fn drop(&mut self) {
-        self.stop.cancel();
+fn endpoint(ca: &Authority) -> TokenEndpoint {
+    let body = r#"{"scopes": {scopes}, "streams": {streams}, "ttl_seconds": {ttl_seconds},
+        "device_id": "{identity}", "org": "{tenant}"}"#;
+    let bearer = Secret::new(format!("Bearer {SESSION_SECRET}"));
+    TokenEndpoint {
+        dial: String::new(),
+        authority: HOST.to_owned(),
+        path: format!("{PREFIX}/api/sync/token"),
+        tls: Some(TlsClient {
+            ca_pem: Some(ca.pem()),
+            identity: None,
+        }),
+        method: "POST".to_owned(),
+        headers: vec![("authorization".to_owned(), bearer)],
+        body: Secret::new(body),
+        token_field: "data.token".to_owned(),
+        expires_field: Some("data.expires_at".to_owned()),
     }
 }
 
-/// Where shards ask for tokens: it has the service's session, and knows by the credential which organisation asks.
-fn desk(lane: Arc<Peer>, closed: Arc<AtomicBool>, stop: CancellationToken) -> SocketAddr {
+/// A door before the service's token endpoint, which can be shut. What is said through it is TLS.
+fn door(service: SocketAddr, shut: Arc<AtomicBool>) -> SocketAddr {
     let listener = host::net::listen(([127, 0, 0, 1], 0).into()).unwrap();
     let addr = listener.local_addr().unwrap();
-    let service = Client::of(lane);
-    tokio::spawn(host::http::serve(
-        listener,
-        stop,
-        move |request: Request| {
-            let (service, closed) = (service.clone(), closed.load(Relaxed));
-            async move {
-                if closed {
-                    let why = "sync_token_unavailable";
-                    return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, why));
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let shut = Arc::clone(&shut);
+            tokio::spawn(async move {
+                let mut service = TcpStream::connect(service).await?;
+                tokio::select! {
+                    copied = tokio::io::copy_bidirectional(&mut client, &mut service) => copied.map(drop),
+                    () = until_shut(&shut) => Ok(()),
                 }
-                if request.path != lanes::token::SYNC_TOKEN_PATH {
-                    return Err(Failure::no_route(&request));
-                }
-                let credential = request.headers["authorization"].to_str().unwrap();
-                let credential = credential.strip_prefix("Bearer ").unwrap();
-                let session = lanes::token::Session::of(SESSION_SECRET, credential).unwrap();
-                let mut body: Value = request.json()?;
-                body["org"] = json!(session.org);
-                let bearer = format!("Bearer {SESSION_SECRET}");
-                let answer = service
-                    .send(
-                        Method::POST,
-                        &request.path,
-                        &[("authorization", &bearer)],
-                        body.to_string().into(),
-                        Duration::from_secs(2),
-                    )
-                    .await
-                    .map_err(|error| Failure::new(StatusCode::BAD_GATEWAY, error.to_string()))?;
-                let body: Value = serde_json::from_slice(&answer.body).unwrap();
-                if answer.status.is_success() {
-                    Response::json(&body)
-                } else {
-                    let error = body["error"].as_str().unwrap_or_default();
-                    Err(Failure::new(answer.status, error))
-                }
-            }
-        },
-    ));
+            });
+        }
+    });
     addr
+}
+
+async fn until_shut(shut: &AtomicBool) {
+    while !shut.load(Relaxed) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 async fn live(rig: &mut Rig) {
@@ -385,11 +389,11 @@ async fn tokens_that_expire_together_end_their_connections_and_nothing_is_delive
         );
         rig.tick().await;
     }
-    // The service has clients renew a second after it issued a token. None can: it has to end the connections.
-    target.closed.store(true, Relaxed);
+    // Nobody can renew ahead: the service has to end the connections.
+    target.shut.store(true, Relaxed);
     rig.until("all cut off", |_, clients| clients.live == 0)
         .await;
-    target.closed.store(false, Relaxed);
+    target.shut.store(false, Relaxed);
     let over = view.injected.asked + Span::from_millis(4_500);
     rig.until("over, and all whole", |_, clients| {
         clock::now() > over && clients.recovered == clients.affected && clients.live == CLIENTS

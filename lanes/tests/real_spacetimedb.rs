@@ -91,11 +91,7 @@ impl Real {
             lane: Lane::Spacetime,
             access: Access::plain(addr, addr),
             promise: Promise::strict(Span::ZERO),
-            tokens: TokenSource {
-                addr: token_service(token.clone()),
-                session_secret: "s".to_owned(),
-                org: "acme".to_owned(),
-            },
+            tokens: TokenSource::service(token_service(token.clone()), "s", "acme"),
             profile: Profile::embedded(),
             stream_budgets: [].into(),
             clients: None,

@@ -10,11 +10,14 @@
 //! profile     the protocol's clocks and budgets          criteria    bounds and limits of a trial
 //! role        configuration of every child process       shard       what a fleet shard is told and reports
 //! target      how a lane is reached, spoken to, and what it promises
+//! probe       which clients have to be refused, and which have to notice that they are stale
 //! moment      what one client did, kept where it was anomalous
 //! trial       all that was seen in one execution of a plan
+//! command     what an agent may run, by name
 //! ```
 
 pub mod anomaly;
+pub mod command;
 pub mod criteria;
 pub mod decide;
 pub mod defect;
@@ -26,6 +29,7 @@ pub mod instant;
 pub mod intervals;
 pub mod lease;
 pub mod moment;
+pub mod probe;
 pub mod profile;
 pub mod quantity;
 pub mod role;

@@ -26,9 +26,10 @@ use crate::ids::{ClientId, FaultId, Lane, Seq, StreamId};
 use crate::instant::Mono;
 use crate::intervals::IntervalSet;
 use crate::moment::ClientRecord;
+use crate::probe::ProbesConfig;
 use crate::profile::Profile;
 use crate::quantity::{Rate, Share, Span};
-use crate::target::{Access, Promise};
+use crate::target::{Access, Promise, Secret, TokenEndpoint};
 
 /// How a client spaces its attempts to reconnect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -81,15 +82,64 @@ pub struct ShardConfig {
     pub defect: Option<Defect>,
 }
 
-/// The token service as a client sees it.
+/// Where a shard's tokens come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenSource {
-    /// Its address.
-    pub addr: SocketAddr,
-    /// From which the clients' session credentials are derived.
-    pub session_secret: String,
+    /// Who issues them.
+    pub issuer: Issuer,
     /// The clients' organisation.
     pub org: String,
+    /// How many identities clients share, in turn; `None` for one each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identities: Option<u32>,
+}
+
+impl TokenSource {
+    /// The embedded token service, with an identity for each client.
+    #[must_use]
+    pub fn service(
+        addr: SocketAddr,
+        session_secret: impl Into<String>,
+        org: impl Into<String>,
+    ) -> Self {
+        Self {
+            issuer: Issuer::Service {
+                addr,
+                session_secret: Secret::new(session_secret),
+            },
+            org: org.into(),
+            identities: None,
+        }
+    }
+}
+
+/// Who issues tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Issuer {
+    /// The embedded token service.
+    Service {
+        /// Its address.
+        addr: SocketAddr,
+        /// From which the clients' session credentials are derived.
+        session_secret: Secret,
+    },
+    /// An HTTP endpoint of the target's own.
+    Http {
+        /// What it is asked.
+        endpoint: Box<TokenEndpoint>,
+        /// What its `dial` resolved to.
+        addr: SocketAddr,
+    },
+    /// A command that an agent runs, by the name that the agent's own configuration gives it.
+    Command {
+        /// The name.
+        name: String,
+        /// The agent.
+        agent: SocketAddr,
+    },
+    /// Nobody: they were made beforehand, one an identity.
+    Files(Vec<Secret>),
 }
 
 /// A slice of the fleet.
@@ -138,21 +188,6 @@ pub struct Burst {
     pub events: u32,
     /// From one burst to the next.
     pub every: Span,
-}
-
-/// The probes: clients that must be refused, and clients that resume from stale cursors.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ProbesConfig {
-    /// Each probe is run once in five times this.
-    pub every: Span,
-    /// A stream of `TokenSource::org` on which the stale-cursor probes resume. Its budgets are small, see
-    /// `ShardConfig::stream_budgets`.
-    pub stale_stream: StreamId,
-    /// An organisation of which the probes also hold a session, and a stream of its own: the tenants' canary. A
-    /// token of one must not open the other's stream.
-    pub rival_org: String,
-    /// See `rival_org`.
-    pub rival_stream: StreamId,
 }
 
 /// The highest acknowledged seq of a stream.

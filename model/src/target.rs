@@ -12,7 +12,7 @@ use crate::quantity::Span;
 
 mod tokens;
 
-pub use tokens::{PLACEHOLDERS, Secret, TokenAsk, TokenEndpoint, TokenSupply};
+pub use tokens::{PLACEHOLDERS, Secret, TokenAsk, TokenEndpoint, TokenService, TokenSupply};
 
 /// How a lane is reached and spoken to.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,13 @@ pub struct Access {
     /// What things are called in the lane's database, on a lane that has one.
     #[serde(default)]
     pub names: Names,
+    /// Where events are appended, below `path_prefix`, on a lane without a database; the lane's own path where nothing is
+    /// said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub append_path: Option<String>,
+    /// Where a stream's head is asked for, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_path: Option<String>,
 }
 
 impl Access {
@@ -59,6 +66,8 @@ impl Access {
             endpoint_tls: None,
             wire: Wire::default(),
             names: Names::default(),
+            append_path: None,
+            head_path: None,
         }
     }
 }
@@ -97,6 +106,8 @@ impl std::fmt::Debug for Access {
             .field("endpoint_tls", &self.endpoint_tls)
             .field("wire", &self.wire)
             .field("names", &self.names)
+            .field("append_path", &self.append_path)
+            .field("head_path", &self.head_path)
             .finish()
     }
 }

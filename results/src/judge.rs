@@ -148,6 +148,7 @@ fn bare(plan: &Plan, trial: &Trial, number: u32, log_file: &str, repeated: Optio
         trial: number,
         seed: plan.seed,
         plan_digest: plan.digest.clone(),
+        target: plan.target.kind,
         profile: plan.target.profile.clone(),
         fidelity: kinds.join("+"),
         started: rfc3339(trial.started_unix_us),

@@ -17,6 +17,7 @@ use model::profile::Profile;
 use model::quantity::{Rate, Share};
 use model::role::{LaneStatus, ProxyStatus};
 use model::shard::{DeliveryPart, ProbeTally};
+use model::target::Kind;
 use model::trial::{Abort, Residue};
 use scenarios::waivers::Date;
 use serde::{Deserialize, Serialize};
@@ -95,7 +96,10 @@ pub struct Row {
     pub seed: u64,
     /// The plan's digest.
     pub plan_digest: String,
-    /// The clocks and budgets that lane and clients ran with.
+    /// Who runs the target: a lane of somebody's own tells no counters.
+    #[serde(default)]
+    pub target: Kind,
+    /// The clocks and budgets that lane and clients ran with; its name is the target's.
     pub profile: Profile,
     /// How true to life the faults are: the kinds of [`Fidelity`], joined by `+`.
     pub fidelity: String,

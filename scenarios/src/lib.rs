@@ -31,6 +31,7 @@ pub use resolve::{Checked, parse, parse_for, plan};
 pub use scenario::Scenario;
 pub use settings::Settings;
 pub use source::{ReadError, Source};
+pub use typed::nearest;
 
 /// The JSON schema of a scenario file: what `schema.json` holds, for editors.
 #[must_use]

@@ -13,6 +13,8 @@ use model::shard::{Burst, Policy};
 use model::target::{Kind, Promise};
 use serde::{Deserialize, Serialize};
 
+use crate::target::Limits;
+
 mod describe;
 
 /// One scenario on one lane with one seed.
@@ -99,6 +101,9 @@ pub struct TargetSettings {
     pub token_burst: u32,
     /// Streams whose (retention, replay budget) differ from the profile's.
     pub stream_budgets: BTreeMap<StreamId, (u64, u64)>,
+    /// What the gates judge by, where the target states it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
 }
 
 /// When the system counts as steady.

@@ -133,17 +133,14 @@ fn build(scenario: &Scenario, settings: &Settings) -> Plan {
         let asked = workload.streams.len();
         workload.streams = target.streams.iter().take(asked).cloned().collect();
     }
-    let mut stream_budgets: BTreeMap<_, _> = [(STALE_STREAM.to_owned(), STALE_BUDGETS)].into();
-    stream_budgets.extend(
-        scenario
-            .target
-            .stream_budgets
-            .iter()
-            .map(|(stream, budget)| (stream.clone(), (budget.retention, budget.replay_budget))),
-    );
     let described = settings.target.as_deref();
-    let target = target(scenario, settings.kind, described, stream_budgets);
+    let target = target(scenario, settings.kind, described);
     let mut criteria = criteria(scenario);
+    if let Some(limits) = &target.limits {
+        let whole = &mut criteria.bounds.entry(Phase::Recovery).or_default().max;
+        *whole = Some(whole.map_or(limits.storm_target, |own| own.min(limits.storm_target)));
+        criteria.deadline = criteria.deadline.max(limits.storm_target);
+    }
     // Where an expiry cuts nobody off, nobody notices it.
     if target.promise.expiry_enforcement == ExpiryEnforcement::AtConnect && only_expiries(scenario)
     {
@@ -172,12 +169,7 @@ fn build(scenario: &Scenario, settings: &Settings) -> Plan {
 }
 
 /// The target's settings, as far as the target lets itself be set.
-fn target(
-    scenario: &Scenario,
-    kind: Kind,
-    described: Option<&Target>,
-    stream_budgets: BTreeMap<StreamId, (u64, u64)>,
-) -> TargetSettings {
+fn target(scenario: &Scenario, kind: Kind, described: Option<&Target>) -> TargetSettings {
     let (kind, promise, profile) = if let Some(target) = described {
         (
             Kind::Described,
@@ -203,10 +195,31 @@ fn target(
             .target
             .accept_rate
             .filter(|_| kind == Kind::Embedded),
-        token_rate: scenario.target.token_rate,
+        token_rate: scenario
+            .target
+            .token_rate
+            .filter(|_| kind != Kind::Described),
         token_burst: scenario.target.token_burst,
-        stream_budgets,
+        stream_budgets: budgets(scenario, described),
+        limits: described.map(|target| target.limits),
     }
+}
+
+/// What a described target says of its streams; a scenario's settings are the built-in targets'.
+fn budgets(scenario: &Scenario, described: Option<&Target>) -> BTreeMap<StreamId, (u64, u64)> {
+    if let Some(target) = described {
+        let stale = target.probes.stale.iter();
+        return stale
+            .map(|stale| (stale.stream.clone(), (stale.retention, stale.replay_budget)))
+            .collect();
+    }
+    let own = scenario.target.stream_budgets.iter();
+    [(STALE_STREAM.to_owned(), STALE_BUDGETS)]
+        .into_iter()
+        .chain(
+            own.map(|(stream, budget)| (stream.clone(), (budget.retention, budget.replay_budget))),
+        )
+        .collect()
 }
 
 /// The load and the steady state, with the ramp that the target's doors allow.

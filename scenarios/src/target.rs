@@ -15,9 +15,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use model::ids::{Lane, StreamId};
+use model::probe::{Operation, Outcome, StaleStream};
 use model::profile::Profile;
 use model::quantity::{Share, Span};
 use model::target::{Access, Names, Promise, Secret, TlsClient, TokenSupply, Wire};
+
+use serde::{Deserialize, Serialize};
 
 use crate::check::Checks;
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -41,6 +44,8 @@ pub use template::Template;
 /// Certificates and tokens are some KiB; whatever is larger is another file.
 const MAX_NAMED_FILE: u64 = 1024 * 1024;
 const MAX_STREAMS: usize = 1_000;
+/// The probes publish some ten events a second.
+const MAX_STALE_BUDGET: u64 = 200;
 
 /// What a target file refers to outside of itself.
 pub struct Surroundings<'a> {
@@ -71,6 +76,8 @@ pub struct Target {
     pub nodes: Vec<Node>,
     /// What it promises.
     pub promise: Promise,
+    /// What is tried that has to be refused, and where.
+    pub probes: Probes,
     /// Its clocks and budgets.
     pub profile: Profile,
     /// What its gates judge by.
@@ -80,10 +87,14 @@ pub struct Target {
 /// How a lane is reached, before anybody has resolved a name or started a proxy.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
+    /// What Origin says.
+    pub origin: String,
     /// What Host and SNI say: the host, with its port where that is not the scheme's own. SNI goes without the port.
     pub authority: String,
     /// `host:port` to connect to.
     pub dial: String,
+    /// Whether the file says so itself, instead of leaving it to the URL.
+    pub dial_is_stated: bool,
     /// What stands before the lane's own paths; empty for none.
     pub path_prefix: String,
     /// Further headers, environment variables filled in.
@@ -98,19 +109,24 @@ pub struct Endpoint {
     pub publish_secret: Option<Secret>,
     /// Where khala publishers append, below the prefix; the lane's own path where nothing is said.
     pub append_path: Option<String>,
+    /// Where they ask for a head, likewise.
+    pub head_path: Option<String>,
 }
 
 impl Endpoint {
     /// As a shard is told: `endpoint` is where the fleet connects (a proxy), `direct` what [`Self::dial`] resolved to.
     #[must_use]
     pub fn access(&self, endpoint: SocketAddr, direct: SocketAddr) -> Access {
+        let origin = ("origin".to_owned(), self.origin.clone());
         Access {
             authority: Some(self.authority.clone()),
             path_prefix: self.path_prefix.clone(),
-            headers: self.headers.clone(),
+            headers: [&self.headers[..], &[origin]].concat(),
             tls: self.tls.clone(),
             wire: self.wire,
             names: self.names.clone(),
+            append_path: self.append_path.clone(),
+            head_path: self.head_path.clone(),
             ..Access::plain(endpoint, direct)
         }
     }
@@ -148,8 +164,19 @@ pub struct Node {
     pub agent: String,
 }
 
+/// Clients that have to be refused, and clients that resume from stale cursors.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Probes {
+    /// Where cursors are tried; `None` for nowhere.
+    pub stale: Option<StaleStream>,
+    /// What is tried with a token; what suits the lane where nothing is said.
+    pub operations: Option<Vec<Operation>>,
+    /// What has to come of a probe, by its name, where that is not what follows from the promise.
+    pub expect: BTreeMap<String, Outcome>,
+}
+
 /// What gates judge by.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
     /// By how much p95 delivery latency may exceed that before the cutover.
     pub migration_buffer: Span,
@@ -222,6 +249,24 @@ pub fn parse(source: &Source, around: &Surroundings<'_>) -> Result<Checked, Diag
     Ok(Checked { target, warnings })
 }
 
+/// An error about a target file that only its target could tell, at the place of the setting that is to blame.
+#[must_use]
+pub fn blame(
+    source: &Source,
+    path: &[&str],
+    message: impl Into<String>,
+    hint: impl Into<String>,
+) -> Diagnostics {
+    let tree = match yaml::tree(source) {
+        Ok(tree) => tree,
+        Err(unreadable) => return unreadable,
+    };
+    let mut checks = Checks::new(&tree, source, None);
+    checks.error(path, message, hint);
+    secrets::mask(&mut checks.found, &secrets::in_tree(&tree));
+    Diagnostics::sort_out(checks.found).expect_err("an error was just added")
+}
+
 fn resolve(
     checks: &mut Checks<'_>,
     file: &TargetFile,
@@ -230,9 +275,21 @@ fn resolve(
     checks.name("target", &file.name);
     let lanes = lanes::resolve(checks, &file.lanes, around);
     let tokens = tokens::resolve(checks, &file.tokens, around);
+    let started = file
+        .tokens
+        .service
+        .as_ref()
+        .is_some_and(|service| service.url.is_none());
+    if started && file.lanes.khala.is_some() {
+        let message = "a khala lane shares its keys with whoever issues its tokens";
+        let hint = "start `faultlane tokens --key-file FILE` where the lane reads that file, and write service: { url: \
+                    …, session_secret: … }";
+        checks.error(&["tokens", "service"], message, hint);
+    }
     let streams = streams(checks, &file.streams);
     tenants(checks, file);
     nodes(checks, file);
+    stale(checks, file, &streams);
     let profile = file.promise.profile.apply(Profile {
         name: file.name.clone(),
         ..Profile::field()
@@ -270,6 +327,11 @@ fn resolve(
             ..profile
         },
         promise,
+        probes: Probes {
+            stale: file.probes.stale.clone(),
+            operations: file.probes.operations.clone(),
+            expect: file.probes.expect.clone(),
+        },
         limits: limits?,
     })
 }
@@ -333,6 +395,29 @@ fn tenants(checks: &mut Checks<'_>, file: &TargetFile) {
         let hint = "put {tenant} where the service expects the organisation";
         let message = "every tenant's token would be the same: the body does not say {tenant}";
         checks.error(&["tokens", "http", "body"], message, hint);
+    }
+}
+
+fn stale(checks: &mut Checks<'_>, file: &TargetFile, streams: &[StreamId]) {
+    let Some(stale) = &file.probes.stale else {
+        return;
+    };
+    if streams.contains(&stale.stream) {
+        let message = format!("`{}` is one of `streams` too", stale.stream);
+        let hint = "name a stream of its own: it is written to at a pace of the probes' own";
+        checks.error(&["probes", "stale", "stream"], message, hint);
+    }
+    for (key, value) in [
+        ("retention", stale.retention),
+        ("replay_budget", stale.replay_budget),
+    ] {
+        if value == 0 || value > MAX_STALE_BUDGET {
+            let message = format!("`{key}` is {value}");
+            let hint = format!(
+                "it is 1 to {MAX_STALE_BUDGET} events: a drill has to get beyond it within its time"
+            );
+            checks.error(&["probes", "stale", key], message, hint);
+        }
     }
 }
 

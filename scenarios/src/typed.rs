@@ -76,7 +76,8 @@ pub(crate) fn place(origin: &Origin, source: &Source) -> Place {
 }
 
 /// `did you mean …`, or what there is.
-pub(crate) fn nearest(wrong: &str, known: &[&str]) -> String {
+#[must_use]
+pub fn nearest(wrong: &str, known: &[&str]) -> String {
     let near = known
         .iter()
         .map(|name| (strsim::damerau_levenshtein(wrong, name), name))

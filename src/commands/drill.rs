@@ -7,21 +7,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use agent::conductor::{Drill, PlannedTrial};
 use chrono::{SecondsFormat, Utc};
 use model::defect::Defect;
+use model::ids::Lane;
 use model::target::Kind;
 use results::{
     Decision, FolderError, PlannedRow, Row, RunFolder, RunRecord, SCHEMA_VERSION, Status,
 };
+use scenarios::Source;
+use scenarios::target::Target;
 use scenarios::waivers::Waivers;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{gate, plan, print, processes, source};
+use super::target::Chosen;
+use super::{gate, plan, preflight, print, processes, source};
 use crate::cli::DrillArgs;
 use crate::exit::{Error, Exit};
 use crate::progress::Progress;
 
-pub(super) fn drill(args: &DrillArgs) -> Result<Exit, Error> {
-    execute(&scenarios::library::STANDARD, args)
+pub(super) fn drill(scenarios: &[String], args: &DrillArgs) -> Result<Exit, Error> {
+    if scenarios.is_empty() {
+        return execute(&scenarios::library::STANDARD, args);
+    }
+    let names: Vec<&str> = scenarios.iter().map(String::as_str).collect();
+    execute(&names, args)
 }
 
 pub(super) fn run(scenario: Option<&str>, args: &DrillArgs) -> Result<Exit, Error> {
@@ -41,9 +49,13 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
         Some(name) => Some(name.parse::<Defect>().map_err(Error::usage)?),
         None => None,
     };
-    let trials = plan_all(names, args, defect)?;
-    preflight(&trials)?;
-    let spacetimedb = server(args)?;
+    let target = Chosen::named(&args.plan.target)?;
+    let trials = plan_all(names, args, &target, defect)?;
+    descriptors(&trials)?;
+    let spacetimedb = server(args, &target)?;
+    if let Chosen::Described(described, source) = &target {
+        can_be_drilled(described, source, &trials)?;
+    }
 
     let now = Utc::now();
     let waivers = source::waivers(args.waivers.as_deref(), &now.to_rfc3339())?;
@@ -55,7 +67,7 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
         started: now.to_rfc3339_opts(SecondsFormat::Millis, true),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         seed: args.plan.seed,
-        settings: settings(names, args),
+        settings: settings(names, args, &target),
         waivers: None,
         rows: trials.iter().map(planned_row).collect(),
     };
@@ -85,6 +97,7 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
     let walk = Drill {
         program,
         spacetimedb,
+        described: target.described().cloned(),
         run,
         trials,
         folder: Arc::clone(&folder),
@@ -184,31 +197,32 @@ fn headline(row: &Row) -> String {
 fn plan_all(
     names: &[&str],
     args: &DrillArgs,
+    target: &Chosen,
     defect: Option<Defect>,
 ) -> Result<Vec<PlannedTrial>, Error> {
-    let target = args.plan.target;
+    let name = target.name();
     let lanes = match args.lane {
         Some(lane) if !target.lanes().contains(&lane) => {
             return Err(Error::usage(format!(
-                "--lane {lane}: the target {target} has no such lane"
+                "--lane {lane}: the target {name} has no such lane"
             )));
         }
         Some(lane) => vec![lane],
-        None => target.lanes().to_vec(),
+        None => target.lanes(),
     };
     if let Some(defect) =
-        defect.filter(|defect| target != Kind::Embedded && !defect.is_of_clients())
+        defect.filter(|defect| target.kind() != Kind::Embedded && !defect.is_of_clients())
     {
         return Err(Error::usage(format!(
-            "--defect {defect} is planted in the embedded servers, and --target {target} has others"
+            "--defect {defect} is planted in the embedded servers, and --target {name} has others"
         )));
     }
     let mut trials = Vec::new();
     for name in names {
-        let (scenario, source) = source::load(name)?;
+        let (scenario, source) = source::load(name, target.met_by(&args.plan))?;
         for lane in &lanes {
             for number in 1..=args.trials {
-                let mut settings = plan::settings(&args.plan, *lane)?;
+                let mut settings = plan::settings(&args.plan, target, *lane)?;
                 // Each trial makes choices of its own; the first those of the seed that was given.
                 settings.seed = args.plan.seed.wrapping_add(u64::from(number) - 1);
                 settings.defect = defect;
@@ -237,8 +251,8 @@ fn each_once(trials: &[PlannedTrial]) -> Result<(), Error> {
 }
 
 /// The server that a drill may start, found before anything is begun.
-fn server(args: &DrillArgs) -> Result<Option<PathBuf>, Error> {
-    if args.plan.target != Kind::Spacetimedb {
+fn server(args: &DrillArgs, target: &Chosen) -> Result<Option<PathBuf>, Error> {
+    if target.kind() != Kind::Spacetimedb {
         return Ok(None);
     }
     agent::preflight::program(&args.spacetimedb).map(Some).map_err(|error| {
@@ -249,8 +263,26 @@ fn server(args: &DrillArgs) -> Result<Option<PathBuf>, Error> {
     })
 }
 
+/// A described target is drilled only where all that it takes is at hand, and every door is open.
+fn can_be_drilled(target: &Target, source: &Source, trials: &[PlannedTrial]) -> Result<(), Error> {
+    for PlannedTrial { plan, .. } in trials {
+        if let Some(step) = plan.steps.iter().find(|step| step.node.is_some()) {
+            let node = step.node.as_deref().unwrap_or_default();
+            return Err(Error::could_not_run(format!(
+                "{}: {} is done to the node `{node}`, whose agent would have to do it; drills do not speak to agents \
+                 on other hosts yet: choose scenarios with faults on links and tokens, such as partition and \
+                 reconnect-storm",
+                plan.scenario, step.id
+            )));
+        }
+    }
+    let lanes: BTreeSet<Lane> = trials.iter().map(|trial| trial.plan.lane).collect();
+    let lanes: Vec<Lane> = lanes.into_iter().collect();
+    preflight::run(source, target, &lanes, &|line| eprintln!("{line}"))
+}
+
 /// A client costs a shard one descriptor and a proxy two.
-fn preflight(trials: &[PlannedTrial]) -> Result<(), Error> {
+fn descriptors(trials: &[PlannedTrial]) -> Result<(), Error> {
     const RESERVE: u64 = 200;
     let limit = agent::preflight::descriptors_per_process();
     for PlannedTrial { plan, .. } in trials {
@@ -276,10 +308,10 @@ fn planned_row(planned: &PlannedTrial) -> PlannedRow {
     }
 }
 
-fn settings(names: &[&str], args: &DrillArgs) -> serde_json::Value {
+fn settings(names: &[&str], args: &DrillArgs, target: &Chosen) -> serde_json::Value {
     json!({
         "scenarios": names,
-        "target": args.plan.target,
+        "target": target.name(),
         "lane": args.lane,
         "clients": args.plan.clients,
         "trials": args.trials,

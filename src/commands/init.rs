@@ -6,11 +6,12 @@ use std::io::Write as _;
 use scenarios::Source;
 use scenarios::target::Template;
 
-use super::{print, target};
+use super::{preflight, print, target};
 use crate::cli::InitArgs;
 use crate::exit::{Error, Exit};
 
-/// Writes a target file to begin with, and checks it: what only its owner can know is named with its purpose.
+/// Writes a target file to begin with, checks it (what only its owner can know is named with its purpose), and tries
+/// whether the target can be drilled so.
 pub(super) fn init(args: &InitArgs) -> Result<Exit, Error> {
     let template = Template {
         name: args.name.clone(),
@@ -21,7 +22,6 @@ pub(super) fn init(args: &InitArgs) -> Result<Exit, Error> {
         database: args.database.clone(),
         token_url: args.token_url.clone(),
         token_authorization: args.token_authorization.clone(),
-        publish_secret: args.publish_secret.clone(),
         migration_buffer: args.migration_buffer.map(|span| span.to_string()),
         storm_target: args.storm_target.map(|span| span.to_string()),
         fallback_threshold: args.fallback_threshold.map(|share| share.to_string()),
@@ -39,17 +39,29 @@ pub(super) fn init(args: &InitArgs) -> Result<Exit, Error> {
             _ => Error::could_not_run(format!("{name}: {error}: name a file that can be written")),
         })?;
     print(&format!("{name}: written\n"));
-    match target::check(&Source {
+    let source = Source {
         name: name.clone(),
         text,
-    }) {
-        Ok(_) => {
-            print(&format!("{name}: ok\n"));
-            Ok(Exit::Go)
-        }
-        Err(error) => Err(Error::usage(format!(
+    };
+    let target = target::check(&source).map_err(|error| {
+        Error::usage(format!(
             "{name} was written, and has to be completed:\n{}",
             error.message
-        ))),
-    }
+        ))
+    })?;
+    print(&format!("{name}: ok\n"));
+    preflight::run(&source, &target, &[args.lane], &|line| {
+        print(&format!("{line}\n"));
+    }).map_err(
+        |error| Error {
+            message: format!(
+                "{name} was written, and the target is not reached as it says; mend it and run `faultlane preflight \
+                 {name}`:\n{}",
+                error.message
+            ),
+            ..error
+        },
+    )?;
+    print(&format!("{name}: ready\n"));
+    Ok(Exit::Go)
 }

@@ -3,13 +3,25 @@
 use model::ids::Lane;
 use scenarios::{Settings, library};
 
+use super::target::Chosen;
 use super::{print, source};
 use crate::cli::PlanArgs;
 use crate::exit::{Error, Exit};
 
-pub(super) fn plan(name: &str, args: &PlanArgs, lane: Lane, json: bool) -> Result<Exit, Error> {
-    let (scenario, source) = source::load(name)?;
-    let plan = scenarios::plan(&scenario, &source, &settings(args, lane)?).map_err(Error::usage)?;
+pub(super) fn plan(
+    name: &str,
+    args: &PlanArgs,
+    lane: Option<Lane>,
+    json: bool,
+) -> Result<Exit, Error> {
+    let target = Chosen::named(&args.target)?;
+    let lane = match lane {
+        Some(lane) => lane,
+        None => *target.lanes().first().expect("a target has a lane"),
+    };
+    let (scenario, source) = source::load(name, target.met_by(args))?;
+    let settings = settings(args, &target, lane)?;
+    let plan = scenarios::plan(&scenario, &source, &settings).map_err(Error::usage)?;
     if json {
         let text = serde_json::to_string_pretty(&plan).map_err(Error::could_not_run)?;
         print(&format!("{text}\n"));
@@ -21,7 +33,7 @@ pub(super) fn plan(name: &str, args: &PlanArgs, lane: Lane, json: bool) -> Resul
 
 pub(super) fn list() -> Result<Exit, Error> {
     for name in library::names() {
-        let (scenario, _) = source::load(name)?;
+        let (scenario, _) = source::load(name, None)?;
         let about = scenario
             .about
             .split_whitespace()
@@ -33,12 +45,19 @@ pub(super) fn list() -> Result<Exit, Error> {
 }
 
 /// The settings that all commands with [`PlanArgs`] share.
-pub(super) fn settings(args: &PlanArgs, lane: Lane) -> Result<Settings, Error> {
+pub(super) fn settings(args: &PlanArgs, target: &Chosen, lane: Lane) -> Result<Settings, Error> {
+    if args.quick && target.described().is_some() {
+        return Err(Error::usage(
+            "--quick: a scenario's short form counts on the embedded target's short clocks; write --clients and --set \
+             for a target of your own",
+        ));
+    }
     Ok(Settings {
         clients: args.clients,
         set: overrides(&args.set)?,
         quick: args.quick,
-        kind: args.target,
+        kind: target.kind(),
+        target: target.described().cloned(),
         ..Settings::new(lane, args.seed)
     })
 }

@@ -2,15 +2,17 @@
 
 use std::path::Path;
 
+use scenarios::target::Target;
 use scenarios::waivers::{Date, Waivers};
 use scenarios::{Scenario, Source, library};
 
 use crate::exit::Error;
 
-/// Reads, parses and checks a library scenario or a file. Warnings go to stderr.
-pub(super) fn load(name: &str) -> Result<(Scenario, Source), Error> {
+/// Reads, parses and checks a library scenario or a file, against a described target where there is one. Warnings go to
+/// stderr.
+pub(super) fn load(name: &str, target: Option<&Target>) -> Result<(Scenario, Source), Error> {
     let source = find(name)?;
-    let checked = scenarios::parse(&source).map_err(Error::usage)?;
+    let checked = scenarios::parse_for(&source, target).map_err(Error::usage)?;
     for warning in &checked.warnings {
         eprintln!("{warning}");
     }

@@ -11,6 +11,7 @@ use model::moment::ClientRecord;
 use model::trial::Abort;
 use results::{Row, RunFolder};
 use scenarios::plan::Plan;
+use scenarios::target;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,8 @@ pub struct Drill {
     pub program: PathBuf,
     /// The `SpacetimeDB` server that agents may run.
     pub spacetimedb: Option<PathBuf>,
+    /// What the target file describes; `None` for a target that the drill starts.
+    pub described: Option<Arc<target::Target>>,
     /// The run's id.
     pub run: String,
     /// The rows, in the order in which each lane takes them.
@@ -140,6 +143,7 @@ async fn one_trial(
     let setting = Setting {
         node: &node,
         plan,
+        described: drill.described.as_deref(),
         run: &drill.run,
         number: *number,
         diary: &diary,

@@ -1,16 +1,27 @@
-//! The embedded target of a trial and its fleet: which children there are, and their configuration.
+//! What a trial runs against, and its fleet: which children there are, and their configuration.
+//!
+//! ```text
+//! builtin     the targets that a drill starts by itself: embedded lanes, a real server
+//! described   a service of somebody's own, by its target file
+//! ```
 
-use std::collections::BTreeMap;
+mod builtin;
+pub mod described;
+
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use host::http::CallError;
+use host::tls::TlsError;
 use model::event::{Origin, hex};
+use model::ids::Lane;
+use model::probe::ProbesConfig;
 use model::quantity::Span;
-use model::role::{LaneConfig, ProxyConfig, Ready, Role, SpacetimedbConfig, TokensConfig};
-use model::shard::{ClientsConfig, ProbesConfig, PublishConfig, ShardConfig, TokenSource};
-use model::target::{Access, Kind, Names};
+use model::role::{ProxyConfig, ProxyTls, Ready, Role};
+use model::shard::{ClientsConfig, PublishConfig, ShardConfig, TokenSource};
+use model::target::Access;
 use scenarios::plan::Plan;
+use scenarios::target;
 
 use crate::client::Agent;
 
@@ -23,13 +34,8 @@ pub const PROXY: &str = "proxy";
 /// The shard with the publisher and the probes; it has no clients.
 pub const PUBLISHER: &str = "shard-0";
 
-const ORG: &str = "acme";
-const RIVAL_ORG: &str = "rival";
-/// Published to for the stale-cursor probes: its budgets are small, so that there soon is something to be stale
-/// against.
-const STALE_STREAM: &str = "runtime.run.stale.events";
-/// The rival's stream: whatever of it reaches the fleet has leaked.
-const RIVAL_STREAM: &str = "runtime.run.rival.events";
+/// What the token service issues, however long a token is asked for.
+const TTL_LIMITS: (Span, Span) = (Span::from_secs(1), Span::from_secs(900));
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// The children of a trial.
@@ -37,50 +43,60 @@ const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 pub struct Target {
     /// The shards with clients, by name.
     pub shards: Vec<String>,
+    /// Whether the lane is a child, which tells its own counters.
+    pub owns_lane: bool,
+}
+
+/// Why a trial has nothing to run against.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A child could not be started.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// A name that the target file names does not resolve.
+    #[error("`{dial}` does not resolve: {source}")]
+    Unresolved {
+        /// `host:port`.
+        dial: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// No certificate could be made for the proxy.
+    #[error("a certificate for the proxy: {0}")]
+    Certificate(TlsError),
+    /// The target file does not describe the plan's lane.
+    #[error("the target has no lane `{0}`")]
+    NoLane(Lane),
+    /// Tokens come by way of an agent, and there is none.
+    #[error("tokens come by way of an agent, and none is running")]
+    NoAgent,
+}
+
+/// A lane as its shards reach it.
+struct Site {
+    access: Access,
+    tokens: TokenSource,
+    publish_secret: String,
+    probes: ProbesConfig,
 }
 
 impl Target {
-    /// Starts everything: tokens, lane, proxy, shards. The shards wait for their start.
+    /// Starts everything: what the lane needs, a proxy before it, the shards. The shards wait for their start.
     ///
     /// # Errors
-    /// A child could not be started; what runs already ends with the agent.
+    /// A child could not be started, or a described target is not reached by its names; what runs already ends with the
+    /// agent.
     pub async fn start(
         agent: &Agent,
         plan: &Plan,
+        described: Option<&target::Target>,
         run: &str,
         data: &Path,
-    ) -> Result<Self, CallError> {
-        let secrets = Secrets::draw(plan.target.kind);
-        let start = async |name: &str, role| {
-            agent
-                .start_child(name, &role)
-                .await
-                .map(|ready| data_port(&ready))
+    ) -> Result<Self, StartError> {
+        let site = match described {
+            Some(target) => described::begin(agent, plan, target, data).await?,
+            None => builtin::begin(agent, plan, data).await?,
         };
-
-        let key_file = data.join("keys.json");
-        let tokens = tokens_config(plan, &secrets, &key_file);
-        let tokens = start(TOKENS, Role::Tokens(tokens)).await?;
-        let lane = match plan.target.kind {
-            Kind::Embedded => Role::Lane(lane_config(plan, &secrets, data, key_file, tokens)),
-            Kind::Spacetimedb => Role::Spacetimedb(server_config(plan, data)),
-            // No command line asks for it: target files are checked and planned against, and not yet drilled.
-            Kind::Described => {
-                return Err(CallError::Garbled {
-                    call: "the plan".to_owned(),
-                    reason: "it is for a service of a target file, which cannot be started here"
-                        .to_owned(),
-                });
-            }
-        };
-        let lane = start(LANE, lane).await?;
-        let proxy = ProxyConfig {
-            listen: ANY_PORT,
-            upstream: lane,
-            tls: None,
-        };
-        let proxy = start(PROXY, Role::Proxy(proxy)).await?;
-
         let shard = |ordinal| ShardConfig {
             ordinal,
             origin: Origin {
@@ -89,13 +105,9 @@ impl Target {
                 padding: plan.workload.padding,
             },
             lane: plan.lane,
-            access: Access::plain(proxy, lane),
+            access: site.access.clone(),
             promise: plan.target.promise.clone(),
-            tokens: TokenSource {
-                addr: tokens,
-                session_secret: secrets.session.clone(),
-                org: ORG.to_owned(),
-            },
+            tokens: site.tokens.clone(),
             profile: plan.target.profile.clone(),
             stream_budgets: plan.target.stream_budgets.clone(),
             clients: None,
@@ -104,119 +116,52 @@ impl Target {
             defect: plan.defect,
         };
         let publisher = ShardConfig {
-            publish: Some(publish_config(plan, &secrets)),
-            probes: Some(probes_config(plan)),
+            publish: Some(PublishConfig {
+                streams: plan.workload.streams.clone(),
+                rate: plan.workload.publish,
+                burst: plan.workload.burst,
+                secret: site.publish_secret.clone(),
+            }),
+            probes: Some(site.probes.clone()),
             ..shard(0)
         };
-        start(PUBLISHER, Role::Shard(Box::new(publisher))).await?;
+        start(agent, PUBLISHER, Role::Shard(Box::new(publisher))).await?;
         let mut shards = Vec::new();
         let slices = slices(plan.workload.clients, plan.workload.shards);
         for (ordinal, (first, count)) in (1..).zip(slices) {
             let name = format!("shard-{ordinal}");
-            let clients = Some(clients_config(plan, first, count));
-            start(
-                &name,
-                Role::Shard(Box::new(ShardConfig {
-                    clients,
-                    ..shard(ordinal)
-                })),
-            )
-            .await?;
+            let config = ShardConfig {
+                clients: Some(clients_config(plan, first, count)),
+                ..shard(ordinal)
+            };
+            start(agent, &name, Role::Shard(Box::new(config))).await?;
             shards.push(name);
         }
-        Ok(Self { shards })
+        Ok(Self {
+            shards,
+            owns_lane: described.is_none(),
+        })
     }
 }
 
-/// What keeps strangers from publishing and from drawing tokens.
-struct Secrets {
-    session: String,
-    publish: String,
+/// Starts a child; where its service listens, or its control API where it has none.
+async fn start(agent: &Agent, name: &str, role: Role) -> Result<SocketAddr, CallError> {
+    let ready: Ready = agent.start_child(name, &role).await?;
+    Ok(ready.listen.get("data").copied().unwrap_or(ready.control))
 }
 
-impl Secrets {
-    fn draw(target: Kind) -> Self {
-        Self {
-            session: secret(),
-            publish: match target {
-                Kind::Embedded | Kind::Described => secret(),
-                // Its module asks nobody who they are.
-                Kind::Spacetimedb => String::new(),
-            },
-        }
-    }
-}
-
-fn data_port(ready: &Ready) -> SocketAddr {
-    ready.listen.get("data").copied().unwrap_or(ready.control)
-}
-
-fn tokens_config(plan: &Plan, secrets: &Secrets, key_file: &Path) -> TokensConfig {
-    TokensConfig {
+/// Starts the proxy before a lane.
+async fn proxy(
+    agent: &Agent,
+    upstream: SocketAddr,
+    tls: Option<ProxyTls>,
+) -> Result<SocketAddr, CallError> {
+    let config = ProxyConfig {
         listen: ANY_PORT,
-        key_file: key_file.to_owned(),
-        session_secret: secrets.session.clone(),
-        ttl: plan.target.profile.token_ttl,
-        ttl_limits: (Span::from_secs(1), Span::from_secs(900)),
-        refresh_lead: plan.target.profile.refresh_lead,
-        skew: plan.target.profile.token_skew,
-        rate: plan.target.token_rate,
-        burst: plan.target.token_burst,
-        tenants: tenants(plan),
-        defect: plan.defect,
-    }
-}
-
-fn lane_config(
-    plan: &Plan,
-    secrets: &Secrets,
-    data: &Path,
-    key_file: PathBuf,
-    tokens: SocketAddr,
-) -> LaneConfig {
-    LaneConfig {
-        lane: plan.lane,
-        listen: ANY_PORT,
-        data_dir: data.join("lane"),
-        profile: plan.target.profile.clone(),
-        strict: true,
-        accept_rate: plan.target.accept_rate,
-        database: Names::default().database,
-        issuer: format!("http://{tokens}"),
-        key_file,
-        publish_secret: secrets.publish.clone(),
-        stream_budgets: plan.target.stream_budgets.clone(),
-        defect: plan.defect,
-    }
-}
-
-fn server_config(plan: &Plan, data: &Path) -> SpacetimedbConfig {
-    let profile = &plan.target.profile;
-    SpacetimedbConfig {
-        listen: ANY_PORT,
-        data_dir: data.join("lane"),
-        database: Names::default().database,
-        ping: profile.server_tick,
-        idle: profile.heartbeat_timeout,
-    }
-}
-
-fn publish_config(plan: &Plan, secrets: &Secrets) -> PublishConfig {
-    PublishConfig {
-        streams: plan.workload.streams.clone(),
-        rate: plan.workload.publish,
-        burst: plan.workload.burst,
-        secret: secrets.publish.clone(),
-    }
-}
-
-fn probes_config(plan: &Plan) -> ProbesConfig {
-    ProbesConfig {
-        every: plan.workload.probe_every,
-        stale_stream: STALE_STREAM.to_owned(),
-        rival_org: RIVAL_ORG.to_owned(),
-        rival_stream: RIVAL_STREAM.to_owned(),
-    }
+        upstream,
+        tls,
+    };
+    start(agent, PROXY, Role::Proxy(config)).await
 }
 
 fn clients_config(plan: &Plan, first: u32, count: u32) -> ClientsConfig {
@@ -231,16 +176,6 @@ fn clients_config(plan: &Plan, first: u32, count: u32) -> ClientsConfig {
         capacity: plan.workload.capacity,
         late_after: plan.steady.delivery_p99,
     }
-}
-
-fn tenants(plan: &Plan) -> BTreeMap<String, Vec<String>> {
-    let mut own = plan.workload.streams.clone();
-    own.push(STALE_STREAM.to_owned());
-    [
-        (ORG.to_owned(), own),
-        (RIVAL_ORG.to_owned(), vec![RIVAL_STREAM.to_owned()]),
-    ]
-    .into()
 }
 
 /// Divides the clients among shards as evenly as can be: (first, count) of each.

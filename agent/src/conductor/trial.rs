@@ -14,6 +14,7 @@ use model::quantity::Span;
 use model::shard::{Episode, EpisodeFault, Finish, Ledger};
 use model::trial::{Abort, FaultRecord, Trial};
 use scenarios::plan::Plan;
+use scenarios::target;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -58,6 +59,8 @@ pub struct Setting<'a> {
     pub node: &'a Node,
     /// What to do.
     pub plan: &'a Plan,
+    /// What the plan's target file describes; `None` for a target that is started here.
+    pub described: Option<&'a target::Target>,
     /// The run's id: the mark of its events.
     pub run: &'a str,
     /// The trial's number.
@@ -97,6 +100,7 @@ pub async fn run(setting: &Setting<'_>) -> Trial {
         },
         sample: Sample::default(),
         ticks: 0,
+        owns_lane: true,
     };
     let abort = conductor.walk().await.err();
     if let Some(abort) = &abort {
@@ -123,6 +127,8 @@ struct Conductor<'a> {
     trial: Trial,
     sample: Sample,
     ticks: u32,
+    /// Whether the lane is a child of the agent.
+    owns_lane: bool,
 }
 
 /// A part of the harness that does not answer ends the trial.
@@ -135,14 +141,16 @@ impl Conductor<'_> {
         let Setting {
             node,
             plan,
+            described,
             run,
             diary,
             ..
         } = *self.setting;
         self.beat("starting");
-        let target = Target::start(&self.agent, plan, run, &node.data_dir())
+        let target = Target::start(&self.agent, plan, described, run, &node.data_dir())
             .await
-            .map_err(lost("the target could not be started"))?;
+            .map_err(|error| Abort::Harness(format!("the target could not be started: {error}")))?;
+        self.owns_lane = target.owns_lane;
         self.agent.mark_residue().await.map_err(lost("residue"))?;
         let mut fleet = Fleet::new(self.agent.clone(), &target);
         self.trial.shards_planned = u32::try_from(fleet.len()).unwrap_or(u32::MAX);
@@ -456,10 +464,12 @@ impl Conductor<'_> {
                 .map_err(|error| keep("the final read", error))
                 .ok();
         }
-        self.trial.lane = status(&self.agent, LANE)
-            .await
-            .map_err(|error| keep("the lane", error))
-            .ok();
+        if self.owns_lane {
+            self.trial.lane = status(&self.agent, LANE)
+                .await
+                .map_err(|error| keep("the lane", error))
+                .ok();
+        }
         self.trial.proxy = status(&self.agent, PROXY)
             .await
             .map_err(|error| keep("the proxy", error))

@@ -185,11 +185,7 @@ pub(crate) fn shard(with_clients: bool) -> Role {
         lane: Lane::Khala,
         access: Access::plain(ANY_PORT, ANY_PORT),
         promise: Promise::strict(Span::ZERO),
-        tokens: TokenSource {
-            addr: ANY_PORT,
-            session_secret: String::new(),
-            org: String::new(),
-        },
+        tokens: TokenSource::service(ANY_PORT, "", ""),
         profile: Profile::embedded(),
         stream_budgets: [].into(),
         clients,

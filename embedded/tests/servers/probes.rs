@@ -17,8 +17,9 @@ use model::anomaly::{Anomaly, Findings};
 use model::defect::Defect;
 use model::event::Origin;
 use model::ids::Lane;
+use model::probe::{ProbesConfig, Rival, StaleStream};
 use model::quantity::Span;
-use model::shard::{ProbeTally, ProbesConfig, ShardConfig, TokenSource};
+use model::shard::{ProbeTally, ShardConfig, TokenSource};
 use model::target::{Access, Authorization, Promise, TokenChecks};
 
 use crate::real;
@@ -46,11 +47,7 @@ async fn probed_at(
     promise: Promise,
     count: usize,
 ) -> Told {
-    let source = TokenSource {
-        addr: target.tokens_addr,
-        session_secret: "session".to_owned(),
-        org: "org".to_owned(),
-    };
+    let source = TokenSource::service(target.tokens_addr, "session", "org");
     let lane = target.lane.lane;
     let config = ShardConfig {
         ordinal: 0,
@@ -74,9 +71,18 @@ async fn probed_at(
     let probes = Probes::new(Setting {
         config: ProbesConfig {
             every: Span::from_millis(300),
-            stale_stream: OTHER.to_owned(),
-            rival_org: "rival".to_owned(),
-            rival_stream: RIVAL.to_owned(),
+            stream: OTHER.to_owned(),
+            stale: Some(StaleStream {
+                stream: OTHER.to_owned(),
+                retention: 10,
+                replay_budget: 5,
+            }),
+            rival: Some(Rival {
+                org: "rival".to_owned(),
+                stream: RIVAL.to_owned(),
+            }),
+            operations: None,
+            expect: BTreeMap::new(),
         },
         asked: Asked {
             peer: Arc::clone(&reach.direct),
@@ -84,11 +90,9 @@ async fn probed_at(
             access: Arc::new(config.access.clone()),
             within: PATIENCE,
         },
-        store: Store::new(&config, reach.direct, secret),
-        tokens: TokenClient::new(&source, lane),
+        store: Store::new(lane, &config.access, reach.direct, secret),
+        tokens: TokenClient::new(&source, lane, Span::from_secs(5)).expect("no TLS"),
         source,
-        org: "org".to_owned(),
-        budget: (10, 5),
         promise,
         defect: target.lane.defect,
     });

@@ -5,6 +5,7 @@ use std::time::Duration;
 use model::anomaly::Anomaly;
 use model::event::{Event, payload_hash};
 use model::ids::{Seq, StreamId};
+use model::probe::StaleStream;
 use tokio::time::Instant;
 
 use super::boundary::{Boundary, Window};
@@ -41,7 +42,10 @@ impl Probes {
             Ok(attempt) => attempt,
             Err(shown) => return shown,
         };
-        match (cell.expected(&self.setting.promise), attempt) {
+        match (
+            cell.expected(&self.setting.promise, &self.setting.config),
+            attempt,
+        ) {
             (_, Attempt::Unreachable(why)) => Shown::Unreachable(why),
             (Expected::Accepted, Attempt::Accepted(_)) => Shown::Met,
             (Expected::Accepted, Attempt::Refused(reason)) => Shown::Otherwise(reason),
@@ -60,14 +64,15 @@ impl Probes {
 
     async fn attempt(&self, cell: Cell) -> Result<Attempt, Shown> {
         let setting = &self.setting;
-        let (own, rival) = (&setting.config.stale_stream, &setting.config.rival_stream);
-        let stream = if cell.place == Place::Foreign {
-            rival
-        } else {
-            own
+        let stream = match &setting.config.rival {
+            Some(rival) if cell.place == Place::Foreign => &rival.stream,
+            _ => &setting.config.stream,
         };
         let grant = self.grant(cell);
         if cell.operation == Operation::Grant {
+            if !setting.tokens.heeds().streams {
+                return Err(Shown::NotYet);
+            }
             return Ok(match setting.tokens.fetch(&wish(&grant)).await {
                 Ok(_) => {
                     Attempt::Accepted(format!("a token of {} for {stream} was issued", grant.org))
@@ -78,7 +83,7 @@ impl Probes {
         }
         let minted = self
             .mint
-            .mint(cell.state, &grant, &setting.promise, rival)
+            .mint(cell.state, &grant, &setting.promise, self.foreign())
             .await;
         let jwt = match minted {
             Minted::Token(jwt) => jwt,
@@ -119,21 +124,24 @@ impl Probes {
             Scope::Wrong => vec![SCOPE_CHECKPOINT],
             Scope::None => Vec::new(),
         };
-        let (org, streams) = match (cell.place, cell.operation) {
-            (Place::RivalToken, _) => (&config.rival_org, vec![config.rival_stream.clone()]),
-            (Place::Ungranted, _) => (&self.setting.org, Vec::new()),
-            (Place::Foreign, Operation::Grant) => {
-                (&self.setting.org, vec![config.rival_stream.clone()])
-            }
-            (Place::Own | Place::Foreign, _) => {
-                (&self.setting.org, vec![config.stale_stream.clone()])
-            }
+        let own = &self.setting.source.org;
+        let (org, streams) = match (cell.place, cell.operation, &config.rival) {
+            (Place::RivalToken, _, Some(rival)) => (&rival.org, vec![rival.stream.clone()]),
+            (Place::Foreign, Operation::Grant, Some(rival)) => (own, vec![rival.stream.clone()]),
+            (Place::Ungranted, ..) => (own, Vec::new()),
+            _ => (own, vec![config.stream.clone()]),
         };
         Grant {
             org: org.clone(),
             scopes: scopes.into_iter().map(str::to_owned).collect(),
             streams,
         }
+    }
+
+    /// A stream that a tampered token claims besides its own.
+    fn foreign(&self) -> &str {
+        let rival = self.setting.config.rival.as_ref();
+        rival.map_or("runtime.run.foreign.events", |rival| rival.stream.as_str())
     }
 
     async fn append(&self, stream: &StreamId, bearer: &str) -> Attempt {
@@ -163,15 +171,17 @@ impl Probes {
     /// Resumes from a boundary of the stale stream.
     pub(super) async fn resume(&self, boundary: Boundary) -> Shown {
         let setting = &self.setting;
-        let grant = Grant {
-            org: setting.org.clone(),
-            scopes: vec![SCOPE_SUBSCRIBE.to_owned()],
-            streams: vec![setting.config.stale_stream.clone()],
+        let Some(stale) = &setting.config.stale else {
+            return Shown::NotYet;
         };
-        let rival = &setting.config.rival_stream;
+        let grant = Grant {
+            org: setting.source.org.clone(),
+            scopes: vec![SCOPE_SUBSCRIBE.to_owned()],
+            streams: vec![stale.stream.clone()],
+        };
         let minted = self
             .mint
-            .mint(State::Valid, &grant, &setting.promise, rival)
+            .mint(State::Valid, &grant, &setting.promise, self.foreign())
             .await;
         let jwt = match minted {
             Minted::Token(jwt) => jwt,
@@ -179,7 +189,7 @@ impl Probes {
             Minted::Away(why) => return Shown::Unreachable(format!("no token: {why}")),
         };
         for _ in 0..TRIES {
-            match self.resume_once(boundary, &jwt).await {
+            match self.resume_once(boundary, stale, &jwt).await {
                 Ok(Some(shown)) => return shown,
                 Ok(None) => {}
                 Err(why) => return Shown::Unreachable(why),
@@ -189,12 +199,17 @@ impl Probes {
     }
 
     /// `None` when the stream moved on while it was asked.
-    async fn resume_once(&self, boundary: Boundary, jwt: &str) -> Result<Option<Shown>, String> {
+    async fn resume_once(
+        &self,
+        boundary: Boundary,
+        stale: &StaleStream,
+        jwt: &str,
+    ) -> Result<Option<Shown>, String> {
         let setting = &self.setting;
-        let stream = &setting.config.stale_stream;
-        let chosen = self.window().await?;
-        let foreign = match boundary {
-            Boundary::Foreign => self.head_of(&setting.config.rival_stream).await?,
+        let stream = &stale.stream;
+        let chosen = self.window(stale).await?;
+        let foreign = match (boundary, &setting.config.rival) {
+            (Boundary::Foreign, Some(rival)) => self.head_of(&rival.stream).await?,
             _ => 0,
         };
         let Some(cursor) = boundary.cursor(chosen, foreign) else {
@@ -203,20 +218,21 @@ impl Probes {
         let mut conversation = Conversation::open(&setting.asked, jwt).await?;
         if boundary == Boundary::Moving {
             let began = Instant::now();
-            while self.window().await?.floor <= cursor {
+            while self.window(stale).await?.floor <= cursor {
                 if began.elapsed() > MOVES_WITHIN {
                     return Ok(Some(Shown::NotYet));
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         }
-        let before = self.window().await?;
+        let before = self.window(stale).await?;
         let resumed = conversation
             .resume(stream, cursor, before.budget, setting.defect)
             .await;
         conversation.close().await;
         // A lane that has just died is silent too: then this says so.
-        if self.window().await? != before || (boundary != Boundary::Moving && before != chosen) {
+        if self.window(stale).await? != before || (boundary != Boundary::Moving && before != chosen)
+        {
             return Ok(None);
         }
         let asked = format!(
@@ -282,14 +298,13 @@ impl Probes {
         }
     }
 
-    async fn window(&self) -> Result<Window, String> {
-        let (retention, budget) = self.setting.budget;
-        let head = self.setting.store.head(&self.setting.config.stale_stream);
+    async fn window(&self, stale: &StaleStream) -> Result<Window, String> {
+        let head = self.setting.store.head(&stale.stream);
         let (head, floor) = head.await.map_err(|error| error.to_string())?;
         Ok(Window {
             head,
-            floor: floor.unwrap_or_else(|| head.saturating_sub(retention)),
-            budget,
+            floor: floor.unwrap_or_else(|| head.saturating_sub(stale.retention)),
+            budget: stale.replay_budget,
         })
     }
 

@@ -1,6 +1,7 @@
 //! The boundaries of a stream's window: the cursors on both sides of each, and what has to come of them.
 
 use model::ids::Seq;
+use model::probe::ProbesConfig;
 
 use crate::khala::error::StaleReason;
 
@@ -87,6 +88,11 @@ impl Boundary {
             Self::Foreign => "cursor/foreign",
             Self::Moving => "cursor/moving-retention",
         }
+    }
+
+    /// Whether there are the streams that it takes.
+    pub(super) const fn can_be_tried(self, config: &ProbesConfig) -> bool {
+        config.stale.is_some() && (!matches!(self, Self::Foreign) || config.rival.is_some())
     }
 
     /// The cursor, given the head of another stream; `None` while the stream is too short for it to be what it is called.

@@ -1,6 +1,8 @@
 //! The matrix of authorization probes. A cell is a token in some state, for some scope, for some stream, and what is
 //! tried with it. Not the product of all four: one thing is wrong in each, so that its reason is known.
 
+pub(super) use model::probe::Operation;
+use model::probe::{Outcome, ProbesConfig};
 use model::target::{Authorization, Promise};
 
 /// The state that a token is in.
@@ -140,36 +142,6 @@ pub(super) enum Place {
     RivalToken,
 }
 
-/// What is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Operation {
-    /// To have the token service grant the stream.
-    Grant,
-    /// To be let in.
-    Connect,
-    /// To subscribe from the beginning.
-    Subscribe,
-    /// To subscribe from the head.
-    Resume,
-    /// To append, at a seq that is never next: what is let through conflicts and changes nothing.
-    Append,
-    /// To read the head over HTTP: by SQL where the lane has it.
-    Read,
-}
-
-impl Operation {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Grant => "grant",
-            Self::Connect => "connect",
-            Self::Subscribe => "subscribe",
-            Self::Resume => "resume",
-            Self::Append => "append",
-            Self::Read => "read",
-        }
-    }
-}
-
 /// A cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cell {
@@ -212,14 +184,29 @@ impl Cell {
         format!("{wrong}/{}", self.operation.name())
     }
 
-    /// Whether there is something to expect of it: what the token service grants does not matter to a lane that takes
-    /// any token for everything.
-    pub(super) fn matters(self, promise: &Promise) -> bool {
-        self.operation != Operation::Grant || promise.authorization == Authorization::Enforced
+    /// Whether there is something to try and to expect: what the token service grants does not matter to a lane that
+    /// takes any token for everything.
+    pub(super) fn matters(self, promise: &Promise, config: &ProbesConfig) -> bool {
+        let enforced = promise.authorization == Authorization::Enforced;
+        let two = matches!(self.place, Place::Foreign | Place::RivalToken);
+        let tried = config.operations.as_ref();
+        tried.is_none_or(|tried| tried.contains(&self.operation))
+            && (self.operation != Operation::Grant || enforced)
+            && (!two || config.rival.is_some())
     }
 
-    /// What has to come of it on a target that promises this.
-    pub(super) fn expected(self, promise: &Promise) -> Expected {
+    /// What has to come of it on a target that promises this, and says that of probes by their names.
+    pub(super) fn expected(self, promise: &Promise, config: &ProbesConfig) -> Expected {
+        match config.expect.get(&self.name()) {
+            Some(Outcome::Accepted) => Expected::Accepted,
+            // Whichever reasons a target has of its own.
+            Some(Outcome::Refused) => Expected::Refused(&[""]),
+            None => self.promised(promise),
+        }
+    }
+
+    /// What follows from what a target promises.
+    fn promised(self, promise: &Promise) -> Expected {
         if let Some(reasons) = self.state.reasons(promise) {
             return Expected::Refused(reasons);
         }
@@ -315,10 +302,11 @@ mod tests {
     use model::target::TokenChecks;
 
     use super::*;
+    use crate::probes::tests::config;
 
     fn refused(promise: &Promise) -> Vec<String> {
         cells()
-            .filter(|cell| matches!(cell.expected(promise), Expected::Refused(_)))
+            .filter(|cell| matches!(cell.expected(promise, &config()), Expected::Refused(_)))
             .map(Cell::name)
             .collect()
     }
@@ -358,8 +346,8 @@ mod tests {
             ..Promise::strict(Span::from_secs(60))
         };
         let still = refused(&promise);
-        assert!(cells().any(|cell| !cell.matters(&promise)));
-        assert!(cells().all(|cell| cell.matters(&Promise::strict(Span::ZERO))));
+        assert!(cells().any(|cell| !cell.matters(&promise, &config())));
+        assert!(cells().all(|cell| cell.matters(&Promise::strict(Span::ZERO), &config())));
         for open in [
             "wrong-scope/append",
             "foreign-tenant/subscribe",
@@ -373,5 +361,36 @@ mod tests {
         for shut in ["expired/connect", "alg-none/append", "unknown-kid/read"] {
             assert!(still.contains(&shut.to_owned()), "{shut}");
         }
+    }
+
+    #[test]
+    fn a_target_says_what_is_tried_and_what_comes_of_it() {
+        let strict = Promise::strict(Span::ZERO);
+        let own = ProbesConfig {
+            rival: None,
+            operations: Some(vec![Operation::Connect, Operation::Subscribe]),
+            expect: [
+                ("no-token/connect".to_owned(), Outcome::Accepted),
+                ("valid/subscribe".to_owned(), Outcome::Refused),
+            ]
+            .into(),
+            ..config()
+        };
+        let named = |name: &str| cells().find(|cell| cell.name() == name).unwrap();
+        assert!(named("expired/connect").matters(&strict, &own));
+        for left_out in [
+            "expired/read",
+            "foreign-tenant/subscribe",
+            "rival-token/subscribe",
+        ] {
+            assert!(!named(left_out).matters(&strict, &own), "{left_out}");
+        }
+        let of = |name: &str| named(name).expected(&strict, &own);
+        assert_eq!(of("no-token/connect"), Expected::Accepted);
+        assert_eq!(of("valid/subscribe"), Expected::Refused(&[""]));
+        assert_eq!(
+            of("expired/connect"),
+            named("expired/connect").promised(&strict)
+        );
     }
 }

@@ -10,7 +10,7 @@ use host::http::{CallError, Client, Method, StatusCode};
 use model::ids::{Lane, StreamId};
 use model::instant::Mono;
 use model::quantity::Span;
-use model::shard::TokenSource;
+use model::shard::{Issuer, TokenSource};
 use model::target::{MAX_TOKEN_AGE, Promise, TokenChecks};
 use tokio::sync::Mutex;
 
@@ -19,9 +19,10 @@ use super::forge::Parts;
 use crate::client::machine::Held;
 use crate::connection::reason_in;
 use crate::token::{
-    JWKS_PATH, Jwk, Jwks, PROBE_TOKEN_PATH, ProbeKey, ProbeRequest, ProbeToken, probe_credential,
+    JWKS_PATH, Jwk, Jwks, PROBE_TOKEN_PATH, ProbeKey, ProbeRequest, ProbeToken, SCOPE_SUBSCRIBE,
+    probe_credential,
 };
-use crate::token_client::{TokenClient, Wish};
+use crate::token_client::{TokenClient, User, Wish};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Tokens of probes that are not about expiry last so long, in seconds.
@@ -57,10 +58,12 @@ pub(super) enum Minted {
 /// Makes tokens.
 #[derive(Debug)]
 pub(super) struct Mint {
-    http: Client,
+    /// The embedded token service, and a prober's credential there; `None` for another issuer.
+    service: Option<(Client, String)>,
     lane: Lane,
-    credential: String,
     tokens: TokenClient,
+    /// The clients' organisation.
+    org: String,
     /// The issuer has no call for probers.
     ordinary: AtomicBool,
     /// Revoked tokens and since when.
@@ -69,13 +72,23 @@ pub(super) struct Mint {
 }
 
 impl Mint {
-    pub(super) fn new(source: &TokenSource, lane: Lane) -> Self {
+    pub(super) fn new(source: &TokenSource, tokens: TokenClient, lane: Lane) -> Self {
+        let service = match &source.issuer {
+            Issuer::Service {
+                addr,
+                session_secret,
+            } => {
+                let credential = probe_credential(session_secret.reveal());
+                Some((Client::new(*addr), format!("Bearer {credential}")))
+            }
+            _ => None,
+        };
         Self {
-            http: Client::new(source.addr),
+            ordinary: AtomicBool::new(service.is_none()),
+            service,
             lane,
-            credential: format!("Bearer {}", probe_credential(&source.session_secret)),
-            tokens: TokenClient::new(source, lane),
-            ordinary: AtomicBool::new(false),
+            tokens,
+            org: source.org.clone(),
             revoked: Mutex::default(),
             held: Mutex::default(),
         }
@@ -146,17 +159,17 @@ impl Mint {
     }
 
     async fn issue(&self, state: State, grant: &Grant, promise: &Promise) -> Minted {
-        if self.ordinary.load(Relaxed) {
+        let service = self.service.as_ref();
+        let Some((http, credential)) = service.filter(|_| !self.ordinary.load(Relaxed)) else {
             return self.ordinary(state, grant).await;
-        }
+        };
         let request = request(self.lane, state, grant, promise);
         let body = serde_json::to_vec(&request).expect("texts and numbers have a JSON form");
         let headers = [
             ("content-type", "application/json"),
-            ("authorization", self.credential.as_str()),
+            ("authorization", credential.as_str()),
         ];
-        let answer = self
-            .http
+        let answer = http
             .send(
                 Method::POST,
                 PROBE_TOKEN_PATH,
@@ -172,7 +185,10 @@ impl Mint {
                     Err(error) => Minted::Away(format!("the issuer's answer: {error}")),
                 }
             }
-            Ok(answer) if has_no_such_call(answer.status) => {
+            Ok(answer)
+                if [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED]
+                    .contains(&answer.status) =>
+            {
                 tracing::info!(
                     "the token service has no {PROBE_TOKEN_PATH}: tokens in other states than valid or forged are \
                      not probed"
@@ -201,6 +217,13 @@ impl Mint {
         if !forged || grant.scopes.is_empty() || grant.streams.is_empty() {
             return Minted::NotYet;
         }
+        // A token of an issuer that cannot be told for what is for whatever it is for: nothing follows from it.
+        let heeds = self.tokens.heeds();
+        if (!heeds.scopes && grant.scopes != [SCOPE_SUBSCRIBE])
+            || (!heeds.org && grant.org != self.org)
+        {
+            return Minted::NotYet;
+        }
         let mut held = self.held.lock().await;
         if let Some(held) = held.get(grant)
             && held.exp.since(clock::now()) > LEFT
@@ -217,26 +240,21 @@ impl Mint {
         }
     }
 
-    /// The issuer's newest public key; `None` where it has none.
+    /// The issuer's newest public key; `None` where it has none, or none that is known here.
     async fn public_key(&self) -> Result<Option<Vec<u8>>, CallError> {
-        match self.http.get::<Jwks>(JWKS_PATH, TIMEOUT).await {
-            Ok(jwks) => Ok(jwks.keys.first().and_then(Jwk::point)),
-            Err(CallError::Refused { status, .. }) if has_no_such_call(status) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let Some((http, _)) = &self.service else {
+            return Ok(None);
+        };
+        let jwks: Jwks = http.get(JWKS_PATH, TIMEOUT).await?;
+        Ok(jwks.keys.first().and_then(Jwk::point))
     }
-}
-
-/// An issuer that is not the embedded one.
-fn has_no_such_call(status: StatusCode) -> bool {
-    [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(&status)
 }
 
 /// The ordinary request for a token that is good for this.
 pub(super) fn wish(grant: &Grant) -> Wish {
     Wish {
         org: grant.org.clone(),
-        user: "probe".to_owned(),
+        user: User::Part("probe"),
         scopes: grant.scopes.clone(),
         streams: grant.streams.clone(),
         ttl: TTL_S,

@@ -51,10 +51,14 @@ pub(super) struct Fleet {
 impl Fleet {
     /// Makes the clients and their drivers; none connects yet.
     #[must_use]
-    pub(super) fn new(shard: &ShardConfig, reach: &Reach, config: ClientsConfig) -> Self {
+    pub(super) fn new(
+        shard: &ShardConfig,
+        reach: &Reach,
+        tokens: &TokenClient,
+        config: ClientsConfig,
+    ) -> Self {
         let now = clock::now();
         let common = Arc::new(common(shard, config.late_after));
-        let tokens = TokenClient::new(&shard.tokens, shard.lane);
         let live = Arc::new(Live::default());
         let drivers = TaskTracker::new();
         let (mut members, mut orders) = (Vec::new(), Vec::new());

@@ -21,7 +21,7 @@ use crate::connection::{Socket, dial};
 use crate::frame::Frame;
 use crate::oneshot::send;
 use crate::token::SCOPE_SUBSCRIBE;
-use crate::token_client::{TokenClient, Wish};
+use crate::token_client::{TokenClient, User, Wish};
 
 /// A timer that is not needed still has to be somewhere.
 const FAR: Duration = Duration::from_hours(1);
@@ -212,7 +212,7 @@ impl Driver {
                 let tokens = self.tokens.clone();
                 let wish = Wish {
                     org: self.org.clone(),
-                    user: self.member.client().id.to_string(),
+                    user: User::Client(self.member.client().id),
                     scopes: vec![SCOPE_SUBSCRIBE.to_owned()],
                     streams: self.streams.clone(),
                     ttl,

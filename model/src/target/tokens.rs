@@ -37,14 +37,24 @@ impl fmt::Debug for Secret {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenSupply {
-    /// The embedded token service, which the target trusts as an issuer.
-    Service,
+    /// The embedded token service, which the target trusts as an issuer: one that runs already, or one that the drill
+    /// starts.
+    Service(Option<TokenService>),
     /// An HTTP endpoint.
     Http(Box<TokenEndpoint>),
     /// A command that the agent's own configuration has under this name.
     Command(String),
     /// Tokens that were made beforehand, one an identity.
     Files(Vec<Secret>),
+}
+
+/// An embedded token service that runs already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenService {
+    /// `host:port` to connect to.
+    pub dial: String,
+    /// From which session credentials are derived: `--session-secret`.
+    pub session_secret: Secret,
 }
 
 /// An HTTP endpoint that issues tokens.

@@ -2,6 +2,7 @@
 //! what was noticed when the trial was judged; this is looked for anew each time.
 
 use model::anomaly::Anomaly;
+use model::target::Kind;
 use model::trial::Abort;
 
 use super::cut_short;
@@ -35,7 +36,7 @@ pub(super) fn all(row: &Row) -> Vec<String> {
         absent.push("the proxy's counters".to_owned());
     }
     if readable {
-        if row.lane_status.is_none() {
+        if row.lane_status.is_none() && row.target != Kind::Described {
             absent.push("the lane's counters".to_owned());
         }
         let answers: u64 = row

@@ -62,6 +62,7 @@ pub(crate) fn plan() -> Plan {
             token_rate: None,
             token_burst: 10,
             stream_budgets: BTreeMap::new(),
+            limits: None,
         },
         steady: Steady {
             window: Span::from_secs(3),

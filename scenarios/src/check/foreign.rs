@@ -108,7 +108,7 @@ fn storm(checks: &mut Checks<'_>, scenario: &Scenario, target: &Target) {
         if bound > limit {
             let message =
                 format!("this bound ({bound}) is above the target's storm_target ({limit})");
-            let hint = "what it lets pass, the SLO gate still fails";
+            let hint = "the lower of the two is what a client's recovery is judged by";
             checks.warning(path, message, hint);
         }
     };

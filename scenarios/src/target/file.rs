@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use model::probe::{Operation, Outcome, StaleStream};
 use model::quantity::{Share, Span};
 use model::target::{
     Argument, Authorization, ColumnKind, EventColumn, ExpiryEnforcement, HeadColumn, TokenChecks,
@@ -39,6 +40,9 @@ pub struct TargetFile {
     /// What it promises, and is held to.
     #[serde(default)]
     pub promise: PromiseEntry,
+    /// What is tried that has to be refused, and where.
+    #[serde(default)]
+    pub probes: ProbesEntry,
     /// What its gates judge by.
     #[serde(default)]
     pub limits: LimitsEntry,
@@ -156,6 +160,8 @@ pub struct ReducerEntry {
 pub struct IngressEntry {
     /// Its path below the lane's URL.
     pub path: Option<String>,
+    /// The path of the call that tells a stream's head, with `?stream_id=…`.
+    pub head: Option<String>,
     /// What publishers present as `Authorization: Bearer`; write `${NAME}`.
     pub secret: Option<String>,
 }
@@ -177,10 +183,15 @@ pub struct Tokens {
     pub identities: Option<u32>,
 }
 
-/// Settings of the embedded token service: none.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ServiceEntry {}
+/// The embedded token service: one that runs already, or with nothing said one that the drill starts.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServiceEntry {
+    /// Where it runs: `http://`.
+    pub url: Option<String>,
+    /// Its `--session-secret`; write `${NAME}`.
+    pub session_secret: Option<String>,
+}
 
 /// An HTTP endpoint that issues tokens.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -251,6 +262,19 @@ pub struct PromiseEntry {
     pub token_checks: TokenChecks,
     /// Clocks and budgets that differ from the field's own.
     pub profile: ProfileChanges,
+}
+
+/// Clients that have to be refused, and clients that resume from stale cursors.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProbesEntry {
+    /// A stream with small budgets, on which cursors are tried; without one they are not.
+    pub stale: Option<StaleStream>,
+    /// What is tried with a token. Where nothing is said: everything on the spacetime lane, and all but `append` and
+    /// `read` on the khala lane, where only publishers call over HTTP.
+    pub operations: Option<Vec<Operation>>,
+    /// What has to come of a probe, by its name, where that is not what follows from `promise`.
+    pub expect: BTreeMap<String, Outcome>,
 }
 
 /// What gates judge by. All are required: none has a number that would suit every service.

@@ -16,6 +16,9 @@ use super::file::{
 use super::{Endpoint, Surroundings, headers, named_file, secret_text};
 use crate::check::Checks;
 
+/// Examples: what the lane's own paths are.
+const APPEND_PATH: &str = "/internal/sync/append";
+const HEAD_PATH: &str = "/internal/sync/head";
 const SCHEMES: [&str; 4] = ["wss", "ws", "https", "http"];
 
 /// Lanes with mistakes are left out; the mistakes are in the checks.
@@ -109,19 +112,28 @@ fn khala(
     let endpoint = reach.endpoint(checks, path, around);
     let IngressEntry {
         path: append,
+        head,
         secret,
     } = &lane.publish;
-    if let Some(append) = append.as_ref().filter(|append| !append.starts_with('/')) {
-        let message = format!("`{append}` is not a path");
-        let hint = "begin it with /, such as /internal/sync/append";
-        checks.error(&["lanes", "khala", "publish", "path"], message, hint);
+    for (key, path, example) in [("path", append, APPEND_PATH), ("head", head, HEAD_PATH)] {
+        if let Some(path) = path.as_ref().filter(|path| !is_path(path)) {
+            let message = format!("`{path}` is not a path");
+            let hint = format!("begin it with /, and leave out a query, such as {example}");
+            checks.error(&["lanes", "khala", "publish", key], message, hint);
+        }
     }
     let publish_secret = publish_secret(checks, path, secret.as_ref(), around);
     Some(Endpoint {
         publish_secret,
         append_path: append.clone(),
+        head_path: head.clone(),
         ..endpoint?
     })
+}
+
+fn is_path(text: &str) -> bool {
+    let valid = |c: char| c.is_ascii_graphic() && c != '?' && c != '#';
+    text.starts_with('/') && text.chars().all(valid)
 }
 
 fn publish_secret(
@@ -175,7 +187,13 @@ impl Reach<'_> {
         let headers = headers(checks, &[lanes, lane, "headers"], self.headers, around);
         let url = url?;
         Some(Endpoint {
+            dial_is_stated: dial.is_some(),
             dial: dial.map_or_else(|| Some(url.dial()), Result::ok)?,
+            origin: format!(
+                "{}://{}",
+                if url.secure { "https" } else { "http" },
+                url.authority
+            ),
             authority: url.authority,
             path_prefix: url.path.trim_end_matches('/').to_owned(),
             headers,
@@ -184,6 +202,7 @@ impl Reach<'_> {
             names: Names::default(),
             publish_secret: None,
             append_path: None,
+            head_path: None,
         })
     }
 }
@@ -278,6 +297,11 @@ fn table<C: Copy + PartialEq>(
     name(checks, &[lanes, lane, table, "table"], Some(&entry.table));
     let columns = match &entry.columns {
         Some(columns) => {
+            for (place, column) in columns.iter().enumerate() {
+                let place = place.to_string();
+                let path = [lanes, lane, table, "columns", &place, "name"];
+                name(checks, &path, Some(&column.name));
+            }
             check_columns(checks, &[lanes, lane, table, "columns"], columns, wanted);
             columns
                 .iter()

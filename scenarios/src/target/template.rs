@@ -23,8 +23,6 @@ pub struct Template {
     pub token_url: Option<String>,
     /// What is presented for tokens, as `Authorization` says it: `Bearer ${NAME}`.
     pub token_authorization: Option<String>,
-    /// What publishers present: `${NAME}`.
-    pub publish_secret: Option<String>,
     /// See [`super::Limits::migration_buffer`].
     pub migration_buffer: Option<String>,
     /// See [`super::Limits::storm_target`].
@@ -66,21 +64,19 @@ impl Template {
             ),
         }
         text.push_str("    # headers: { x-environment: \"${ENVIRONMENT}\" }\n");
+        text.push_str(match lane {
+            Lane::Spacetime => "    wire: json                  # or bsatn\n",
+            Lane::Khala => {
+                "    # What publishers present; with path and head, where these calls are not where the contract has them.\n    \
+                 publish: { secret: \"${PUBLISH_SECRET}\" }\n"
+            }
+        });
         if lane == Lane::Spacetime {
             let database = self.database.as_deref().unwrap_or("sync");
-            text.push_str("    wire: json                  # or bsatn\n");
             let _ = writeln!(text, "    database: {}", quoted(database));
+            text.push_str(PUBLISH);
         }
-        match (&self.publish_secret, lane) {
-            (Some(secret), _) => {
-                let _ = writeln!(text, "    publish: {{ secret: {} }}", quoted(secret));
-            }
-            (None, Lane::Spacetime) => text.push_str(PUBLISH),
-            (None, Lane::Khala) => text.push_str(
-                "    # publish: { path: /internal/sync/append, secret: \"${PUBLISH_SECRET}\" }\n",
-            ),
-        }
-        self.tokens(&mut text);
+        self.tokens(lane, &mut text);
         text.push_str(STREAMS);
         text.push_str(match lane {
             Lane::Spacetime => SPACETIME_PROMISE,
@@ -91,7 +87,7 @@ impl Template {
         text
     }
 
-    fn tokens(&self, text: &mut String) {
+    fn tokens(&self, lane: Lane, text: &mut String) {
         match &self.token_url {
             Some(url) => {
                 let _ = writeln!(text, "\ntokens:\n  http:\n    url: {}", quoted(url));
@@ -108,7 +104,10 @@ impl Template {
                 };
                 text.push_str(HTTP);
             }
-            None => text.push_str(SERVICE),
+            None => text.push_str(match lane {
+                Lane::Spacetime => SERVICE,
+                Lane::Khala => SHARED_SERVICE,
+            }),
         }
     }
 
@@ -172,6 +171,13 @@ const SERVICE: &str = "
 tokens:
   # The embedded token service, which the target has to trust as an issuer. Otherwise one of http, command and files.
   service: {}
+";
+
+const SHARED_SERVICE: &str = "
+tokens:
+  # The embedded token service, whose keys a khala lane has to share: faultlane tokens --key-file FILE
+  # --tenant drill=STREAMS. Otherwise one of http, command and files.
+  service: { url: \"http://127.0.0.1:4000\", session_secret: \"${FAULTLANE_SESSION_SECRET}\" }
 ";
 
 const HTTP: &str = "    body: >-

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use model::target::{PLACEHOLDERS, Secret, TlsClient, TokenEndpoint, TokenSupply};
+use model::target::{PLACEHOLDERS, Secret, TlsClient, TokenEndpoint, TokenService, TokenSupply};
 
 use super::address::Url;
 use super::either::TokenFiles;
-use super::file::{EndpointEntry, Tokens};
+use super::file::{EndpointEntry, ServiceEntry, Tokens};
 use super::{Surroundings, headers, named_file, secret_text};
 use crate::check::Checks;
 
@@ -61,7 +61,43 @@ pub(super) fn resolve(
     if let Some(files) = &tokens.files {
         return supply(checks, files, tokens.identities, around);
     }
-    Some((TokenSupply::Service, tokens.identities))
+    let service = tokens
+        .service
+        .as_ref()
+        .and_then(|entry| service(checks, entry, around));
+    Some((TokenSupply::Service(service), tokens.identities))
+}
+
+/// A service that runs already, if the entry names one.
+fn service(
+    checks: &mut Checks<'_>,
+    entry: &ServiceEntry,
+    around: &Surroundings<'_>,
+) -> Option<TokenService> {
+    const AT: [&str; 2] = ["tokens", "service"];
+    for (given, alone, other) in [
+        (&entry.url, "url", ("session_secret", &entry.session_secret)),
+        (&entry.session_secret, "session_secret", ("url", &entry.url)),
+    ] {
+        if given.is_some() && other.1.is_none() {
+            let message = format!("`{alone}` is given without `{}`", other.0);
+            let hint = "a service that runs already takes both; with neither the drill starts one";
+            checks.error(&[AT[0], AT[1], alone], message, hint);
+        }
+    }
+    let (url, secret) = entry.url.as_ref().zip(entry.session_secret.as_ref())?;
+    let path = [AT[0], AT[1], "session_secret"];
+    let secret = secret_text(checks, &path, "secret", secret, around);
+    match Url::read(url, &["http"], false) {
+        Ok(url) => Some(TokenService {
+            dial: url.dial(),
+            session_secret: Secret::new(secret?),
+        }),
+        Err((message, hint)) => {
+            checks.error(&[AT[0], AT[1], "url"], message, hint);
+            None
+        }
+    }
 }
 
 fn endpoint(

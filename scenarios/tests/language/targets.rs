@@ -61,9 +61,13 @@ fn fixtures() -> PathBuf {
 
 fn variable(name: &str) -> Option<String> {
     match name {
-        "GATEWAY" | "PUBLISH" | "GATEWAY_KEY" | "PUBLISH_TOKEN" | "SESSION" => {
-            Some(format!("hush-{name}"))
-        }
+        "GATEWAY"
+        | "PUBLISH"
+        | "GATEWAY_KEY"
+        | "PUBLISH_TOKEN"
+        | "PUBLISH_SECRET"
+        | "SESSION"
+        | "FAULTLANE_SESSION_SECRET" => Some(format!("hush-{name}")),
         "BROKEN" => Some("hush\n".to_owned()),
         _ => None,
     }
@@ -105,7 +109,10 @@ fn a_target_resolves_to_how_it_is_reached_and_what_it_promises() {
     assert_eq!(access.path_prefix, "/staging");
     assert_eq!(
         access.headers,
-        [("x-gateway".to_owned(), "key hush-GATEWAY".to_owned())]
+        [
+            ("x-gateway".to_owned(), "key hush-GATEWAY".to_owned()),
+            ("origin".to_owned(), "https://sync.example.com".to_owned()),
+        ]
     );
     assert_eq!(access.wire, Wire::Json);
     assert_eq!(access.names.events.columns[1].name, "at");
@@ -166,7 +173,7 @@ fn tokens_come_from_files_each_an_identity() {
     }
     assert_eq!(
         good(&tokens("{ service: {} }")).tokens,
-        TokenSupply::Service
+        TokenSupply::Service(None)
     );
     let named = good(&tokens("{ command: mint }")).tokens;
     assert_eq!(named, TokenSupply::Command("mint".to_owned()));
@@ -574,6 +581,7 @@ fn what_init_writes_is_complete_but_for_what_only_its_owner_knows() {
             Some("ca.pem"),
             Some("https://a/api/sync/token"),
         ),
+        (Lane::Khala, None, None),
     ] {
         let open = Template {
             name: "staging".to_owned(),
@@ -591,13 +599,11 @@ fn what_init_writes_is_complete_but_for_what_only_its_owner_knows() {
             fallback_threshold: Some("1%".to_owned()),
             rollback_slo: Some("5m".to_owned()),
             dial: Some("127.0.0.1:1".to_owned()),
-            publish_secret: Some("${PUBLISH_TOKEN}".to_owned()),
             token_authorization: token_url.map(|_| "Bearer ${SESSION}".to_owned()),
             ..open
         };
         let target = good(&whole.text());
         assert_eq!(target.lanes[&lane].dial, "127.0.0.1:1");
-        assert!(target.lanes[&lane].publish_secret.is_some());
         if let TokenSupply::Http(endpoint) = &target.tokens {
             let named: Vec<_> = endpoint.headers.iter().map(|(name, _)| name).collect();
             assert_eq!(named, ["authorization", "content-type"]);
