@@ -7,10 +7,11 @@
 //! | `GET /children` | - | [`ChildView`]s |
 //! | `DELETE /children/{name}` | - | `{}`, once it has ended |
 //! | `POST /children/{name}/call` | [`Call`] | what the child answers, status and body; 502 when it is gone |
+//! | `POST /commands/{name}` | [`CommandOrder`] | [`model::command::CommandAnswer`], once it has ended; 404 for one that the agent's own configuration does not name, 400 for a variable that may not be set |
 //! | `/faults…` | as [`host::faults`] | `FaultView`s |
 //! | `POST /residue/mark` | - | `{}`; what there is now is not residue |
 //! | `GET /residue` | - | [`model::trial::Residue`] since the mark; 409 without one |
-//! | `POST /halt` | - | [`AgentStatus`], once everything is undone; new faults and children are refused with 423 |
+//! | `POST /halt` | - | [`AgentStatus`], once everything is undone; new faults, children and commands are refused with 423 |
 //! | `POST /halt/clear` | - | [`AgentStatus`]; work is taken on again |
 
 use std::collections::BTreeMap;
@@ -19,12 +20,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use host::faults::Leased;
 use host::http::{CallError, Failure, Method, Reply, Request, Response, StatusCode, header};
+use model::command::CommandOrder;
 use model::ids::FaultId;
 use model::quantity::Span;
 use model::role::{PROTOCOL_VERSION, Ready, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::commands::Commands;
 use crate::faults::AgentHolder;
 use crate::residue::{self, Fingerprint};
 use crate::supervisor::Supervisor;
@@ -107,6 +110,7 @@ pub struct Api {
     name: String,
     supervisor: Arc<Supervisor>,
     faults: Arc<Leased<AgentHolder>>,
+    commands: Commands,
     mark: Mutex<Option<Fingerprint>>,
 }
 
@@ -117,24 +121,33 @@ impl Api {
         name: String,
         supervisor: Arc<Supervisor>,
         faults: Arc<Leased<AgentHolder>>,
+        commands: Commands,
     ) -> Arc<Self> {
         Arc::new(Self {
             name,
             supervisor,
             faults,
+            commands,
             mark: Mutex::default(),
         })
     }
 
-    /// Answers a request. What it begins it brings to its end, even when the caller goes away meanwhile.
+    /// Answers a request. What it begins it brings to its end, even when the caller goes away meanwhile; but not what is
+    /// done for the caller alone: a call of a child, and a command.
     ///
     /// # Errors
     /// As the table above says.
     pub async fn answer(self: Arc<Self>, request: Request) -> Reply {
-        if let ("POST", ["children", name, "call"]) =
-            (request.method.as_str(), request.segments().as_slice())
-        {
-            return self.forward(name, request.json()?).await;
+        match (request.method.as_str(), request.segments().as_slice()) {
+            ("POST", ["children", name, "call"]) => {
+                return self.forward(name, request.json()?).await;
+            }
+            ("POST", ["commands", name]) => {
+                self.faults.holder().refuse_when_halted()?;
+                let order: CommandOrder = request.json()?;
+                return Response::json(&self.commands.run(name, order).await?);
+            }
+            _ => {}
         }
         // The server drops a handler whose caller has gone; a task of its own is not dropped with it.
         let answered = tokio::spawn(async move { self.route(&request).await }).await;

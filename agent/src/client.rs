@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use host::http::{CallError, Client, Method};
+use model::command::{CommandAnswer, CommandOrder};
 use model::fault::{Fault, FaultOrder, FaultView, Renewal};
 use model::quantity::Span;
 use model::role::{Ready, Role};
@@ -114,6 +115,22 @@ impl Agent {
             )
             .await
             .map_err(|error| renamed(error, named))
+    }
+
+    /// Has a command of the agent's own configuration run; what came of it. A command whose caller has given up after
+    /// `timeout` is killed.
+    ///
+    /// # Errors
+    /// See [`Agent`]; 404 when the agent's configuration does not name it.
+    pub async fn run_command(
+        &self,
+        name: &str,
+        order: &CommandOrder,
+        timeout: Duration,
+    ) -> Result<CommandAnswer, CallError> {
+        self.client
+            .post(&format!("/commands/{name}"), order, timeout)
+            .await
     }
 
     /// Injects a fault; returns once it was seen to be in force.

@@ -13,7 +13,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use host::child::until_stdin_ends;
@@ -62,6 +62,11 @@ pub(crate) struct Guarded {
 impl Guarded {
     /// Starts a program.
     pub(crate) fn start(program: &OsStr, args: &[OsString], stdout: Stdio) -> io::Result<Self> {
+        Self::start_command(Command::new(program).args(args).stdout(stdout))
+    }
+
+    /// Starts a program as it was made ready, without a stdin.
+    pub(crate) fn start_command(command: &mut Command) -> io::Result<Self> {
         let mut watcher = Command::new("/bin/sh")
             .args(["-c", WATCH])
             .stdin(Stdio::piped())
@@ -70,12 +75,7 @@ impl Guarded {
             .process_group(0)
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("/bin/sh: {error}")))?;
-        let started = Command::new(program)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(stdout)
-            .process_group(0)
-            .spawn();
+        let started = command.stdin(Stdio::null()).process_group(0).spawn();
         let program = match started {
             Ok(program) => program,
             Err(error) => {
@@ -114,6 +114,11 @@ impl Guarded {
         self.program.id()
     }
 
+    /// What it writes to, where those are pipes; once.
+    pub(crate) fn take_outputs(&mut self) -> (Option<ChildStdout>, Option<ChildStderr>) {
+        (self.program.stdout.take(), self.program.stderr.take())
+    }
+
     /// Waits until the program has ended.
     pub(crate) async fn ended(&mut self) {
         if !self.has_ended {
@@ -132,17 +137,22 @@ impl Guarded {
     }
 
     /// Kills what is left of the group. The program's exit code, or 128 and the number of the signal that ended it.
-    pub(crate) fn reap(mut self) -> io::Result<u8> {
-        self.signal(Signal::KILL);
-        let status = self.program.wait();
-        self.watcher.kill()?;
-        self.watcher.wait()?;
-        let status = status?;
+    pub(crate) fn reap(self) -> io::Result<u8> {
+        let status = self.reap_status()?;
         let code = status
             .code()
             .or_else(|| status.signal().map(|signal| 128 + signal))
             .and_then(|code| u8::try_from(code).ok());
         Ok(code.unwrap_or(u8::MAX))
+    }
+
+    /// As [`Self::reap`]; how the program ended.
+    pub(crate) fn reap_status(mut self) -> io::Result<ExitStatus> {
+        self.signal(Signal::KILL);
+        let status = self.program.wait();
+        self.watcher.kill()?;
+        self.watcher.wait()?;
+        status
     }
 
     fn signal(&self, signal: Signal) {

@@ -8,6 +8,7 @@
 //! faults      the holder: node (kill, terminate, pause), relay (proxies, shards)
 //! journal     what must be undone, on disk before it is done
 //! state       the agent's folder: journal, halt marker, its children's data
+//! commands    the commands of its own configuration, run by name
 //! residue     what faults can touch, before and after
 //! procfs      what the kernel says about processes
 //! guard       `faultlane guard`: a foreign program that must not outlive its parent
@@ -21,6 +22,7 @@
 
 pub mod api;
 pub mod client;
+pub mod commands;
 pub mod conductor;
 pub mod faults;
 pub mod guard;

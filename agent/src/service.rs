@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
+use crate::commands::Commands;
 use crate::faults::AgentHolder;
 use crate::journal::Journal;
 use crate::preflight;
@@ -65,7 +66,13 @@ impl Service {
         let supervisor = Arc::new(Supervisor::new(program, config.log_dir, config.spacetimedb));
         let holder = AgentHolder::new(Arc::clone(&supervisor), Arc::clone(&state), journal);
         let faults = Leased::new(holder);
-        let api = Api::new(config.name, Arc::clone(&supervisor), Arc::clone(&faults));
+        let commands = Commands::new(config.commands, state.commands());
+        let api = Api::new(
+            config.name,
+            Arc::clone(&supervisor),
+            Arc::clone(&faults),
+            commands,
+        );
         Ok(Self {
             supervisor,
             faults,

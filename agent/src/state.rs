@@ -9,6 +9,7 @@ const JOURNAL: &str = "journal.jsonl";
 const HALTED: &str = "halted";
 const LOCK: &str = "lock";
 const DATA: &str = "data";
+const COMMANDS: &str = "commands";
 
 /// The folder, locked for as long as this lives.
 #[derive(Debug)]
@@ -24,11 +25,13 @@ impl StateDir {
     /// It cannot be made, or another agent uses it; the error names it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let named = |error: io::Error| named(path, &error);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path.join(DATA))
-            .map_err(named)?;
+        for folder in [DATA, COMMANDS] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path.join(folder))
+                .map_err(named)?;
+        }
         let lock = File::create(path.join(LOCK)).map_err(named)?;
         if let Err(error) = lock.try_lock() {
             let error = io::Error::new(
@@ -47,6 +50,12 @@ impl StateDir {
     #[must_use]
     pub fn journal(&self) -> PathBuf {
         self.path.join(JOURNAL)
+    }
+
+    /// Where commands run: what they write there is theirs.
+    #[must_use]
+    pub fn commands(&self) -> PathBuf {
+        self.path.join(COMMANDS)
     }
 
     /// Whether the agent was halted, in this life or an earlier one.
@@ -74,10 +83,10 @@ impl StateDir {
             .map_err(|error| named(&marker, &error))
     }
 
-    /// What is in the folder that the agent did not put there. Its children's data is theirs.
+    /// What is in the folder that the agent did not put there. Its children's data is theirs, and so is that of commands.
     #[must_use]
     pub fn strangers(&self) -> Vec<String> {
-        let own = [JOURNAL, HALTED, LOCK, DATA];
+        let own = [JOURNAL, HALTED, LOCK, DATA, COMMANDS];
         let mut names: Vec<String> = fs::read_dir(&self.path)
             .into_iter()
             .flatten()

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::command::CommandConfig;
 use crate::defect::Defect;
 use crate::ids::{Lane, StreamId};
 use crate::profile::Profile;
@@ -47,6 +48,9 @@ pub struct AgentConfig {
     /// The `spacetimedb-standalone` that may be run here; without it the role is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spacetimedb: Option<PathBuf>,
+    /// The commands that may be run here, by name: `POST /commands/{name}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub commands: BTreeMap<String, CommandConfig>,
 }
 
 /// The one line on a child's stdout.

@@ -1,6 +1,6 @@
 //! `faultlane drill` and `faultlane run`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -98,6 +98,7 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
         program,
         spacetimedb,
         described: target.described().cloned(),
+        commands: BTreeMap::new(),
         run,
         trials,
         folder: Arc::clone(&folder),

@@ -1,6 +1,7 @@
 //! `faultlane preflight`: whether a target can be drilled as its file describes it. `init` ends with it, and a drill of a
 //! described target begins with it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use agent::conductor::preflight::{PreflightError, preflight};
@@ -34,7 +35,7 @@ pub(super) fn run(
     say: &dyn Fn(&str),
 ) -> Result<(), Error> {
     let program = std::env::current_exe().map_err(Error::could_not_run)?;
-    let tried = preflight(&program, target, lanes, |lane, open| {
+    let tried = preflight(&program, target, BTreeMap::new(), lanes, |lane, open| {
         say(&format!("{:<9} ok  {}", lane.name(), open.seen));
     });
     processes::runtime()?

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use host::clock;
+use model::command::CommandConfig;
 use model::ids::Lane;
 use model::moment::ClientRecord;
 use model::trial::Abort;
@@ -37,6 +38,8 @@ pub struct Drill {
     pub spacetimedb: Option<PathBuf>,
     /// What the target file describes; `None` for a target that the drill starts.
     pub described: Option<Arc<target::Target>>,
+    /// The commands that agents may run, by name.
+    pub commands: BTreeMap<String, CommandConfig>,
     /// The run's id.
     pub run: String,
     /// The rows, in the order in which each lane takes them.
@@ -129,9 +132,15 @@ async fn one_trial(
         "trial.log"
     };
     let diary = Diary::begin(&logs.join(name), clock::now())?;
-    let node = Node::start(&drill.program, drill.spacetimedb.clone(), "local", &logs)
-        .await
-        .map_err(io::Error::other)?;
+    let node = Node::start(
+        &drill.program,
+        drill.spacetimedb.clone(),
+        drill.commands.clone(),
+        "local",
+        &logs,
+    )
+    .await
+    .map_err(io::Error::other)?;
     diary.note(&format!(
         "{} on {}, trial {number}, seed {}, {}; agent pid {}",
         plan.scenario,

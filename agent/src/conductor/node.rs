@@ -1,11 +1,13 @@
 //! The agent of a trial, as a process of our own on this host. An agent that an operator runs elsewhere is spoken to
 //! in the same way; only who starts it differs.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use host::child::{self, Child, SpawnError};
+use model::command::CommandConfig;
 use model::role::AgentConfig;
 use tempfile::TempDir;
 
@@ -25,13 +27,14 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts an agent: `program agent --config-stdin`, which may run the server named.
+    /// Starts an agent: `program agent --config-stdin`, which may run the server and the commands named.
     ///
     /// # Errors
     /// The working folder could not be made, or the agent did not become ready.
     pub async fn start(
         program: &Path,
         spacetimedb: Option<PathBuf>,
+        commands: BTreeMap<String, CommandConfig>,
         name: &str,
         log_dir: &Path,
     ) -> Result<Self, SpawnError> {
@@ -48,6 +51,7 @@ impl Node {
             state_dir: work.path().to_owned(),
             log_dir: log_dir.to_owned(),
             spacetimedb,
+            commands,
         };
         let log = log_dir.join("agent.log");
         let process = child::spawn(program, &["agent"], &config, &log, READY_WITHIN).await?;

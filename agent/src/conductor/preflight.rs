@@ -1,11 +1,13 @@
 //! Preflight of a described target: every lane's doors are tried once, before a drill goes through them by the
 //! thousand.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
 use host::child::SpawnError;
 use lanes::preflight::{Door, Open, Preflight, Shut};
+use model::command::CommandConfig;
 use model::ids::Lane;
 use model::target::TokenSupply;
 use scenarios::target::Target;
@@ -33,13 +35,14 @@ pub enum PreflightError {
 }
 
 /// Tries the lanes of a target, one after the other; `open` hears of each door that is. An agent is started only where
-/// tokens need one.
+/// tokens need one; it may run these commands.
 ///
 /// # Errors
 /// The first door that is shut.
 pub async fn preflight(
     program: &Path,
     target: &Target,
+    commands: BTreeMap<String, CommandConfig>,
     lanes: &[Lane],
     mut open: impl FnMut(Lane, Open),
 ) -> Result<(), PreflightError> {
@@ -49,7 +52,7 @@ pub async fn preflight(
     );
     let logs = tempfile::tempdir()?;
     let node = if by_agent {
-        Some(Node::start(program, None, "preflight", logs.path()).await?)
+        Some(Node::start(program, None, commands, "preflight", logs.path()).await?)
     } else {
         None
     };

@@ -1,6 +1,7 @@
 //! The agent as a process, with children that stand in for the real ones: real signals, real sockets.
 
 mod children;
+mod commands;
 mod end;
 mod guard;
 mod node_faults;

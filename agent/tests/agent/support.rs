@@ -1,5 +1,6 @@
 //! An agent of a test's own, and what tests ask of it.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use agent::client::Agent;
 use agent::procfs;
 use host::child::{self, Child};
 use host::http::{CallError, StatusCode};
+use model::command::CommandConfig;
 use model::event::Origin;
 use model::fault::{Fault, FaultOrder, Hold, Kill, Pause, Terminate};
 use model::ids::Lane;
@@ -40,12 +42,18 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) async fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap()).await
+        Self::with_commands([].into()).await
     }
 
-    async fn start_in(folder: TempDir) -> Self {
+    /// An agent whose own configuration names these.
+    pub(crate) async fn with_commands(commands: BTreeMap<String, CommandConfig>) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), commands).await
+    }
+
+    async fn start_in(folder: TempDir, commands: BTreeMap<String, CommandConfig>) -> Self {
         let config = AgentConfig {
             spacetimedb: None,
+            commands,
             name: "here".to_owned(),
             state_dir: folder.path().join("agent"),
             log_dir: folder.path().join("logs"),
@@ -91,7 +99,7 @@ impl Node {
     /// Kills it, and starts another one in the same folder.
     pub(crate) async fn kill_and_start_again(mut self) -> Self {
         self.process.process.kill().await.unwrap();
-        Self::start_in(self.folder).await
+        Self::start_in(self.folder, [].into()).await
     }
 
     pub(crate) async fn child(&self, name: &str) -> ChildView {
