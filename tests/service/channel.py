@@ -92,6 +92,8 @@ class Channel:
     async def send(self) -> None:
         while True:
             while self.outbox:
+                if self.writer.transport.is_closing():
+                    return
                 self.writer.write(self.outbox.popleft())
                 self.live = min(self.live, len(self.outbox))
                 await self.writer.drain()

@@ -13,13 +13,13 @@ use model::target::TlsIdentity;
 use crate::service::{self, PUBLISH_SECRET, SESSION_SECRET, Service};
 use crate::support::{Finished, faultlane, machine};
 
-const HOST: &str = "sync.example.test";
+const HOST: &str = "sync.example.com";
 
 /// `{addr}` is where the service listens.
 const TARGET: &str = r#"name: own
 lanes:
   khala:
-    url: wss://sync.example.test/eu
+    url: wss://sync.example.com/eu
     dial: {addr}
     tls: { ca: ca.pem }
     publish:
@@ -36,8 +36,8 @@ tokens:
     token_field: data.token
     expires_field: data.expires_at
 streams:
-  - runtime.run.drill-1.events
-  - runtime.run.drill-2.events
+  pattern: "runtime.run.drill-{n}.events"
+  count: 12
 promise:
   expiry_enforcement: live
   skew: 30s
@@ -130,12 +130,19 @@ fn with_certificate(folder: &Path, name: &str, identity: &TlsIdentity) -> Servic
         "--org",
         org,
         "--origin",
-        "https://sync.example.test",
+        "https://sync.example.com",
     ])
 }
 
-/// A drill of seconds, and few clients: bounds that hold on a slow machine, for what is judged here is that it works.
-const SMALL: [&str; 4] = ["--clients", "20", "--set", "workload.streams=2"];
+/// Few clients, and bounds that a busy machine keeps too: what is tried here is whether such a service can be drilled.
+const SMALL: [&str; 6] = [
+    "--clients",
+    "20",
+    "--set",
+    "bounds.detect.p99=8s",
+    "--set",
+    "limits.delivery_p95=8s",
+];
 
 fn drill(scenario: &str) {
     let Some(own) = Own::start(&format!("a_drill_of_{scenario}")) else {

@@ -61,7 +61,7 @@ const IN_THE_FILE: [Mistake; 12] = [
     },
     Mistake {
         change: ("url: wss://sync", "url: sync"),
-        blamed: "sync.example.test/eu",
+        blamed: "sync.example.com/eu",
         code: 2,
         says: &["the URL has no scheme", "wss://"],
     },
@@ -159,7 +159,7 @@ const AT_THE_SERVICE: [Mistake; 15] = [
         change: ("dial: {addr}", "dial: {other}"),
         blamed: "wss://",
         code: 4,
-        says: &["sync.example.test", "elsewhere.example.test"],
+        says: &["sync.example.com", "elsewhere.example.test"],
     },
     Mistake {
         change: ("dial: {addr}", "dial: {expired}"),
@@ -186,13 +186,13 @@ const AT_THE_SERVICE: [Mistake; 15] = [
         says: &["sync.example.invalid"],
     },
     Mistake {
-        change: ("wss://sync.example.test", "wss://localhost"),
+        change: ("wss://sync.example.com", "wss://localhost"),
         blamed: "wss://",
         code: 4,
         says: &["origin_not_allowed", "allowed origins"],
     },
     Mistake {
-        change: ("test/eu", "test/us"),
+        change: ("com/eu", "com/us"),
         blamed: "wss://",
         code: 4,
         says: &["404"],
@@ -228,7 +228,7 @@ const AT_THE_SERVICE: [Mistake; 15] = [
         says: &["data.jwt"],
     },
     Mistake {
-        change: ("drill-2", "another"),
+        change: ("drill-{n}", "another-{n}"),
         blamed: "streams:\n",
         code: 4,
         says: &["403", "forbidden_stream"],
