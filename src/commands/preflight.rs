@@ -146,6 +146,10 @@ fn remedy(target: &Target, lane: Lane, shut: &Shut) -> (Vec<String>, &'static st
             "clients say the URL's host as Origin: put it on the service's list of allowed origins, or write the host \
              that is on it",
         ),
+        (Door::Upgrade | Door::Subscription, _) if shut.reason.contains("missing_scope") => (
+            vec!["tokens".to_owned(), "http".to_owned(), "body".to_owned()],
+            "the tokens lack a scope: ask for it where the endpoint expects it, {scopes} stands for the list",
+        ),
         (Door::Upgrade, _) if unauthorized => (
             vec!["tokens".to_owned()],
             "the lane has to trust whoever issues these tokens: issuer, keys, audience, and both clocks",

@@ -148,7 +148,7 @@ fn what_the_file_itself_gets_wrong_is_told_without_asking_anybody() {
 }
 
 /// What has to be asked for. `{name}` is an address: see the test.
-const AT_THE_SERVICE: [Mistake; 15] = [
+const AT_THE_SERVICE: [Mistake; 19] = [
     Mistake {
         change: ("tls: { ca: ca.pem }", "tls: { ca: stranger.pem }"),
         blamed: "stranger.pem",
@@ -198,6 +198,12 @@ const AT_THE_SERVICE: [Mistake; 15] = [
         says: &["404"],
     },
     Mistake {
+        change: ("publish:\n", "publish:\n      head: /internal/head\n"),
+        blamed: "/internal/head",
+        code: 4,
+        says: &["404", "publish.head is the path"],
+    },
+    Mistake {
         change: ("sync/append", "sync/publish"),
         blamed: "/internal/sync/publish",
         code: 4,
@@ -220,6 +226,27 @@ const AT_THE_SERVICE: [Mistake; 15] = [
         blamed: "https://localhost",
         code: 4,
         says: &["404"],
+    },
+    Mistake {
+        change: (
+            "https://localhost:{port}",
+            "https://localhost:{nobody port}",
+        ),
+        blamed: "https://localhost",
+        code: 4,
+        says: &["there is no token", "refused"],
+    },
+    Mistake {
+        change: ("{scopes}", "[\"sync.append\"]"),
+        blamed: "'{\"scopes\"",
+        code: 4,
+        says: &["missing_scope", "{scopes} stands for the list"],
+    },
+    Mistake {
+        change: ("{streams}", "[]"),
+        blamed: "streams:\n",
+        code: 4,
+        says: &["forbidden_topic", "for which the tokens are granted"],
     },
     Mistake {
         change: ("token_field: data.token", "token_field: data.jwt"),
@@ -264,15 +291,17 @@ fn what_only_the_service_can_show_is_blamed_on_the_line_that_says_it() {
     let plain = folder.join("plain-data");
     let plain = Service::start(&["--data", plain.to_str().expect("UTF-8"), "--prefix", "/eu"]);
     // Bound, and nobody listens there.
-    let nobody = TcpSocket::new_v4().expect("a socket");
-    nobody.bind(([127, 0, 0, 1], 0).into()).expect("a port");
-    let port = nobody.local_addr().expect("it is bound");
+    let held = TcpSocket::new_v4().expect("a socket");
+    held.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let nobody = held.local_addr().expect("it is bound");
     let places = [
         ("{addr}", own.service.addr.to_string()),
         ("{other}", other.addr.to_string()),
         ("{expired}", expired.addr.to_string()),
         ("{plain}", plain.addr.to_string()),
-        ("{nobody}", port.to_string()),
+        ("{nobody}", nobody.to_string()),
+        ("{nobody port}", nobody.port().to_string()),
+        ("{port}", own.service.addr.port().to_string()),
     ];
     let untold: Vec<String> = AT_THE_SERVICE
         .iter()

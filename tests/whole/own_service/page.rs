@@ -10,27 +10,15 @@ use crate::support::machine;
 
 const PAGE: &str = include_str!("../../../docs/targets.md");
 const SECTION: &str = "## From nothing to a first drill\n";
-/// Stands between the blocks in what they print.
+/// Stands behind each block in what they print.
 const MARK: char = '\u{1e}';
 
-/// A fenced block: its language, and the lines in it.
-fn blocks(section: &str) -> Vec<(&str, String)> {
-    let mut blocks: Vec<(&str, String)> = Vec::new();
-    let mut inside = false;
-    for line in section.lines() {
-        match line.trim_start().strip_prefix("```") {
-            Some(language) if !inside => blocks.push((language, String::new())),
-            Some(_) => {}
-            None if inside => {
-                let (_, text) = blocks.last_mut().expect("a block is open");
-                text.push_str(line);
-                text.push('\n');
-            }
-            None => {}
-        }
-        inside ^= line.trim_start().starts_with("```");
-    }
-    blocks
+/// Fenced blocks: their language, and the lines in them.
+fn blocks(section: &str) -> Vec<(&str, &str)> {
+    let inside = section.split("```").skip(1).step_by(2);
+    inside
+        .map(|block| block.split_once('\n').expect("a language, and lines"))
+        .collect()
 }
 
 /// Figures differ from run to run, with their units, and so does what is padded for them.
@@ -114,7 +102,7 @@ fn the_page_leads_from_nothing_to_a_first_drill() {
     let mut script = "set -euo pipefail\nexec 2>&1\n".to_owned();
     for (_, text) in blocks.iter().filter(|(language, _)| *language == "sh") {
         script += text;
-        script += &format!("printf '{MARK}'\n");
+        script += "printf '\\036'\n";
     }
     let program = Path::new(env!("CARGO_BIN_EXE_faultlane"));
     let folder = program.parent().expect("a folder").display();
