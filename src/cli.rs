@@ -230,6 +230,9 @@ pub(crate) struct InitArgs {
     /// Where tokens are issued [default: the embedded token service].
     #[arg(long, value_name = "URL")]
     pub(crate) token_url: Option<String>,
+    /// What is presented there, such as 'Bearer ${NAME}': write the variable's name, not what it holds.
+    #[arg(long, value_name = "VALUE", requires = "token_url")]
+    pub(crate) token_authorization: Option<String>,
     /// How much later p95 delivery may be than before the cutover.
     #[arg(long, value_name = "TIME")]
     pub(crate) migration_buffer: Option<Span>,

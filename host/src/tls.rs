@@ -23,7 +23,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 pub use self::authority::Authority;
-pub use self::reason::reason;
+pub use self::reason::{Trouble, reason, trouble};
 pub use rustls::pki_types::ServerName;
 
 /// The one protocol that is spoken inside: a `WebSocket` begins with HTTP/1.1, and HTTP/2 has no such upgrade.

@@ -91,7 +91,7 @@ pub async fn dial(peer: &Peer, upgrade: &Upgrade, nonce: u64) -> Result<Socket, 
     };
     answer.advance(head.length);
     if head.status != 101 {
-        let reason = refusal_body(&mut stream, &mut answer, head.content_length).await;
+        let reason = refusal_body(&mut stream, &mut answer, &head).await;
         return Err(Refusal {
             status: Some(head.status),
             reason,
@@ -154,6 +154,7 @@ struct Head {
     status: u16,
     length: usize,
     content_length: Option<usize>,
+    chunked: bool,
     retry_after: Option<Span>,
     accept: Option<String>,
     subprotocol: Option<String>,
@@ -179,6 +180,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<Head>, String> {
         let value = value.trim();
         match header.name.to_ascii_lowercase().as_str() {
             "content-length" => head.content_length = value.parse().ok(),
+            "transfer-encoding" => head.chunked = value.eq_ignore_ascii_case("chunked"),
             "retry-after" => head.retry_after = retry_after(value),
             "sec-websocket-accept" => head.accept = Some(value.to_owned()),
             "sec-websocket-protocol" => head.subprotocol = Some(value.to_owned()),
@@ -195,16 +197,39 @@ pub fn retry_after(value: &str) -> Option<Span> {
 }
 
 /// The reason in a refusal's body: the `error` of a JSON object, or its text.
-async fn refusal_body(stream: &mut Stream, body: &mut BytesMut, length: Option<usize>) -> String {
-    // Without a length (chunked) what came along with the head has to do.
-    let length = length.unwrap_or(0).min(LIMIT);
-    while body.len() < length {
-        match stream.read_buf(body).await {
-            Ok(1..) => {}
-            Ok(0) | Err(_) => break,
+async fn refusal_body(stream: &mut Stream, body: &mut BytesMut, head: &Head) -> String {
+    // With neither a length nor chunks, what came along with the head has to do.
+    let length = head.content_length.unwrap_or(0);
+    loop {
+        let whole = head.chunked.then(|| joined(body)).flatten();
+        if let Some(whole) = whole {
+            return reason_in(&whole);
+        }
+        let enough = if head.chunked {
+            LIMIT
+        } else {
+            length.min(LIMIT)
+        };
+        if body.len() >= enough || !matches!(stream.read_buf(body).await, Ok(1..)) {
+            return reason_in(body);
         }
     }
-    reason_in(body)
+}
+
+/// A body in chunks (RFC 9112, section 7.1) as one; `None` until the last of them is there.
+fn joined(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let Ok(httparse::Status::Complete((start, size))) = httparse::parse_chunk_size(rest) else {
+            return None;
+        };
+        if size == 0 {
+            return Some(body);
+        }
+        let end = start.checked_add(usize::try_from(size).ok()?)?;
+        body.extend_from_slice(rest.get(start..end)?);
+        rest = rest.get(end + 2..)?;
+    }
 }
 
 /// The reason that an error body gives: the `error` of a JSON object, or the first line of its text.
@@ -362,6 +387,19 @@ mod tests {
                 retry_after: Some(Span::from_secs(2)),
             }
         );
+    }
+
+    #[tokio::test]
+    async fn a_reason_that_comes_in_chunks_is_put_together() {
+        let (peer, _served) = answer_once(
+            "HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"a\r\n{\"error\":\"\r\nf\r\ntoken_expired\"}\r\n0\r\n\r\n",
+        );
+        let refusal = dial(&peer, &upgrade(), 7).await.unwrap_err();
+        assert_eq!(refusal.reason, "token_expired");
+        for cut in [&b"a\r\n{\"err"[..], b"a\r\n", b"", b"ffffffffffffffff\r\nx"] {
+            assert_eq!(joined(cut), None);
+        }
     }
 
     #[tokio::test]

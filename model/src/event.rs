@@ -189,6 +189,15 @@ fn is_marked(mark: &str, key: &str) -> bool {
         .is_some_and(|rest| rest.starts_with([':', '/']))
 }
 
+/// Whether a text has the form of an idempotency key of any run: `RUN:STREAM:INDEX`.
+#[must_use]
+pub fn is_key(text: &str, stream: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(named, index)| {
+        let run = named.strip_suffix(stream);
+        index.parse::<u64>().is_ok() && run.is_some_and(|run| run.len() > 1 && run.ends_with(':'))
+    })
+}
+
 /// JSON with sorted keys and no white space, as the payload hash is taken over it.
 #[must_use]
 pub fn canonical_json(value: &Value) -> String {
@@ -298,6 +307,24 @@ mod tests {
         }
         let quoting = own("r1", Some("somebody-elses"), &event.payload_json);
         assert_eq!(quoting, Some(event.key), "and never the row's own key");
+    }
+
+    #[test]
+    fn an_idempotency_key_is_told_from_other_names() {
+        let event = origin().event(STREAM, 3, Mono(42));
+        assert!(is_key(&event.key, STREAM));
+        assert!(is_key("another:run:runtime.run.1.events:0", STREAM));
+        for other in [
+            "",
+            "run:1:events/4",
+            "r1:runtime.run.1.events",
+            "r1:runtime.run.1.events:x",
+            "r1:runtime.run.2.events:3",
+            ":runtime.run.1.events:3",
+            "runtime.run.1.events:3",
+        ] {
+            assert!(!is_key(other, STREAM), "{other}");
+        }
     }
 
     #[test]

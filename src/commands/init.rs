@@ -21,6 +21,7 @@ pub(super) fn init(args: &InitArgs) -> Result<Exit, Error> {
         ca: args.ca.clone(),
         database: args.database.clone(),
         token_url: args.token_url.clone(),
+        token_authorization: args.token_authorization.clone(),
         migration_buffer: args.migration_buffer.map(|span| span.to_string()),
         storm_target: args.storm_target.map(|span| span.to_string()),
         fallback_threshold: args.fallback_threshold.map(|share| share.to_string()),

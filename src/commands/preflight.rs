@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use agent::conductor::preflight::{PreflightError, preflight};
+use host::tls::{self, Trouble};
 use lanes::preflight::{Door, Shut};
 use model::command::CommandConfig;
 use model::ids::Lane;
@@ -94,18 +95,22 @@ fn remedy(target: &Target, lane: Lane, shut: &Shut) -> (Vec<String>, &'static st
             of_lane(&[dialled(target, lane)]),
             "see that it listens there; `dial` says where to connect when that is not the URL's own host and port",
         ),
-        (Door::Tls, _) => (
-            of_lane(&[trusted(target, lane)]),
-            "`tls.ca` names a private authority, the URL's host is what the certificate has to bear, and ws:// speaks \
-             no TLS at all",
-        ),
+        (Door::Tls, _) => {
+            let (at, hint) = tls_remedy(target, lane, &shut.reason);
+            (of_lane(at), hint)
+        }
         (Door::Head | Door::Append, _) if unauthorized => (
             of_lane(&["publish", "secret"]),
             "write what publishers present as bearer: secret: \"${NAME}\"",
         ),
         (Door::Head, Some(404)) if lane == Lane::Khala => (
-            of_lane(&["publish", "head"]),
-            "publish.head is the path, below the URL's, of the call that tells a stream's head",
+            of_lane(if states_head(target, lane) {
+                &["publish", "head"]
+            } else {
+                &["url"]
+            }),
+            "the URL says what stands before all paths: wss://HOST/prefix; publish.head is the path below it of the \
+             call that tells a stream's head",
         ),
         (Door::Append, Some(404)) if lane == Lane::Khala => (
             of_lane(&["publish", "path"]),
@@ -140,6 +145,15 @@ fn remedy(target: &Target, lane: Lane, shut: &Shut) -> (Vec<String>, &'static st
             of_lane(&["wire"]),
             "choose the subprotocol that the server speaks: wire: json, or bsatn",
         ),
+        (Door::Upgrade, _) if shut.reason.contains("origin") => (
+            of_lane(&["url"]),
+            "clients say the URL's host as Origin: put it on the service's list of allowed origins, or write the host \
+             that is on it",
+        ),
+        (Door::Upgrade | Door::Subscription, _) if shut.reason.contains("missing_scope") => (
+            vec!["tokens".to_owned(), "http".to_owned(), "body".to_owned()],
+            "the tokens lack a scope: ask for it where the endpoint expects it, {scopes} stands for the list",
+        ),
         (Door::Upgrade, _) if unauthorized => (
             vec!["tokens".to_owned()],
             "the lane has to trust whoever issues these tokens: issuer, keys, audience, and both clocks",
@@ -162,12 +176,48 @@ fn dialled(target: &Target, lane: Lane) -> &'static str {
     }
 }
 
-/// Where it stands whom the lane is to be.
-fn trusted(target: &Target, lane: Lane) -> &'static str {
+fn states_head(target: &Target, lane: Lane) -> bool {
+    let endpoint = target.lanes.get(&lane);
+    endpoint.is_some_and(|endpoint| endpoint.head_path.is_some())
+}
+
+/// Which of a lane's settings decides about what TLS fails for. One that the file does not have is looked for in the
+/// nearest that it has.
+fn tls_remedy(
+    target: &Target,
+    lane: Lane,
+    reason: &str,
+) -> (&'static [&'static str], &'static str) {
     let tls = target.lanes.get(&lane).and_then(|lane| lane.tls.as_ref());
-    match tls {
-        Some(tls) if tls.ca_pem.is_some() || tls.identity.is_some() => "tls",
-        _ => "url",
+    let dialled: &[&str] = match dialled(target, lane) {
+        "dial" => &["dial"],
+        _ => &["url"],
+    };
+    match tls::trouble(reason) {
+        Some(Trouble::Authority) if tls.is_some_and(|tls| tls.ca_pem.is_some()) => (
+            &["tls", "ca"],
+            "name the file with the certificate of the authority that issued the lane's",
+        ),
+        Some(Trouble::Authority) => (
+            &["url"],
+            "tls: { ca: FILE } names a private authority; the system's are trusted where nothing is said",
+        ),
+        Some(Trouble::Name) => (
+            &["url"],
+            "the URL's host is what the certificate has to bear; `dial` says where else to connect",
+        ),
+        Some(Trouble::Identity) => (
+            &["tls", "certificate"],
+            "tls: { certificate: FILE, key: FILE } is what the client shows",
+        ),
+        Some(Trouble::Time) => (
+            dialled,
+            "see that the service has its new certificate loaded, and that this is its address",
+        ),
+        Some(Trouble::Plain) | None => (
+            dialled,
+            "see that it speaks TLS there; a URL with ws:// speaks none, and is for loopback only",
+        ),
     }
 }
 
@@ -186,9 +236,17 @@ fn token_remedy(target: &Target, status: Option<u16>, reason: &str) -> (Vec<Stri
             of(&["http", "token_field"]),
             "name the field that holds the token, keys joined by dots",
         ),
-        TokenSupply::Http(_) if matches!(status, Some(401 | 403)) => (
-            of(&["http", "headers"]),
+        TokenSupply::Http(_) if status == Some(401) => (
+            of(&["http", "headers", "authorization"]),
             "give the endpoint the credential that it asks for: authorization: \"Bearer ${NAME}\"",
+        ),
+        TokenSupply::Http(_) if status == Some(403) => (
+            vec!["streams".to_owned()],
+            "name streams for which this credential may have tokens, or give tokens.http.headers another credential",
+        ),
+        TokenSupply::Http(_) if tls::trouble(reason) == Some(Trouble::Authority) => (
+            of(&["http", "ca"]),
+            "name the file with the certificate of the authority that issued the endpoint's",
         ),
         TokenSupply::Http(_) if matches!(status, Some(400 | 422)) => (
             of(&["http", "body"]),

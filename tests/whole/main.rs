@@ -6,6 +6,7 @@
 //! bad_scenarios   what is refused, and how it is said
 //! real_server     the drill against a real SpacetimeDB server
 //! targets         target files: written, checked, scenarios against them
+//! own_service     somebody's own service: its target file's mistakes, the page that leads there, drills
 //! drills          the four scenarios on both lanes, and that their faults are real
 //! verdicts        planted defects and impossible bounds: the verdict can fail
 //! external_probes what a scenario asks beside the lane
@@ -21,8 +22,11 @@ mod crashes;
 mod drills;
 mod external_probes;
 mod lag;
+mod own_service;
 mod processes;
 mod real_server;
+#[path = "../service/start.rs"]
+mod service;
 mod support;
 mod targets;
 mod verdicts;

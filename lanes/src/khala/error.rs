@@ -69,6 +69,9 @@ pub enum StaleReason {
     ReplayBudgetExceeded,
     /// It is beyond the head: the head went back, or the cursor is another's.
     CursorAheadOfHead,
+    /// A reason that is not known here: the cursor is stale all the same.
+    #[serde(other)]
+    Unknown,
 }
 
 impl StaleReason {
@@ -79,6 +82,7 @@ impl StaleReason {
             Self::RetentionFloorBreach => "retention_floor_breach",
             Self::ReplayBudgetExceeded => "replay_budget_exceeded",
             Self::CursorAheadOfHead => "cursor_ahead_of_head",
+            Self::Unknown => "unknown",
         }
     }
 }

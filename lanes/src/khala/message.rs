@@ -323,9 +323,10 @@ impl SyncFrame {
     }
 }
 
-/// The payload of the server's `sync:heartbeat`.
+/// The payload of the server's `sync:heartbeat`. The contract does not say what is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Tick {
+    #[serde(default)]
     watermarks: Vec<Watermark>,
 }
 
@@ -589,6 +590,11 @@ mod tests {
             ServerMessage::decode(unknown).unwrap(),
             ServerMessage::Error(error) if error.code == ErrorCode::Unknown
         ));
+        let tick = r#"["1",null,"sync:v1","sync:heartbeat",{"server_time_unix_ms":1}]"#;
+        assert_eq!(
+            ServerMessage::decode(tick).unwrap(),
+            ServerMessage::Heartbeat(Vec::new())
+        );
         for bad in [
             r#"[null,null,"sync:v1","sync:frame",{}]"#,
             r#"[null,null,"sync:v1","sync:error"]"#,

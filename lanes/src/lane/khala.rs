@@ -1,6 +1,6 @@
 //! The khala lane: Phoenix frames; the replay comes before the reply, and every update twice by design.
 
-use model::event::canonical_json;
+use model::event::{canonical_json, is_key};
 use model::ids::{Seq, StreamId};
 use model::quantity::Span;
 
@@ -126,12 +126,16 @@ fn head(mark: &Watermark) -> (StreamId, Seq) {
 }
 
 fn rows(framing: usize, batch: UpdateBatch) -> Signal {
-    let row = |update: crate::khala::message::Update| Row {
-        stream: stream_of(&update.topic),
-        seq: update.watermark,
-        key: Some(update.doc_key),
-        payload: canonical_json(&update.payload),
-        hash: update.payload_hash,
+    let row = |update: crate::khala::message::Update| {
+        let stream = stream_of(&update.topic);
+        Row {
+            seq: update.watermark,
+            // The contract leaves it to the service how it names documents; some do so by the idempotency key.
+            key: Some(update.doc_key).filter(|key| is_key(key, &stream)),
+            payload: canonical_json(&update.payload),
+            hash: update.payload_hash,
+            stream,
+        }
     };
     Signal::Rows {
         framing,

@@ -21,6 +21,8 @@ pub struct Template {
     pub database: Option<String>,
     /// Where tokens are issued; the embedded token service when absent.
     pub token_url: Option<String>,
+    /// What is presented for tokens, as `Authorization` says it: `Bearer ${NAME}`.
+    pub token_authorization: Option<String>,
     /// See [`super::Limits::migration_buffer`].
     pub migration_buffer: Option<String>,
     /// See [`super::Limits::storm_target`].
@@ -85,7 +87,19 @@ impl Template {
     fn tokens(&self, lane: Lane, text: &mut String) {
         match &self.token_url {
             Some(url) => {
-                let _ = write!(text, "\ntokens:\n  http:\n    url: {}\n{HTTP}", quoted(url));
+                let _ = writeln!(text, "\ntokens:\n  http:\n    url: {}", quoted(url));
+                if let Some(ca) = self.ca.as_ref().filter(|_| url.starts_with("https")) {
+                    text.push_str(
+                        "    # The lane's authority. Without it the system's roots are trusted.\n",
+                    );
+                    let _ = writeln!(text, "    ca: {}", quoted(ca));
+                }
+                text.push_str("    headers:\n      content-type: application/json\n");
+                let _ = match &self.token_authorization {
+                    Some(value) => writeln!(text, "      authorization: {}", quoted(value)),
+                    None => writeln!(text, "      # authorization: \"Bearer ${{SYNC_SESSION}}\""),
+                };
+                text.push_str(HTTP);
             }
             None => text.push_str(match lane {
                 Lane::Spacetime => SERVICE,
@@ -172,8 +186,7 @@ tokens:
   service: { url: \"http://127.0.0.1:4000\", session_secret: \"${FAULTLANE_SESSION_SECRET}\" }
 ";
 
-const HTTP: &str = "    headers: { content-type: application/json }    # authorization: \"${SYNC_AUTHORIZATION}\"
-    body: >-
+const HTTP: &str = "    body: >-
       {\"scopes\": {scopes}, \"streams\": {streams}, \"ttl_seconds\": {ttl_seconds}, \"device_id\": \"{identity}\"}
     token_field: data.token
 ";

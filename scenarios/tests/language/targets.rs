@@ -680,10 +680,17 @@ fn what_init_writes_is_complete_but_for_what_only_its_owner_knows() {
             fallback_threshold: Some("1%".to_owned()),
             rollback_slo: Some("5m".to_owned()),
             dial: Some("127.0.0.1:1".to_owned()),
+            token_authorization: token_url.map(|_| "Bearer ${SESSION}".to_owned()),
             ..open
         };
         let target = good(&whole.text());
         assert_eq!(target.lanes[&lane].dial, "127.0.0.1:1");
+        if let TokenSupply::Http(endpoint) = &target.tokens {
+            let named: Vec<_> = endpoint.headers.iter().map(|(name, _)| name).collect();
+            assert_eq!(named, ["authorization", "content-type"]);
+            let trusted = endpoint.tls.as_ref().map(|tls| tls.ca_pem.is_some());
+            assert_eq!(trusted, Some(true), "the lane's authority");
+        }
     }
 }
 
