@@ -22,7 +22,6 @@ use model::anomaly::{Anomaly, Findings};
 use model::defect::Defect;
 use model::ids::{ClientId, Seq, StreamId};
 use model::instant::Mono;
-use model::intervals::IntervalSet;
 use model::moment::{ClientRecord, What};
 use model::quantity::Span;
 use model::shard::Regression;
@@ -430,10 +429,10 @@ impl Client {
             return;
         }
         self.delivered.0 += outcome.applied.len() as u64;
-        for (_, verdict) in &outcome.applied {
+        for (seq, verdict) in &outcome.applied {
             if let Verdict::Ours { index, intended } = verdict
                 && self.machine.journey.was_due(*intended)
-                && !self.streams[stream].had(*index)
+                && !self.streams[stream].had(*seq, *index)
             {
                 let latency = now.since(*intended);
                 self.delivered.1 += u64::from(latency > common.late_after);
@@ -562,26 +561,7 @@ impl Client {
                 resume_after = answer.resume_after, "stale cursor: beginning anew"
             );
             match &answer.snapshot {
-                Some(snapshot) => {
-                    let held = {
-                        let contents = common
-                            .contents
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner);
-                        verify(&contents, &answer.stream, snapshot)
-                    };
-                    let indexes = held.unwrap_or_else(|why| {
-                        self.note(
-                            now,
-                            Anomaly::Divergence,
-                            &answer.stream,
-                            Some(snapshot.watermark),
-                            why,
-                        );
-                        IntervalSet::default()
-                    });
-                    self.streams[at].snapshot(snapshot.watermark, indexes);
-                }
+                Some(cover) => self.streams[at].snapshot(cover.clone()),
                 None => self.streams[at].reset(true),
             }
             let to = answer.snapshot.as_ref().map_or(0, |held| held.watermark);
@@ -747,30 +727,6 @@ impl Before {
 /// A stream's place in a record.
 fn place(stream: usize) -> u16 {
     u16::try_from(stream).unwrap_or(u16::MAX)
-}
-
-/// Which events a snapshot holds, found by its digest. Events that this shard never saw cannot be checked: such a
-/// snapshot counts as holding nothing.
-fn verify(
-    contents: &Contents,
-    stream: &str,
-    snapshot: &crate::lane::Snapshot,
-) -> Result<IntervalSet, String> {
-    let Some(known) = contents.hashes(stream, snapshot.watermark) else {
-        return Ok(IntervalSet::default());
-    };
-    let mut held = crate::khala::snapshot::Snapshot::default();
-    for (hash, _) in &known {
-        held.push(hash);
-    }
-    let digest = held.digest;
-    if digest != snapshot.digest || held.count != snapshot.count {
-        return Err(format!(
-            "the snapshot of {} events up to {} is not what was delivered: its digest is {}, not {digest}",
-            snapshot.count, snapshot.watermark, snapshot.digest
-        ));
-    }
-    Ok(known.iter().filter_map(|(_, index)| *index).collect())
 }
 
 #[cfg(test)]

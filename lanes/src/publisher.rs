@@ -10,9 +10,8 @@ use host::timer::Timer;
 use model::event::{Event, Origin};
 use model::histogram::Micros;
 use model::ids::{Seq, StreamId};
-use model::instant::Mono;
-use model::quantity::{Rate, Span};
-use model::shard::Burst;
+use model::schedule::Schedule;
+use model::shard::Ledger;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,31 +26,6 @@ const PACE: Duration = Duration::from_millis(75);
 const TOGETHER_WITHIN: Duration = Duration::from_secs(5);
 /// How long, after the order to stop, an event whose outcome is open may still be settled.
 const SETTLE: Duration = Duration::from_millis(1_500);
-
-/// A stream to be published to.
-#[derive(Debug, Clone)]
-pub struct Schedule {
-    /// Its name.
-    pub stream: StreamId,
-    /// Events per second.
-    pub rate: Rate,
-    /// So many events are due at once, each so long after the last: instead of the rate.
-    pub burst: Option<Burst>,
-    /// The first event is due.
-    pub first: Mono,
-}
-
-impl Schedule {
-    /// The instant of an event; `None` for a rate of zero.
-    fn due(&self, index: u64) -> Option<Mono> {
-        if let Some(Burst { events, every }) = self.burst {
-            let burst = index / u64::from(events.max(1));
-            return Some(self.first + every.times(burst));
-        }
-        let per_second = self.rate.as_per_second();
-        (per_second > 0.0).then(|| self.first + Span::from_secs(1).scale(index as f64 / per_second))
-    }
-}
 
 /// What all writers share.
 #[derive(Debug, Clone)]
@@ -93,8 +67,20 @@ impl Publisher {
         &self.book
     }
 
+    /// The whole ledger.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        Ledger {
+            origin: Some(self.press.origin.clone()),
+            streams: self.book.streams(),
+        }
+    }
+
     /// Writes a stream from now on. One that is not `accounted` for serves probes only: its events are in no ledger.
-    pub fn write(&self, schedule: Schedule, accounted: bool) {
+    pub fn write(&self, stream: StreamId, schedule: Schedule, accounted: bool) {
+        if accounted {
+            self.book.open(&stream, schedule);
+        }
         let writer = Writer {
             press: self.press.clone(),
             book: accounted.then(|| Arc::clone(&self.book)),
@@ -103,7 +89,7 @@ impl Publisher {
             deadline: None,
             pipeline: None,
         };
-        self.writers.spawn(writer.run(schedule));
+        self.writers.spawn(writer.run(stream, schedule));
     }
 
     /// Stops all writers, and waits until what they had begun is settled or given up.
@@ -128,7 +114,7 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(mut self, schedule: Schedule) {
+    async fn run(mut self, stream: StreamId, schedule: Schedule) {
         let (mut idle, mut index) = (true, 0);
         loop {
             let Some(due) = schedule.due(index) else {
@@ -153,11 +139,11 @@ impl Writer {
             });
             let events: Vec<Event> = (index..index + together)
                 .take_while(|index| schedule.due(*index) == Some(due))
-                .map(|index| self.press.origin.event(&schedule.stream, index, due))
+                .map(|index| self.press.origin.event(&stream, index, due))
                 .collect();
             for place in 0..events.len() as u64 {
                 if let Some(book) = &self.book {
-                    book.invoke(&schedule.stream, index + place);
+                    book.invoke(&stream, index + place);
                 }
             }
             let mut done = 0;
@@ -169,7 +155,7 @@ impl Writer {
             for (place, event) in (0..).zip(&events).skip(done) {
                 let outcome = self.publish(event, unsettled).await;
                 if let Some(book) = &self.book {
-                    book.settle(&schedule.stream, index + place, outcome);
+                    book.settle(&stream, index + place, outcome);
                 }
             }
             index += events.len() as u64;
@@ -231,6 +217,9 @@ impl Writer {
         loop {
             match self.attempt(event, unsettled).await {
                 Ok(seq) => {
+                    if unsettled && let Some(book) = &self.book {
+                        book.repeated(&event.stream, event.index);
+                    }
                     self.head = Some(seq);
                     self.acknowledged = seq;
                     return Outcome::Acknowledged(seq);
@@ -295,6 +284,7 @@ mod tests {
     use host::peer::Peer;
     use model::ids::Lane;
     use model::profile::Profile;
+    use model::quantity::{Rate, Span};
     use model::shard::{ShardConfig, TokenSource};
     use model::target::{Access, Promise};
 
@@ -353,19 +343,18 @@ mod tests {
         tokio::spawn(serve(listener, CancellationToken::new(), lane));
         let publisher = Publisher::new(press(addr));
         let schedule = Schedule {
-            stream: "s".to_owned(),
             rate: Rate::per_second(100.0),
             burst: None,
             first: clock::now(),
         };
-        publisher.write(schedule, true);
+        publisher.write("s".to_owned(), schedule, true);
         tokio::time::sleep(Duration::from_millis(300)).await;
         let begun = *appends.lock().unwrap();
         assert!(begun <= 8, "{begun} appends in 300 ms");
         tokio::time::timeout(Duration::from_secs(10), publisher.stop())
             .await
             .expect("the writer gives up");
-        let ledger = publisher.book().ledger();
+        let ledger = publisher.ledger();
         assert_eq!(ledger.streams["s"].failed.len(), 1);
     }
 }

@@ -27,6 +27,7 @@ use host::{child, clock, http, net};
 use model::histogram::Micros;
 use model::ids::StreamId;
 use model::quantity::Rate;
+use model::schedule::Schedule;
 use model::shard::{Finish, Harness, PublishConfig, ShardConfig, ShardReport, ShardStatus, Tick};
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +37,7 @@ use crate::final_read::Reader;
 use crate::lane::Kind;
 use crate::oneshot::Asked;
 use crate::probes::{Probes, Setting};
-use crate::publisher::{Press, Publisher, Schedule};
+use crate::publisher::{Press, Publisher};
 use crate::store::Store;
 use crate::token_client::TokenClient;
 
@@ -176,7 +177,7 @@ impl Shard {
                     .as_ref()
                     .ok_or_else(|| no_part("publisher"))?;
                 publisher.stop().await;
-                Response::json(&publisher.book().ledger())
+                Response::json(&publisher.ledger())
             }
             ("POST", ["final-read"]) => {
                 Response::json(&self.reader()?.read(&self.read_streams()).await)
@@ -221,12 +222,11 @@ impl Shard {
         for (place, stream) in (0..).zip(&publish.streams) {
             // The streams take turns, so that the load is even within the interval too.
             let schedule = Schedule {
-                stream: stream.clone(),
                 rate: publish.rate,
                 burst: publish.burst.filter(|_| place == 0),
                 first: now + (interval * place / count).into(),
             };
-            publisher.write(schedule, !self.is_for_probes(stream));
+            publisher.write(stream.clone(), schedule, !self.is_for_probes(stream));
         }
         if let Some(probes) = &self.config.probes {
             for (stream, rate) in [
@@ -235,15 +235,12 @@ impl Shard {
             ] {
                 if !publish.streams.contains(stream) {
                     let rate = Rate::per_second(rate);
-                    publisher.write(
-                        Schedule {
-                            stream: stream.clone(),
-                            rate,
-                            burst: None,
-                            first: now,
-                        },
-                        false,
-                    );
+                    let schedule = Schedule {
+                        rate,
+                        burst: None,
+                        first: now,
+                    };
+                    publisher.write(stream.clone(), schedule, false);
                 }
             }
         }

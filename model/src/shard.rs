@@ -28,6 +28,8 @@ use crate::intervals::IntervalSet;
 use crate::moment::ClientRecord;
 use crate::profile::Profile;
 use crate::quantity::{Rate, Share, Span};
+use crate::schedule::Schedule;
+use crate::snapshot::Cover;
 use crate::target::{Access, Promise};
 
 /// How a client spaces its attempts to reconnect.
@@ -283,8 +285,11 @@ pub struct Applied {
     pub initial: Seq,
     /// Seqs applied.
     pub seqs: IntervalSet,
-    /// Indexes of events applied; a snapshot's are included once its digest was found right.
+    /// Indexes of events applied, without those of a snapshot.
     pub indexes: IntervalSet,
+    /// The snapshot that it began anew from, if it did. Only the ledger can tell what it stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Cover>,
 }
 
 /// Figures of a storm.
@@ -417,22 +422,31 @@ pub enum DeliveryPart {
 }
 
 /// What became of the publisher's events, by stream.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Ledger {
+    /// What its events are made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// By stream.
     pub streams: BTreeMap<StreamId, StreamLedger>,
 }
 
 /// One stream's ledger, by index.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct StreamLedger {
+    /// When its events were due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
     /// Publish was begun.
     pub invoked: IntervalSet,
-    /// Acknowledged, and as which seq.
+    /// Acknowledged, and as which seq, in the order of the acknowledgements.
     pub acknowledged: SeqRuns,
     /// When each of them was: (index, instant), in the order of the instants.
     #[serde(rename = "acknowledged_us", default)]
     pub acknowledged_at: Vec<(u64, Mono)>,
+    /// Of these, those submitted again after an attempt of which nobody knows whether it was committed.
+    #[serde(default)]
+    pub repeated: IntervalSet,
     /// Definitely not appended.
     pub failed: IntervalSet,
     /// The connection broke and a repeat with the same key has not settled it: outcome unknown.

@@ -11,6 +11,7 @@ use model::shard::{
     Applied, CensoredClient, Delivery, DeliveryPart, Episode, Finish, PhaseReport, ShardReport,
     Storm,
 };
+use model::snapshot::Cover;
 
 use super::fleet::{Fleet, lock, way};
 use super::kept::Kept;
@@ -59,7 +60,7 @@ impl Fleet {
     }
 }
 
-type Content = (StreamId, Seq, IntervalSet, IntervalSet);
+type Content = (StreamId, Seq, IntervalSet, IntervalSet, Option<Cover>);
 
 struct Writer {
     report: ShardReport,
@@ -103,6 +104,7 @@ impl Writer {
                 stream.initial(),
                 seqs.clone(),
                 indexes.clone(),
+                stream.began_from().cloned(),
             );
             self.applied.entry(content).or_default().push(client.id);
         }
@@ -213,13 +215,16 @@ impl Writer {
         let mut applied: Vec<Applied> = self
             .applied
             .into_iter()
-            .map(|((stream, initial, seqs, indexes), clients)| Applied {
-                stream,
-                clients,
-                initial,
-                seqs,
-                indexes,
-            })
+            .map(
+                |((stream, initial, seqs, indexes, snapshot), clients)| Applied {
+                    stream,
+                    clients,
+                    initial,
+                    seqs,
+                    indexes,
+                    snapshot,
+                },
+            )
             .collect();
         applied.sort_by(|a, b| (&a.stream, &a.clients).cmp(&(&b.stream, &b.clients)));
         self.report.applied = applied;

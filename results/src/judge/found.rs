@@ -9,7 +9,7 @@ use model::shard::{Ledger, ShardReport};
 use model::target::Durability;
 use model::trial::Trial;
 
-use crate::checker::{self, Evidence, Unfinished};
+use crate::checker::{self, Evidence, Found, Unfinished};
 use crate::record::{AnomalyCount, Census, Row};
 use crate::runs;
 
@@ -28,8 +28,8 @@ pub(super) fn all(row: &mut Row, trial: &Trial, promised: Durability) {
             unfinished(trial, censored),
             &ended_nodes(trial, promised.after()),
         );
-        row.census = census(trial, ledger);
         let (found, broken) = checker::run(&checker::CHECKS, &evidence);
+        row.census = census(trial, &evidence, ledger, &found);
         findings.merge(&found.broken);
         unpromised = found.unpromised;
         row.broken_checks.extend(broken);
@@ -100,24 +100,26 @@ fn not_recovered(findings: &mut Findings, row: &Row, shards: &[ShardReport]) -> 
     censored
 }
 
-fn census(trial: &Trial, ledger: &Ledger) -> Census {
+fn census(trial: &Trial, evidence: &Evidence<'_>, ledger: &Ledger, found: &Found) -> Census {
     let mut census = Census::default();
     let held = trial.lane.as_ref().map(|lane| &lane.held);
-    for (name, stream) in &ledger.streams {
-        let acknowledged = runs::indexes(&stream.acknowledged);
-        census.acknowledged += acknowledged.len();
-        if let Some(read) = trial
-            .final_read
-            .as_ref()
-            .and_then(|read| read.streams.get(name))
-        {
-            let absent = acknowledged.difference(&runs::indexes(&read.events));
-            census.read += acknowledged.len() - absent.len();
+    for (name, stream) in &evidence.streams {
+        census.acknowledged += stream.acknowledged.len();
+        census.lost += stream.gone.len();
+        if let Some(read) = stream.read {
+            let events = runs::indexes(&read.events);
+            let absent = stream.acknowledged.difference(&events);
+            census.read += stream.acknowledged.len() - absent.len();
+            let unacknowledged = events.difference(&stream.acknowledged);
+            census.unacknowledged += unacknowledged.len() + read.foreign;
         }
-        if let Some(count) = held.and_then(|held| held.get(name)) {
+        if let Some(count) = held.and_then(|held| held.get(name))
+            && ledger.streams.contains_key(name)
+        {
             *census.counted.get_or_insert(0) += count;
         }
     }
+    census.missed = found.count(Anomaly::Lost).saturating_sub(census.lost);
     census
 }
 
