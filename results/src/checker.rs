@@ -31,6 +31,7 @@ use model::anomaly::{Anomaly, EXAMPLES_KEPT, Example, Findings};
 use model::ids::{ClientId, StreamId};
 use model::instant::Mono;
 use model::intervals::IntervalSet;
+use model::quantity::Span;
 use model::shard::{Applied, FinalRead, Ledger, SeqRuns, ShardReport, StreamLedger, StreamRead};
 
 use self::cover::{Covers, Verified};
@@ -45,6 +46,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) streams: BTreeMap<StreamId, Stream<'a>>,
     /// Clients that are known not to be whole: what they have not reached yet is not lost, they are `not_recovered`.
     pub(crate) unfinished: Unfinished,
+    /// When nodes were ended: from when on what they acknowledged may be gone, and when they were seen to be.
+    ended: &'a [(Mono, Mono)],
     /// What the clients' snapshots stand for.
     covers: Covers,
 }
@@ -149,7 +152,7 @@ impl<'a> Evidence<'a> {
         final_read: Option<&'a FinalRead>,
         shards: &'a [ShardReport],
         unfinished: Unfinished,
-        ended: &[(Mono, Mono)],
+        ended: &'a [(Mono, Mono)],
     ) -> Self {
         let names: BTreeSet<&StreamId> = ledger
             .streams
@@ -203,6 +206,7 @@ impl<'a> Evidence<'a> {
             shards,
             streams,
             unfinished,
+            ended,
             covers: Covers::of(ledger, shards),
         }
     }
@@ -214,6 +218,14 @@ impl<'a> Evidence<'a> {
             held.union(indexes);
         }
         held
+    }
+
+    /// How long after its acknowledgement an event had a node ended under it.
+    fn outlived(&self, stream: &Stream<'_>, index: u64) -> Option<Span> {
+        let mut acknowledged = stream.ledger?.acknowledged_at.iter();
+        let (_, at) = acknowledged.find(|(known, _)| *known == index)?;
+        let ends = self.ended.iter().map(|(_, until)| *until);
+        ends.filter(|end| end >= at).min().map(|end| end.since(*at))
     }
 
     fn covered(&self, applied: &Applied) -> Option<&Verified> {

@@ -133,7 +133,7 @@ impl StreamApply {
         (&self.checker.seqs, &self.checker.indexes)
     }
 
-    /// The snapshot that it last began anew from, where that was the last that it began from.
+    /// The snapshot that it began anew from, if the last reset was to one.
     #[must_use]
     pub const fn began_from(&self) -> Option<&Cover> {
         self.checker.snapshot.as_ref()

@@ -9,7 +9,7 @@ use model::anomaly::{Anomaly, Example};
 use model::shard::{Applied, SeqRuns};
 
 use super::{Evidence, Found, Stream};
-use crate::runs;
+use crate::{runs, text};
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Found {
     let mut found = Found::default();
@@ -19,7 +19,7 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Found {
         }
     }
     for (name, stream) in &evidence.streams {
-        lost_by_lane(name, stream, &mut found);
+        lost_by_lane(evidence, name, stream, &mut found);
     }
     found
 }
@@ -91,7 +91,7 @@ fn lost_by_clients(
     }
 }
 
-fn lost_by_lane(name: &str, stream: &Stream<'_>, found: &mut Found) {
+fn lost_by_lane(evidence: &Evidence<'_>, name: &str, stream: &Stream<'_>, found: &mut Found) {
     let Some(read) = stream.read else {
         return;
     };
@@ -103,10 +103,16 @@ fn lost_by_lane(name: &str, stream: &Stream<'_>, found: &mut Found) {
             client: None,
             stream: Some(name.to_owned()),
             seq: runs::seq_of(&stream.places, *index),
-            detail: format!(
-                "index {index} was acknowledged, absent from the lane at the end (head {}, floor {})",
-                read.head, read.floor
-            ),
+            detail: {
+                let ended = evidence.outlived(stream, *index);
+                let ended = ended.map_or(String::new(), |age| {
+                    format!("; the node's end was seen {} later", text::span(age))
+                });
+                format!(
+                    "index {index} was acknowledged, absent from the lane at the end (head {}, floor {}){ended}",
+                    read.head, read.floor
+                )
+            },
             at: None,
         },
     );

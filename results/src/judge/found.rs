@@ -20,13 +20,14 @@ pub(super) fn all(row: &mut Row, trial: &Trial, promised: Durability) {
     }
     let censored = not_recovered(&mut findings, row, &trial.shards);
     let mut unjudged: BTreeSet<Anomaly> = BTreeSet::new();
+    let ended = ended_nodes(trial, promised.after());
     if let Some(ledger) = &trial.ledger {
         let evidence = Evidence::new(
             ledger,
             trial.final_read.as_ref(),
             &trial.shards,
             unfinished(trial, censored),
-            &ended_nodes(trial, promised.after()),
+            &ended,
         );
         let (found, broken) = checker::run(&checker::CHECKS, &evidence);
         row.census = census(trial, &evidence, ledger, &found);

@@ -80,6 +80,11 @@ fn what_is_lost_within_the_window_is_reported_and_not_held_against_the_target() 
 fn what_is_older_than_the_window_is_lost_in_earnest() {
     let row = killed(Durability::Within(WINDOW), 8, Span::from_millis(100));
     assert_eq!(found(&row)[&Anomaly::Lost], 3);
+    let oldest = &row.anomalies[&Anomaly::Lost].examples[0].detail;
+    assert!(
+        oldest.contains("the node's end was seen 801 ms later"),
+        "{oldest}"
+    );
     assert_eq!(found(&row)[&Anomaly::Vanished], 3);
     assert_eq!(found(&row)[&Anomaly::StaleCursor], 2, "it spans both kinds");
     assert_eq!(row.status, Status::Failed);
