@@ -182,11 +182,11 @@ impl Writer {
         done: &mut usize,
     ) -> Result<(), AppendError> {
         let stream = &events[0].stream;
-        let store = &self.press.store;
         let head = match self.head {
             Some(head) => head,
-            None => store.head(stream).await?.0,
+            None => self.read_head(stream).await?,
         };
+        let store = &self.press.store;
         if self.pipeline.is_none() {
             self.pipeline = Pipeline::open(store).await?;
         }
@@ -244,11 +244,11 @@ impl Writer {
     }
 
     async fn attempt(&mut self, event: &Event, unsettled: bool) -> Result<Seq, AppendError> {
-        let store = &self.press.store;
         let head = match self.head {
             Some(head) => head,
-            None => store.head(&event.stream).await?.0,
+            None => self.read_head(&event.stream).await?,
         };
+        let store = &self.press.store;
         // After the head: should the open append be committed only now, then it is as the seq after that head, which
         // is what a repetition that changes nothing is taken to have.
         if unsettled {
@@ -260,6 +260,14 @@ impl Writer {
             }
         }
         store.append(event, head.saturating_add(1)).await
+    }
+
+    /// What the lane says of its head. One that lies behind what it had acknowledged has gone back: an append of unknown
+    /// outcome may then be found at a seq that was used before.
+    async fn read_head(&mut self, stream: &str) -> Result<Seq, AppendError> {
+        let (head, _) = self.press.store.head(stream).await?;
+        self.acknowledged = self.acknowledged.min(head);
+        Ok(head)
     }
 
     /// Waits a little; `true` once the order to stop has come and its grace is over.
@@ -283,6 +291,7 @@ mod tests {
     use host::net::listen;
     use host::peer::Peer;
     use model::ids::Lane;
+    use model::intervals::IntervalSet;
     use model::profile::Profile;
     use model::quantity::{Rate, Span};
     use model::shard::{ShardConfig, TokenSource};
@@ -290,7 +299,7 @@ mod tests {
 
     use super::*;
 
-    fn press(addr: std::net::SocketAddr) -> Press {
+    fn press(addr: std::net::SocketAddr, lane: Lane) -> Press {
         let origin = Origin {
             run: "r".to_owned(),
             seed: 7,
@@ -299,7 +308,7 @@ mod tests {
         let config = ShardConfig {
             ordinal: 0,
             origin: origin.clone(),
-            lane: Lane::Khala,
+            lane,
             access: Access::plain(addr, addr),
             promise: Promise::strict(Span::ZERO),
             tokens: TokenSource {
@@ -341,7 +350,7 @@ mod tests {
             }
         };
         tokio::spawn(serve(listener, CancellationToken::new(), lane));
-        let publisher = Publisher::new(press(addr));
+        let publisher = Publisher::new(press(addr, Lane::Khala));
         let schedule = Schedule {
             rate: Rate::per_second(100.0),
             burst: None,
@@ -356,5 +365,89 @@ mod tests {
             .expect("the writer gives up");
         let ledger = publisher.ledger();
         assert_eq!(ledger.streams["s"].failed.len(), 1);
+    }
+
+    /// A spacetime lane with one stream, by HTTP only.
+    #[derive(Default)]
+    struct Log {
+        /// Key by seq.
+        keys: Vec<String>,
+        appends: u32,
+    }
+
+    impl Log {
+        /// After the third event it loses the last two; the next append is committed, and its answer lost.
+        fn answer(&mut self, request: &Request) -> host::http::Reply {
+            let text = String::from_utf8(request.body.to_vec()).unwrap();
+            if request.path.contains("/sql") {
+                let after = text.rsplit_once("> ").map(|(_, seq)| seq.parse().unwrap());
+                let rows: Vec<serde_json::Value> = match after {
+                    None => vec![serde_json::json!(["s", self.keys.len(), 0])],
+                    Some(after) => (1..)
+                        .zip(&self.keys)
+                        .filter(|(seq, _)| *seq > after)
+                        .map(|(seq, key)| serde_json::json!(["s", seq, key, "h", "{}", 0, 0, true]))
+                        .collect(),
+                };
+                return Response::json(&serde_json::json!([{ "rows": rows }]));
+            }
+            let row: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let (seq, key) = (row[1].as_u64().unwrap(), row[2].as_str().unwrap());
+            if self.keys.iter().any(|known| known == key) {
+                return Response::empty();
+            }
+            if seq != self.keys.len() as u64 + 1 {
+                let conflict = StatusCode::from_u16(530).unwrap();
+                return Err(Failure::new(conflict, "sequence_conflict"));
+            }
+            self.keys.push(key.to_owned());
+            self.appends += 1;
+            match self.appends {
+                3 => self.keys.truncate(1),
+                4 => return Err(Failure::new(StatusCode::BAD_GATEWAY, "broken")),
+                _ => {}
+            }
+            Response::empty()
+        }
+    }
+
+    #[tokio::test]
+    async fn an_append_of_unknown_outcome_is_found_at_a_seq_that_is_used_again() {
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let log = Arc::<Mutex<Log>>::default();
+        let answering = Arc::clone(&log);
+        let lane = move |request: Request| {
+            let log = Arc::clone(&answering);
+            async move { log.lock().unwrap().answer(&request) }
+        };
+        tokio::spawn(serve(listener, CancellationToken::new(), lane));
+        let publisher = Publisher::new(press(addr, Lane::Spacetime));
+        let schedule = Schedule {
+            rate: Rate::per_second(200.0),
+            burst: None,
+            first: clock::now(),
+        };
+        publisher.write("s".to_owned(), schedule, true);
+        let enough = async {
+            while log.lock().unwrap().keys.len() < 5 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), enough)
+            .await
+            .expect("it goes on publishing");
+        publisher.stop().await;
+        let ledger = publisher.ledger().streams.remove("s").unwrap();
+        let [first, second] = &ledger.acknowledged[..] else {
+            panic!("{:?}", ledger.acknowledged);
+        };
+        assert_eq!(*first, (1, 0, 3));
+        assert_eq!(
+            (second.0, second.1),
+            (2, 3),
+            "the fourth is the second again"
+        );
+        assert_eq!(ledger.repeated, IntervalSet::range(3, 3));
     }
 }
