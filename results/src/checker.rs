@@ -46,8 +46,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) streams: BTreeMap<StreamId, Stream<'a>>,
     /// Clients that are known not to be whole: what they have not reached yet is not lost, they are `not_recovered`.
     pub(crate) unfinished: Unfinished,
-    /// When nodes were ended: from when on what they acknowledged may be gone, and when they were seen to be.
-    ended: &'a [(Mono, Mono)],
+    /// The ends of nodes that may take with them what they had acknowledged.
+    ended: &'a [NodeEnd],
     /// What the clients' snapshots stand for.
     covers: Covers,
 }
@@ -129,6 +129,17 @@ impl From<Findings> for Found {
     }
 }
 
+/// The end of a node of a target that promises to keep events only some time after their acknowledgement.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NodeEnd {
+    /// What it acknowledged from here on may be gone.
+    pub(crate) from: Mono,
+    /// It was seen to be over.
+    pub(crate) seen: Mono,
+    /// The next was begun. What is read as acknowledged between the two had been answered before the end.
+    pub(crate) until: Mono,
+}
+
 /// Clients that were not whole when the trial ended.
 pub(crate) enum Unfinished {
     /// These.
@@ -152,7 +163,7 @@ impl<'a> Evidence<'a> {
         final_read: Option<&'a FinalRead>,
         shards: &'a [ShardReport],
         unfinished: Unfinished,
-        ended: &'a [(Mono, Mono)],
+        ended: &'a [NodeEnd],
     ) -> Self {
         let names: BTreeSet<&StreamId> = ledger
             .streams
@@ -220,12 +231,12 @@ impl<'a> Evidence<'a> {
         held
     }
 
-    /// How long after its acknowledgement an event had a node ended under it.
+    /// How long after its acknowledgement a node's end was seen; zero where the acknowledgement was read after it.
     fn outlived(&self, stream: &Stream<'_>, index: u64) -> Option<Span> {
         let mut acknowledged = stream.ledger?.acknowledged_at.iter();
         let (_, at) = acknowledged.find(|(known, _)| *known == index)?;
-        let ends = self.ended.iter().map(|(_, until)| *until);
-        ends.filter(|end| end >= at).min().map(|end| end.since(*at))
+        let next = self.ended.iter().find(|end| end.until >= *at)?;
+        Some(next.seen.since(*at))
     }
 
     fn covered(&self, applied: &Applied) -> Option<&Verified> {
@@ -242,17 +253,14 @@ fn gone(acknowledged: &IntervalSet, read: &StreamRead, places: &SeqRuns) -> Inte
         .collect()
 }
 
-/// Events acknowledged in one of these stretches of time, or of unknown outcome: each ended with the end of a node.
-fn unpromised(ledger: &StreamLedger, ended: &[(Mono, Mono)]) -> IntervalSet {
+/// Events acknowledged so shortly before the end of a node, or of unknown outcome.
+fn unpromised(ledger: &StreamLedger, ended: &[NodeEnd]) -> IntervalSet {
     let mut indexes = IntervalSet::default();
     if ended.is_empty() {
         return indexes;
     }
     for (index, at) in &ledger.acknowledged_at {
-        if ended
-            .iter()
-            .any(|(from, until)| (*from..=*until).contains(at))
-        {
+        if ended.iter().any(|end| (end.from..=end.until).contains(at)) {
             indexes.insert(*index);
         }
     }

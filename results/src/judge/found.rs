@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use model::anomaly::{Anomaly, Example, Findings};
-use model::instant::Mono;
 use model::quantity::Span;
 use model::shard::{Ledger, ShardReport};
 use model::target::Durability;
 use model::trial::Trial;
 
-use crate::checker::{self, Evidence, Found, Unfinished};
+use crate::checker::{self, Evidence, Found, NodeEnd, Unfinished};
 use crate::record::{AnomalyCount, Census, Row};
 use crate::runs;
 
@@ -124,19 +123,28 @@ fn census(trial: &Trial, evidence: &Evidence<'_>, ledger: &Ledger, found: &Found
     census
 }
 
-/// When nodes were ended, and from when on what they acknowledged may be gone with them. None for a target that
-/// promises to keep whatever it acknowledges.
-fn ended_nodes(trial: &Trial, window: Span) -> Vec<(Mono, Mono)> {
+/// When nodes were ended, in order. None for a target that promises to keep whatever it acknowledges.
+fn ended_nodes(trial: &Trial, window: Span) -> Vec<NodeEnd> {
     if window == Span::ZERO {
         return Vec::new();
     }
-    trial
+    let mut ends = trial
         .faults
         .iter()
         .filter(|record| record.fault.ends_node())
         .filter_map(|record| record.view.as_ref())
-        .map(|view| (view.injected.asked - window, view.injected.observed))
-        .collect()
+        .map(|view| NodeEnd {
+            from: view.injected.asked - window,
+            seen: view.injected.observed,
+            until: view
+                .healed
+                .unwrap_or(view.injected)
+                .asked
+                .max(view.injected.observed),
+        })
+        .collect::<Vec<_>>();
+    ends.sort_by_key(|end| end.from);
+    ends
 }
 
 fn unfinished(trial: &Trial, censored: u64) -> Unfinished {

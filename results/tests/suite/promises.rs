@@ -112,7 +112,7 @@ fn a_seq_that_is_used_again_diverges_only_where_its_first_event_had_to_be_kept()
             ledger.acknowledged = vec![(1, 0, EVENTS), (EVENTS, EVENTS, 1)];
             ledger.acknowledged_at = vec![
                 (EVENTS - 1, kill - age),
-                (EVENTS, kill + Span::from_secs(3)),
+                (EVENTS, kill + Span::from_secs(6)),
             ];
             read(trial).events = vec![(1, 0, EVENTS - 1), (EVENTS, EVENTS, 1)];
             for shard in &mut trial.shards[1..] {
@@ -209,7 +209,13 @@ fn a_client_whose_cursor_was_overtaken_unnoticed_lacks_what_took_the_seqs_and_ha
         let ledger = ledger(trial);
         ledger.invoked = IntervalSet::range(0, EVENTS + 14);
         ledger.acknowledged = vec![(1, 0, EVENTS), (EVENTS - 9, EVENTS, 15)];
-        let at = |index| if index < EVENTS { kill } else { kill + WINDOW };
+        let at = |index| {
+            if index < EVENTS {
+                kill
+            } else {
+                kill + Span::from_secs(6)
+            }
+        };
         ledger.acknowledged_at = (EVENTS - 10..EVENTS + 15)
             .map(|index| (index, at(index)))
             .collect();
@@ -253,4 +259,26 @@ fn a_client_whose_cursor_was_overtaken_unnoticed_lacks_what_took_the_seqs_and_ha
         "{}",
         example.detail
     );
+}
+
+#[test]
+fn an_acknowledgement_that_is_read_after_the_end_was_given_before_it() {
+    for (from_heal, excused) in [(-1, true), (1, false)] {
+        let row = row(|plan, trial| {
+            plan.target.promise.acknowledged = Durability::Within(WINDOW);
+            plan.steps[0].fault = Fault::Kill(Kill {});
+            let fault = &mut trial.faults[0];
+            fault.fault = Fault::Kill(Kill {});
+            let started = fault.view.as_ref().unwrap().healed.unwrap().asked;
+            let read = Mono(started.0.checked_add_signed(from_heal).unwrap());
+            lose(trial, 1, |_| read);
+        });
+        assert_eq!(
+            found(&row).contains_key(&Anomaly::Lost),
+            !excused,
+            "{:?}",
+            row.verdict
+        );
+        assert_eq!(unpromised(&row).contains(&Anomaly::Lost), excused);
+    }
 }
