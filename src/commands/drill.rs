@@ -319,7 +319,7 @@ fn can_be_drilled(
     let lanes: BTreeSet<Lane> = trials.iter().map(|trial| trial.plan.lane).collect();
     let lanes: Vec<Lane> = lanes.into_iter().collect();
     preflight::run(source, target, commands, &lanes, &|line| {
-        eprintln!("{line}")
+        eprintln!("{line}");
     })
 }
 

@@ -479,6 +479,16 @@ impl Conductor<'_> {
             .await
             .map_err(|error| keep("the ledger", error))
             .ok();
+        if let Some(ledger) = &self.trial.ledger {
+            let acknowledged = ledger.streams.values().map(|stream| {
+                let runs = stream.acknowledged.iter();
+                runs.map(|(_, _, length)| length).sum::<u64>()
+            });
+            let acknowledged: u64 = acknowledged.sum();
+            self.setting.diary.note(&format!(
+                "the publisher has stopped: {acknowledged} events acknowledged"
+            ));
+        }
         let marks = self.trial.ledger.as_ref().map(marks).unwrap_or_default();
         let finish = Finish {
             marks,

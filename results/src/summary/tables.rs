@@ -18,6 +18,7 @@ pub(super) fn all(out: &mut String, rows: &[&Row]) {
     recovery(out, rows);
     phases(out, rows);
     delivery(out, rows);
+    census(out, rows);
     anomalies(out, rows);
     faults(out, rows);
     storms(out, rows);
@@ -207,6 +208,44 @@ fn delivery(out: &mut String, rows: &[&Row]) {
                 ],
             )
         })
+    });
+    table(out, &head, lines);
+}
+
+/// What became of the events, by those who count them.
+fn census(out: &mut String, rows: &[&Row]) {
+    section(
+        out,
+        "Events",
+        "Acknowledged ones, how many of them the final read found, and what it found beside them; how many the lane \
+         itself counts, where it does. `lost` are those that it no longer has, `missed` (client, event) pairs of which \
+         it still has the event.",
+    );
+    let head = [
+        "scenario",
+        "lane",
+        "trial",
+        "acknowledged",
+        "read",
+        "beside them",
+        "counted by the lane",
+        "lost",
+        "missed",
+    ];
+    let lines = rows.iter().map(|row| {
+        let census = &row.census;
+        let counted = census.counted.map(|count| count.to_string());
+        with(
+            row,
+            [
+                census.acknowledged.to_string(),
+                census.read.to_string(),
+                census.unacknowledged.to_string(),
+                counted.unwrap_or_else(text::dash),
+                census.lost.to_string(),
+                census.missed.to_string(),
+            ],
+        )
     });
     table(out, &head, lines);
 }
