@@ -321,7 +321,7 @@ mod tests {
     use host::peer::Peer;
     use model::ids::Lane;
     use model::intervals::IntervalSet;
-    use model::quantity::{Rate, Span};
+    use model::quantity::Rate;
     use model::target::Access;
 
     use super::*;
@@ -373,22 +373,21 @@ mod tests {
             }
         };
         tokio::spawn(serve(listener, CancellationToken::new(), lane));
-        let publisher = Publisher::new(press(addr));
+        let publisher = Publisher::new(press(addr, Lane::Khala));
         let schedule = Schedule {
-            stream: "s".to_owned(),
             rate: Rate::per_second(100.0),
             burst: None,
             first: clock::now(),
         };
         let began = Instant::now();
-        publisher.write(schedule, true);
+        publisher.write("s".to_owned(), schedule, true);
         while publisher.book().counts().1 == 0 {
             let paced = PACE * (FIRST_EACH_TIME / 2);
             assert!(began.elapsed() < paced, "paced down by conflicts");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         publisher.stop().await;
-        let ledger = &publisher.book().ledger().streams["s"];
+        let ledger = &publisher.ledger().streams["s"];
         assert!(ledger.failed.is_empty() && ledger.unknown.is_empty());
         assert_eq!(ledger.acknowledged[0].0, 5 + u64::from(FIRST_EACH_TIME));
     }

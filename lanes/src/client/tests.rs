@@ -19,6 +19,7 @@ use crate::spacetime::rows::{Row as TableRow, StreamHead, SyncEvent, Table};
 use machine::Held;
 use model::event::Origin;
 use model::ids::Lane;
+use model::intervals::IntervalSet;
 use model::profile::Profile;
 use model::shard::Policy;
 use model::snapshot::{Cover, Snapshot};
