@@ -135,6 +135,7 @@ impl front::Lane for Khala {
             }
             ("POST", wire::APPEND_PATH) => ingress::append(&self, &request).await,
             ("GET", wire::HEAD_PATH) => ingress::head(&self, &request).await,
+            ("POST", wire::REMOVE_PATH) => ingress::remove(&self, &request).await,
             _ => no_route(&request),
         }
     }

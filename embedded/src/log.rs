@@ -3,13 +3,14 @@
 //! all appends that wait for it (group commit), on a thread of its own.
 //!
 //! Idempotency comes first: a key that is known is accepted, whatever else the append says. Then the expected seq is
-//! checked. The file is never compacted: a log lives as long as a drill.
+//! checked. Events can be removed by their keys; no seq is used again for it. The file is never compacted: a log lives as
+//! long as a drill.
 
 mod commit;
 mod record;
 mod stream;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -130,8 +131,28 @@ impl Streams {
         self.own_budgets.get(stream).copied().unwrap_or(self.budget)
     }
 
-    fn apply(&mut self, record: &Record) -> Change {
-        match record {
+    /// Which of these keys are those of events that are still there.
+    fn held(&self, stream: Option<&StreamId>, keys: &[String]) -> Vec<String> {
+        let keys: HashSet<&String> = keys.iter().collect();
+        let all = self.by_name.iter();
+        all.filter(|(name, _)| stream.is_none_or(|own| own == *name))
+            .flat_map(|(_, stream)| stream.after(0))
+            .filter(|event| keys.contains(&event.idempotency_key))
+            .map(|event| event.idempotency_key.clone())
+            .collect()
+    }
+
+    /// Applies a record. A removal is told to nobody: whoever subscribes later does not find what was removed.
+    fn apply(&mut self, record: &Record) -> Option<Change> {
+        Some(match record {
+            Record::Removed { stream_id, keys } => {
+                let keys: HashSet<&str> = keys.iter().map(String::as_str).collect();
+                let all = self.by_name.iter_mut();
+                let streams =
+                    all.filter(|(name, _)| stream_id.as_ref().is_none_or(|own| own == *name));
+                streams.for_each(|(_, stream)| stream.remove(&keys));
+                return None;
+            }
             Record::Event { event, at_ms } => {
                 let budget = self.budget_of(&event.stream_id);
                 let stream = self.by_name.entry(event.stream_id.clone()).or_default();
@@ -148,7 +169,7 @@ impl Streams {
                     .checkpoints
                     .insert(row.checkpoint_key.clone(), Arc::clone(row)),
             },
-        }
+        })
     }
 }
 
@@ -250,6 +271,7 @@ impl<A: Audience> Log<A> {
                     let key = Key::new(event.seq, true);
                     state.keys.insert(event.idempotency_key.clone(), key);
                 }
+                state.forget(&record);
                 state.streams.apply(&record);
             }
             Some(appender)
@@ -293,6 +315,28 @@ impl<A: Audience> Log<A> {
             .lock()
             .append(event, expected, tag, self.shared.durability);
         self.settled(answer).await
+    }
+
+    /// Removes the events with these keys, from one stream or from all. Waits until that is acknowledged.
+    ///
+    /// # Errors
+    /// [`AppendError::Disk`] and [`AppendError::Closed`].
+    pub async fn remove(
+        &self,
+        stream_id: Option<StreamId>,
+        keys: &[String],
+        tag: A::Tag,
+    ) -> Result<(), AppendError> {
+        let answer = {
+            let mut state = self.lock();
+            let keys = state.streams.held(stream_id.as_ref(), keys);
+            if keys.is_empty() {
+                return Ok(());
+            }
+            let record = Record::Removed { stream_id, keys };
+            state.submit(record, tag, self.shared.durability)
+        };
+        self.settled(answer).await.map(drop)
     }
 
     /// Stores a checkpoint, replacing the one with its key. Waits until it is acknowledged.
@@ -404,10 +448,20 @@ impl<A: Audience> State<A> {
         }))
     }
 
-    /// Makes a record visible. Its seq; 0 for a checkpoint.
+    /// Forgets the keys of what is removed: they may be appended again.
+    fn forget(&mut self, record: &Record) {
+        if let Record::Removed { keys, .. } = record {
+            for key in keys {
+                self.keys.remove(key);
+            }
+        }
+    }
+
+    /// Makes a record visible. Its seq; 0 for what is no event.
     fn commit(&mut self, pending: &mut Pending<A::Tag>) -> Seq {
+        self.forget(&pending.record);
         let change = self.streams.apply(&pending.record);
-        if let Some(tag) = pending.tag.take() {
+        if let Some((change, tag)) = change.zip(pending.tag.take()) {
             self.audience.committed(&self.streams, &change, tag);
         }
         pending.record.seq()

@@ -1,5 +1,7 @@
 //! The fleet against the embedded servers, over real sockets: clean runs are clean, and planted defects are found.
 
+#[path = "fleet/open_world.rs"]
+mod open_world;
 #[path = "../../lanes/tests/support/rig.rs"]
 mod rig;
 #[path = "fleet/tls.rs"]

@@ -25,8 +25,8 @@ use model::instant::Mono;
 use model::intervals::IntervalSet;
 use model::moment::{ClientRecord, What};
 use model::quantity::Span;
-use model::shard::Regression;
-use model::target::{Access, ExpiryEnforcement, Promise};
+use model::shard::{Cursors, Regression};
+use model::target::{Access, ExpiryEnforcement, Promise, World};
 
 use self::apply::{FRAMINGS, Noter, Outcome, StreamApply};
 use self::machine::{Action, Event, Machine, Settings, State};
@@ -34,6 +34,7 @@ use self::ring::{Ring, reason};
 use crate::connection::Upgrade;
 use crate::content::{Contents, Row, Verdict};
 use crate::frame::Frame;
+use crate::khala::error::StaleReason;
 use crate::lane::{Kind, Session, Signal, Stale};
 
 /// A lane may close an expired connection so late: its timers are no finer, and hundreds may expire in one second.
@@ -112,8 +113,12 @@ pub struct Client {
     pub findings: Findings,
     /// Rows delivered by framing.
     pub deliveries: [u64; FRAMINGS],
-    /// First deliveries, and those of them that were late.
+    /// First deliveries of the run's own events, and those of them that were late.
     pub delivered: (u64, u64),
+    /// Rows received that this run did not publish.
+    pub foreign: u64,
+    /// Snapshots of which nobody can tell what they hold.
+    pub unverified_snapshots: u64,
     /// Resets after a stale cursor.
     pub rebootstraps: u64,
     /// Heads that had gone back, and of which the lane said nothing.
@@ -158,6 +163,8 @@ impl Client {
             findings: Findings::default(),
             deliveries: [0; FRAMINGS],
             delivered: (0, 0),
+            foreign: 0,
+            unverified_snapshots: 0,
             rebootstraps: 0,
             regressions: Vec::new(),
             samples: Vec::new(),
@@ -166,6 +173,14 @@ impl Client {
             epoch: 0,
             stale: Vec::new(),
             resuming: false,
+        }
+    }
+
+    /// Has every stream begin after what `heads` says of it, or from nothing.
+    pub fn begin_after(&mut self, heads: &Cursors) {
+        for stream in &mut self.streams {
+            let head = heads.get(stream.stream()).copied().unwrap_or(0);
+            stream.begin_after(head);
         }
     }
 
@@ -399,8 +414,11 @@ impl Client {
         }
         match judged.verdict {
             Verdict::Foreign => {
-                let detail = "not published by this run".to_owned();
-                self.note(now, Anomaly::Phantom, &row.stream, Some(row.seq), detail);
+                self.foreign += 1;
+                if common.promise.world == World::Closed {
+                    let detail = "not published by this run".to_owned();
+                    self.note(now, Anomaly::Phantom, &row.stream, Some(row.seq), detail);
+                }
             }
             Verdict::Ours { intended, .. } => {
                 if let Some(exp) = self.machine.expires()
@@ -429,8 +447,9 @@ impl Client {
         if outcome.applied.is_empty() {
             return;
         }
-        self.delivered.0 += outcome.applied.len() as u64;
         for (_, verdict) in &outcome.applied {
+            // What others publish is on nobody's schedule: among it, late deliveries of the run's would not show.
+            self.delivered.0 += u64::from(*verdict != Verdict::Foreign);
             if let Verdict::Ours { index, intended } = verdict
                 && self.machine.journey.was_due(*intended)
                 && !self.streams[stream].had(*index)
@@ -514,7 +533,13 @@ impl Client {
                 .min();
             // A stream without a head has never had an event, or has forgotten that it had.
             let head = head.unwrap_or(0);
-            let Some(reason) = cursor::continuity(asked, head, first, common.budget(&name)) else {
+            let reason = if self.streams[at].is_anchorless() {
+                // A beginning continues anything, but there must be something to begin after.
+                (head < asked).then_some(StaleReason::CursorAheadOfHead)
+            } else {
+                cursor::continuity(asked, head, first, common.budget(&name))
+            };
+            let Some(reason) = reason else {
                 continue;
             };
             if cursor::overlooked(common.defect, asked, first) {
@@ -535,7 +560,7 @@ impl Client {
                     at: now,
                 });
             }
-            self.streams[at].reset(false);
+            self.streams[at].reset(false, Some(head));
             self.rebootstraps += 1;
             self.remember_reset(now, at, reason.name(), 0);
             reset = true;
@@ -568,21 +593,24 @@ impl Client {
                             .contents
                             .lock()
                             .unwrap_or_else(PoisonError::into_inner);
-                        verify(&contents, &answer.stream, snapshot)
+                        verify(&contents, common.promise.world, &answer.stream, snapshot)
                     };
-                    let indexes = held.unwrap_or_else(|why| {
-                        self.note(
-                            now,
-                            Anomaly::Divergence,
-                            &answer.stream,
-                            Some(snapshot.watermark),
-                            why,
-                        );
-                        IntervalSet::default()
-                    });
-                    self.streams[at].snapshot(snapshot.watermark, indexes);
+                    match held {
+                        Held::Events(indexes) => {
+                            self.streams[at].snapshot(snapshot.watermark, indexes);
+                        }
+                        Held::CannotBeTold => {
+                            self.unverified_snapshots += 1;
+                            self.streams[at].unverified_snapshot(snapshot.watermark);
+                        }
+                        Held::SomethingElse(why) => {
+                            let at_seq = Some(snapshot.watermark);
+                            self.note(now, Anomaly::Divergence, &answer.stream, at_seq, why);
+                            self.streams[at].snapshot(snapshot.watermark, IntervalSet::default());
+                        }
+                    }
                 }
-                None => self.streams[at].reset(true),
+                None => self.streams[at].reset(true, None),
             }
             let to = answer.snapshot.as_ref().map_or(0, |held| held.watermark);
             self.remember_reset(now, at, &answer.reason, to);
@@ -749,15 +777,32 @@ fn place(stream: usize) -> u16 {
     u16::try_from(stream).unwrap_or(u16::MAX)
 }
 
-/// Which events a snapshot holds, found by its digest. Events that this shard never saw cannot be checked: such a
-/// snapshot counts as holding nothing.
+/// What a snapshot holds.
+enum Held {
+    /// These events of the run's.
+    Events(IntervalSet),
+    /// Others' events, or history from before the run: its digest is over what the run does not know.
+    CannotBeTold,
+    /// Not what was delivered; why.
+    SomethingElse(String),
+}
+
+/// Which events a snapshot holds, found by its digest. Events that this shard never saw cannot be checked: where nobody
+/// else publishes, such a snapshot counts as holding nothing. Where others do, one is judged only if every event in it
+/// is the run's own: a digest says of a difference neither where it is nor whose.
 fn verify(
     contents: &Contents,
+    world: World,
     stream: &str,
     snapshot: &crate::lane::Snapshot,
-) -> Result<IntervalSet, String> {
-    let Some(known) = contents.hashes(stream, snapshot.watermark) else {
-        return Ok(IntervalSet::default());
+) -> Held {
+    let known = contents.hashes(stream, snapshot.watermark);
+    let own = |known: &Vec<(&str, Option<u64>)>| known.iter().all(|(_, index)| index.is_some());
+    if world == World::Open && !known.as_ref().is_some_and(own) {
+        return Held::CannotBeTold;
+    }
+    let Some(known) = known else {
+        return Held::Events(IntervalSet::default());
     };
     let mut held = crate::khala::snapshot::Snapshot::default();
     for (hash, _) in &known {
@@ -765,12 +810,12 @@ fn verify(
     }
     let digest = held.digest;
     if digest != snapshot.digest || held.count != snapshot.count {
-        return Err(format!(
+        return Held::SomethingElse(format!(
             "the snapshot of {} events up to {} is not what was delivered: its digest is {}, not {digest}",
             snapshot.count, snapshot.watermark, snapshot.digest
         ));
     }
-    Ok(known.iter().filter_map(|(_, index)| *index).collect())
+    Held::Events(known.iter().filter_map(|(_, index)| *index).collect())
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 use model::event::{Content, Origin};
 use model::ids::{Seq, StreamId};
 use model::instant::Mono;
+use model::intervals::IntervalSet;
 use model::shard::SeqRuns;
+use model::target::World;
 
 /// A delivered row, whatever the lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,15 +63,17 @@ struct Known {
 #[derive(Debug)]
 pub struct Contents {
     origin: Origin,
+    world: World,
     streams: HashMap<StreamId, BTreeMap<Seq, Vec<Known>>>,
 }
 
 impl Contents {
     /// None yet.
     #[must_use]
-    pub fn new(origin: Origin) -> Self {
+    pub fn new(origin: Origin, world: World) -> Self {
         Self {
             origin,
+            world,
             streams: HashMap::new(),
         }
     }
@@ -104,11 +108,9 @@ impl Contents {
             Content::Altered(why) => (Verdict::Altered, Some(why)),
             Content::Foreign => (Verdict::Foreign, None),
         };
-        // Two of the run's own events at one seq are for results to judge: it knows what became of either.
-        let ours = |verdict: &Verdict| matches!(verdict, Verdict::Ours { .. });
         let other = variants
             .first()
-            .filter(|first| !(ours(&first.verdict) && ours(&verdict)))
+            .filter(|first| !left_to_results(self.world, first.verdict, verdict))
             .map(|first| {
                 format!(
                     "delivered before as {:?}, now as {verdict:?}",
@@ -127,6 +129,28 @@ impl Contents {
             verdict,
             divergence,
         }
+    }
+
+    /// Which seqs held what this run did not publish, by stream.
+    #[must_use]
+    pub fn foreign(&self) -> BTreeMap<StreamId, IntervalSet> {
+        let seqs_of = |seqs: &BTreeMap<Seq, Vec<Known>>| {
+            let mut foreign = IntervalSet::default();
+            for (seq, variants) in seqs {
+                if variants
+                    .iter()
+                    .any(|known| known.verdict == Verdict::Foreign)
+                {
+                    foreign.insert(*seq);
+                }
+            }
+            foreign
+        };
+        let streams = self.streams.iter();
+        streams
+            .map(|(stream, seqs)| (stream.clone(), seqs_of(seqs)))
+            .filter(|(_, seqs)| !seqs.is_empty())
+            .collect()
     }
 
     /// The chain of hashes of `1..=watermark`, and the indexes in it, if all of them are known here.
@@ -163,6 +187,17 @@ impl Contents {
     }
 }
 
+/// Whether two contents at one seq are none of a shard's business. Two of the run's own events are for results to judge:
+/// it knows what became of either. So are one of its own and somebody else's in a world that is open: results knows
+/// whether the target had to keep the run's. Of what others publish there nothing is judged at all.
+fn left_to_results(world: World, one: Verdict, other: Verdict) -> bool {
+    let ours = |verdict| matches!(verdict, Verdict::Ours { .. });
+    match world {
+        World::Closed => ours(one) && ours(other),
+        World::Open => (ours(one) && ours(other)) || [one, other].contains(&Verdict::Foreign),
+    }
+}
+
 /// Pairs of (seq, index), ascending by seq, as runs.
 pub fn runs(pairs: impl IntoIterator<Item = (Seq, u64)>) -> SeqRuns {
     let mut runs: SeqRuns = Vec::new();
@@ -187,11 +222,26 @@ mod tests {
     const STREAM: &str = "runtime.run.1.events";
 
     fn contents() -> Contents {
-        Contents::new(Origin {
+        contents_in(World::Closed)
+    }
+
+    fn contents_in(world: World) -> Contents {
+        let origin = Origin {
             run: "r1".to_owned(),
             seed: 7,
             padding: 8,
-        })
+        };
+        Contents::new(origin, world)
+    }
+
+    fn foreign(seq: Seq, payload: &str) -> Row {
+        Row {
+            stream: STREAM.to_owned(),
+            seq,
+            key: Some(format!("theirs:{payload}")),
+            payload: payload.to_owned(),
+            hash: "a hash of their own".to_owned(),
+        }
     }
 
     fn row(contents: &Contents, seq: Seq, index: u64) -> Row {
@@ -231,6 +281,62 @@ mod tests {
             assert_eq!(contents.judge(row).divergence, None);
         }
         assert_eq!(contents.seen()[STREAM], [(1, 0, 1), (1, 4, 1)]);
+    }
+
+    #[test]
+    fn what_others_publish_in_an_open_world_is_counted_and_never_a_divergence() {
+        let mut open = contents_in(World::Open);
+        for payload in [
+            "not JSON",
+            "null",
+            "[\"run\"]",
+            "{\"run\":\"r2\"}",
+            "{\"run\":7}",
+            "",
+        ] {
+            let judged = open.judge(&foreign(4, payload));
+            assert_eq!(
+                (judged.verdict, judged.divergence),
+                (Verdict::Foreign, None)
+            );
+        }
+        open.judge(&foreign(6, "null"));
+        let mut at = IntervalSet::range(4, 4);
+        at.insert(6);
+        assert_eq!(open.foreign(), [(STREAM.to_owned(), at)].into());
+        assert!(open.seen()[STREAM].is_empty());
+
+        let mut closed = contents();
+        closed.judge(&foreign(4, "null"));
+        assert!(closed.judge(&foreign(4, "[]")).divergence.is_some());
+    }
+
+    #[test]
+    fn somebody_elses_row_in_place_of_ours_is_seen_as_both_and_left_to_results() {
+        let mut open = contents_in(World::Open);
+        let ours = row(&open, 4, 0);
+        for row in [&ours, &foreign(4, "{}")] {
+            assert_eq!(open.judge(row).divergence, None);
+        }
+        assert_eq!(open.seen()[STREAM], [(4, 0, 1)]);
+        assert!(open.foreign()[STREAM].contains(4));
+    }
+
+    #[test]
+    fn an_altered_row_of_ours_diverges_in_an_open_world_too() {
+        let mut open = contents_in(World::Open);
+        let mut altered = row(&open, 1, 0);
+        altered.hash = "sha256:00".to_owned();
+        let judged = open.judge(&altered);
+        assert_eq!(judged.verdict, Verdict::Altered);
+        assert!(judged.divergence.is_some());
+
+        let mut unmarked = foreign(2, "not JSON");
+        unmarked.key = Some(open.origin.key(STREAM, 1));
+        assert!(
+            open.judge(&unmarked).divergence.is_some(),
+            "its key is ours"
+        );
     }
 
     #[test]

@@ -1,15 +1,20 @@
-//! The final read: every stream anew, from its floor to its head, as a client would get it.
+//! The final read: every stream anew, from its floor to its head, as a client would get it. Where others publish too,
+//! from where the trial began.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::event::Origin;
 use model::ids::{Seq, StreamId};
+use model::intervals::IntervalSet;
 use model::quantity::Span;
-use model::shard::{FinalRead, StreamRead};
+use model::shard::{Cursors, FinalRead, StreamRead};
+use model::target::World;
 
+use crate::client::machine::Refusal;
 use crate::content::{Contents, Row, Verdict, runs};
 use crate::oneshot::{Answer, Asked};
-use crate::store::Store;
+use crate::store::{ReadError, Store};
 use crate::token::SCOPE_SUBSCRIBE;
 use crate::token_client::{TokenClient, User, Wish};
 
@@ -28,93 +33,190 @@ pub struct Reader {
     pub store: Store,
     /// Tokens.
     pub tokens: TokenClient,
-    /// The organisation that owns the streams.
-    pub org: String,
-    /// Whose events are looked for.
-    pub origin: Origin,
+    /// Where the trial began; nothing at or below is read.
+    pub begun: Cursors,
+    /// The largest replay by stream, where it differs, and the usual one.
+    pub budgets: (BTreeMap<StreamId, u64>, u64),
+}
+
+/// How much of a stream is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// From its floor, or from where the trial began.
+    Whole,
+    /// Not more than the lane replays in one go.
+    Newest,
+}
+
+/// Why a stream was not replayed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// The cursor is stale: more is there than the lane replays.
+    #[error("the lane did not replay it: {0}")]
+    Stale(String),
+    /// No token, no answer, or another.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A stream as it was read.
+#[derive(Debug)]
+pub struct Replay {
+    /// The cursor that was read from.
+    pub after: Seq,
+    /// The rows, ascending by seq.
+    pub rows: Vec<Row>,
+    /// The head that the lane names.
+    pub head: Seq,
 }
 
 impl Reader {
-    /// Reads these streams.
-    pub async fn read(&self, streams: &[StreamId]) -> FinalRead {
+    /// Reads these streams of an organisation, looking for the events of `origin`.
+    pub async fn read(
+        &self,
+        org: &str,
+        streams: &[StreamId],
+        origin: &Origin,
+        world: World,
+    ) -> FinalRead {
         let mut read = FinalRead::default();
         for stream in streams {
-            match self.stream(stream).await {
-                Ok(found) => drop(read.streams.insert(stream.clone(), found)),
-                Err(why) => drop(read.failed.insert(stream.clone(), why)),
+            match self.replay(org, stream, Extent::Whole).await {
+                Ok(found) => {
+                    let contents = Contents::new(origin.clone(), world);
+                    drop(read.streams.insert(stream.clone(), judge(contents, &found)));
+                }
+                Err(why) => drop(read.failed.insert(stream.clone(), why.to_string())),
             }
         }
         read
     }
 
-    async fn stream(&self, stream: &str) -> Result<StreamRead, String> {
-        let mut last = String::new();
+    /// Has a stream replayed.
+    ///
+    /// # Errors
+    /// See [`ReplayError`].
+    pub async fn replay(
+        &self,
+        org: &str,
+        stream: &str,
+        extent: Extent,
+    ) -> Result<Replay, ReplayError> {
+        let mut last = ReplayError::Other(String::new());
         for attempt in 0..TRIES {
             if attempt > 0 {
                 tokio::time::sleep(PAUSE.duration()).await;
             }
             let wish = Wish {
-                org: self.org.clone(),
+                org: org.to_owned(),
                 user: User::Part("final-reader"),
                 scopes: vec![SCOPE_SUBSCRIBE.to_owned()],
                 streams: vec![stream.to_owned()],
                 ttl: TTL,
             };
             let refusal = match self.tokens.fetch(&wish).await {
-                Ok(token) => {
-                    let floor = self
-                        .store
-                        .head(stream)
-                        .await
-                        .map_err(|error| format!("head: {error}"))?
-                        .1;
-                    let cursors = [(stream, floor.unwrap_or(0))];
-                    match self.asked.resume(&token.jwt, &cursors).await {
-                        Answer::Replayed { rows, heads } => {
-                            return Ok(self.judge(stream, floor, &rows, &heads));
+                Ok(token) => match self.ask(&token.jwt, stream, extent).await {
+                    Ok(replay) => return Ok(replay),
+                    Err(Failed::Unreachable(refusal)) => refusal,
+                    Err(Failed::For(error)) => {
+                        // Where others publish the head may have moved on meanwhile.
+                        if extent == Extent::Whole || !matches!(error, ReplayError::Stale(_)) {
+                            return Err(error);
                         }
-                        Answer::Unreachable(refusal) => refusal,
-                        answer => return Err(format!("the lane did not replay it: {answer:?}")),
+                        last = error;
+                        continue;
                     }
-                }
+                },
                 Err(refusal) if matches!(refusal.status, None | Some(429 | 500..)) => refusal,
-                Err(refusal) => return Err(format!("no token: {}", refusal.reason)),
+                Err(refusal) => {
+                    return Err(ReplayError::Other(format!("no token: {}", refusal.reason)));
+                }
             };
             if let Some(wait) = refusal.retry_after {
                 tokio::time::sleep(wait.duration().min(Duration::from_secs(2))).await;
             }
-            last = refusal.reason;
+            last = ReplayError::Other(refusal.reason);
         }
         Err(last)
     }
 
-    fn judge(
-        &self,
-        stream: &str,
-        floor: Option<Seq>,
-        rows: &[Row],
-        heads: &[(StreamId, Seq)],
-    ) -> StreamRead {
-        let mut contents = Contents::new(self.origin.clone());
-        let mut events = Vec::new();
-        let mut foreign = 0;
-        let mut seqs: Vec<&Row> = rows.iter().filter(|row| row.stream == stream).collect();
-        seqs.sort_by_key(|row| row.seq);
-        for row in &seqs {
-            match contents.judge(row).verdict {
-                Verdict::Ours { index, .. } => events.push((row.seq, index)),
-                Verdict::Altered | Verdict::Foreign => foreign += 1,
+    async fn ask(&self, jwt: &str, stream: &str, extent: Extent) -> Result<Replay, Failed> {
+        let other = |why| Err(Failed::For(ReplayError::Other(why)));
+        let (head, floor) = match self.store.head(stream).await {
+            Ok(found) => found,
+            Err(ReadError::NoAnswer(why)) => {
+                return Err(Failed::Unreachable(Refusal {
+                    reason: format!("head: {why}"),
+                    ..Refusal::default()
+                }));
+            }
+            Err(error) => return other(format!("head: {error}")),
+        };
+        let after = self.cursor(stream, extent, head, floor);
+        match self.asked.resume(jwt, &[(stream, after)]).await {
+            Answer::Replayed { rows, heads } => Ok(Replay::of(stream, after, rows, &heads)),
+            Answer::Unreachable(refusal) => Err(Failed::Unreachable(refusal)),
+            Answer::Stale(stale) => Err(Failed::For(ReplayError::Stale(format!("{stale:?}")))),
+            answer => other(format!("the lane did not replay it: {answer:?}")),
+        }
+    }
+
+    /// From where to read a stream.
+    fn cursor(&self, stream: &str, extent: Extent, head: Seq, floor: Option<Seq>) -> Seq {
+        // A head that went back behind the beginning has the trial begin there.
+        let begun = self.begun.get(stream).map_or(0, |begun| head.min(*begun));
+        let after = begun.max(floor.unwrap_or(0));
+        match extent {
+            Extent::Whole => after,
+            Extent::Newest => {
+                let budget = self.budgets.0.get(stream).unwrap_or(&self.budgets.1);
+                after.max(head.saturating_sub(*budget))
             }
         }
-        let oldest = seqs.first().map(|row| row.seq);
-        StreamRead {
-            floor: oldest.map_or(floor.unwrap_or(0), |oldest| oldest - 1),
-            head: heads
-                .iter()
-                .find(|(name, _)| name == stream)
-                .map_or(0, |(_, head)| *head),
-            events: runs(events),
-            foreign,
+    }
+}
+
+/// Why one attempt failed.
+enum Failed {
+    /// The lane may answer the next one.
+    Unreachable(Refusal),
+    /// It will not.
+    For(ReplayError),
+}
+
+impl Replay {
+    fn of(stream: &str, after: Seq, mut rows: Vec<Row>, heads: &[(StreamId, Seq)]) -> Self {
+        rows.retain(|row| row.stream == stream);
+        rows.sort_by_key(|row| row.seq);
+        let head = heads.iter().find(|(name, _)| name == stream);
+        let head = head.map_or(0, |(_, head)| *head);
+        Self { after, rows, head }
+    }
+}
+
+fn judge(mut contents: Contents, replay: &Replay) -> StreamRead {
+    let mut events = Vec::new();
+    let mut foreign_at = IntervalSet::default();
+    let (mut foreign, mut altered) = (0, 0);
+    for row in &replay.rows {
+        match contents.judge(row).verdict {
+            Verdict::Ours { index, .. } => events.push((row.seq, index)),
+            Verdict::Altered => altered += 1,
+            Verdict::Foreign => {
+                foreign += 1;
+                foreign_at.insert(row.seq);
+            }
         }
+    }
+    StreamRead {
+        floor: replay
+            .rows
+            .first()
+            .map_or(replay.after, |oldest| oldest.seq - 1),
+        head: replay.head,
+        events: runs(events),
+        foreign,
+        foreign_at,
+        altered,
     }
 }

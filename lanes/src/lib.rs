@@ -8,10 +8,11 @@
 //! store       a lane's log, for publishers                publisher    open-loop writers    ledger  their book
 //! pipeline    many appends at once
 //! oneshot     one connection for one question             probes       who has to be refused
-//! final_read  every stream anew                           shard        the process
-//! preflight   whether a lane can be drilled as it is described
+//! final_read  every stream anew                           clean_up     what was published, removed again
+//! shard       the process                                 preflight    whether a lane can be drilled as described
 //! ```
 
+pub mod clean_up;
 pub mod client;
 pub mod connection;
 pub mod content;

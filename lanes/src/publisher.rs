@@ -2,7 +2,8 @@
 //! lane is away waits in order. Nothing due is dropped, and nothing is sent twice as two events: after a conflict or a
 //! broken connection the writer re-reads the head and submits the same key again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use host::clock;
@@ -23,6 +24,9 @@ use crate::store::{AppendError, Store};
 
 /// Between attempts while the lane does not take an event.
 const PACE: Duration = Duration::from_millis(75);
+/// So many conflicts in a row are answered at once, as long as the head moves on: somebody else writes the stream too, and
+/// the next attempt may well be first.
+const CONTENDED: u32 = 16;
 /// How long the answers to a burst may take in all; the lane may be held, or half dead.
 const TOGETHER_WITHIN: Duration = Duration::from_secs(5);
 /// How long, after the order to stop, an event whose outcome is open may still be settled.
@@ -73,8 +77,12 @@ pub struct Press {
 pub struct Publisher {
     press: Press,
     book: Arc<Book>,
+    submitted: Submitted,
     writers: TaskTracker,
 }
+
+/// How many events were begun, by stream: all those with a lower index may be there.
+type Submitted = Arc<Mutex<BTreeMap<StreamId, u64>>>;
 
 impl Publisher {
     /// None yet.
@@ -83,6 +91,7 @@ impl Publisher {
         Self {
             press,
             book: Arc::default(),
+            submitted: Arc::default(),
             writers: TaskTracker::new(),
         }
     }
@@ -93,13 +102,21 @@ impl Publisher {
         &self.book
     }
 
+    /// How many events were begun, by stream, of those streams too that are in no ledger.
+    #[must_use]
+    pub fn submitted(&self) -> BTreeMap<StreamId, u64> {
+        lock(&self.submitted).clone()
+    }
+
     /// Writes a stream from now on. One that is not `accounted` for serves probes only: its events are in no ledger.
     pub fn write(&self, schedule: Schedule, accounted: bool) {
         let writer = Writer {
             press: self.press.clone(),
             book: accounted.then(|| Arc::clone(&self.book)),
+            submitted: Arc::clone(&self.submitted),
             head: None,
             acknowledged: 0,
+            tried: 0,
             deadline: None,
             pipeline: None,
         };
@@ -114,13 +131,20 @@ impl Publisher {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 struct Writer {
     press: Press,
     book: Option<Arc<Book>>,
+    submitted: Submitted,
     /// The head as far as it is known.
     head: Option<Seq>,
     /// The last seq acknowledged to this writer.
     acknowledged: Seq,
+    /// The last seq that it asked for.
+    tried: Seq,
     /// When to give up, once the order to stop has come.
     deadline: Option<Instant>,
     /// The connection for bursts.
@@ -141,12 +165,7 @@ impl Writer {
             }
             let begun = clock::now();
             if idle && self.head.is_some() {
-                let mut lag = self
-                    .press
-                    .send_lag
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                lag.record(begun.since(due));
+                lock(&self.press.send_lag).record(begun.since(due));
             }
             let together = schedule.burst.map_or(1, |burst| {
                 u64::from(burst.events.max(1)).min(pipeline::MOST as u64)
@@ -155,6 +174,8 @@ impl Writer {
                 .take_while(|index| schedule.due(*index) == Some(due))
                 .map(|index| self.press.origin.event(&schedule.stream, index, due))
                 .collect();
+            let next = index + events.len() as u64;
+            lock(&self.submitted).insert(schedule.stream.clone(), next);
             for place in 0..events.len() as u64 {
                 if let Some(book) = &self.book {
                     book.invoke(&schedule.stream, index + place);
@@ -172,7 +193,7 @@ impl Writer {
                     book.settle(&schedule.stream, index + place, outcome);
                 }
             }
-            index += events.len() as u64;
+            index = next;
             // An event that queued behind this one says nothing about the punctuality of the harness.
             idle = schedule.due(index).is_some_and(|next| clock::now() < next);
         }
@@ -227,7 +248,7 @@ impl Writer {
 
     /// `unsettled`: it may have been appended already.
     async fn publish(&mut self, event: &Event, mut unsettled: bool) -> Outcome {
-        let mut conflicted = false;
+        let (mut conflicts, mut refused) = (0, 0);
         loop {
             match self.attempt(event, unsettled).await {
                 Ok(seq) => {
@@ -239,10 +260,17 @@ impl Writer {
                     tracing::debug!(key = event.key, %error, "not acknowledged");
                     self.head = None;
                     unsettled |= matches!(error, AppendError::Unknown(_));
-                    // The first conflict is over with the head read anew; a lane that goes on so is one that is away.
-                    let stale_head = matches!(error, AppendError::Conflict(_)) && !conflicted;
-                    conflicted |= stale_head;
-                    if !stale_head && self.give_up().await {
+                    // A conflict is over with the head read anew, unless somebody was first again. A lane that conflicts
+                    // about the same seq once more is one that is away.
+                    let stale_head = matches!(error, AppendError::Conflict(_))
+                        && self.tried > std::mem::replace(&mut refused, self.tried)
+                        && conflicts < CONTENDED;
+                    conflicts += 1;
+                    if stale_head {
+                        continue;
+                    }
+                    conflicts = 0;
+                    if self.give_up().await {
                         return if unsettled {
                             Outcome::Unknown
                         } else {
@@ -270,7 +298,8 @@ impl Writer {
                 return Ok(seq);
             }
         }
-        store.append(event, head.saturating_add(1)).await
+        self.tried = head.saturating_add(1);
+        store.append(event, self.tried).await
     }
 
     /// Waits a little; `true` once the order to stop has come and its grace is over.
@@ -316,6 +345,53 @@ mod tests {
             send_lag: Arc::default(),
             stop: CancellationToken::new(),
         }
+    }
+
+    #[tokio::test]
+    async fn a_busy_foreign_writer_neither_paces_the_publisher_down_nor_makes_it_give_up() {
+        const FIRST_EACH_TIME: u32 = 100;
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let head = Arc::new(Mutex::new((4_u64, 0_u32)));
+        let lane = move |request: Request| {
+            let head = Arc::clone(&head);
+            async move {
+                let (head, conflicts) = &mut *head.lock().unwrap();
+                if request.method == "GET" {
+                    return Response::json(&serde_json::json!({"head": *head, "floor": 0}));
+                }
+                *head += 1;
+                if *conflicts < FIRST_EACH_TIME {
+                    // Somebody else has just appended.
+                    *conflicts += 1;
+                    let text = format!(
+                        "sequence_conflict expected_next_seq={head} actual_next_seq={}",
+                        *head + 1
+                    );
+                    return Err(Failure::new(StatusCode::CONFLICT, text));
+                }
+                Response::json(&serde_json::json!({"seq": *head, "duplicate": false}))
+            }
+        };
+        tokio::spawn(serve(listener, CancellationToken::new(), lane));
+        let publisher = Publisher::new(press(addr));
+        let schedule = Schedule {
+            stream: "s".to_owned(),
+            rate: Rate::per_second(100.0),
+            burst: None,
+            first: clock::now(),
+        };
+        let began = Instant::now();
+        publisher.write(schedule, true);
+        while publisher.book().counts().1 == 0 {
+            let paced = PACE * (FIRST_EACH_TIME / 2);
+            assert!(began.elapsed() < paced, "paced down by conflicts");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        publisher.stop().await;
+        let ledger = &publisher.book().ledger().streams["s"];
+        assert!(ledger.failed.is_empty() && ledger.unknown.is_empty());
+        assert_eq!(ledger.acknowledged[0].0, 5 + u64::from(FIRST_EACH_TIME));
     }
 
     #[tokio::test]

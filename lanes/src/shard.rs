@@ -13,11 +13,13 @@ mod kept;
 mod member;
 mod report;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use host::faults::Leased;
 use host::harness::Gauge;
 use host::http::{Failure, Reply, Request, Response, StatusCode};
@@ -27,11 +29,14 @@ use host::{child, clock, http, net};
 use model::histogram::Micros;
 use model::ids::StreamId;
 use model::quantity::Rate;
-use model::shard::{Finish, Harness, PublishConfig, ShardConfig, ShardReport, ShardStatus, Tick};
+use model::shard::{
+    Cursors, Finish, Harness, PublishConfig, ShardConfig, ShardReport, ShardStatus, Start, Tick,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::expiry::Expiries;
-use self::fleet::{Fleet, lock};
+use self::fleet::{Fleet, budgets, lock};
+use crate::clean_up::Cleaner;
 use crate::final_read::Reader;
 use crate::lane::Kind;
 use crate::oneshot::Asked;
@@ -76,6 +81,8 @@ pub struct Shard {
     timer: Timer,
     send_lag: Arc<Mutex<Micros>>,
     started: Mutex<bool>,
+    /// Where the trial began: see [`Start`].
+    begun: Mutex<Cursors>,
     /// Ends the probes.
     finished: CancellationToken,
 }
@@ -123,6 +130,7 @@ impl Shard {
             timer,
             send_lag,
             started: Mutex::new(false),
+            begun: Mutex::default(),
             finished: CancellationToken::new(),
             reach,
             tokens,
@@ -155,8 +163,9 @@ impl Shard {
 
     async fn answer(self: Arc<Self>, request: Request) -> Reply {
         match (request.method.as_str(), request.segments().as_slice()) {
+            ("GET", ["heads"]) => Response::json(&self.heads().await?),
             ("POST", ["start"]) => {
-                self.start()?;
+                self.start(request.json()?)?;
                 Response::empty()
             }
             ("POST", ["tick"]) => Response::json(&self.tick(request.json()?)),
@@ -177,14 +186,27 @@ impl Shard {
                 Response::json(&publisher.book().ledger())
             }
             ("POST", ["final-read"]) => {
-                Response::json(&self.reader()?.read(&self.read_streams()).await)
+                let (org, origin) = (&self.config.tokens.org, &self.config.origin);
+                let (streams, world) = (self.read_streams(), self.config.promise.world);
+                Response::json(&self.reader()?.read(org, &streams, origin, world).await)
+            }
+            ("POST", ["clean-up"]) => {
+                if let Some(publisher) = &self.publisher {
+                    publisher.stop().await;
+                }
+                let cleaner = Cleaner {
+                    reader: self.reader()?,
+                    mark: self.config.origin.run.clone(),
+                    submitted: self.submitted(),
+                };
+                Response::json(&cleaner.clean_up(&self.written_streams()).await)
             }
             ("POST", ["finish"]) => Response::json(&self.finish(&request.json()?).await),
             _ => Err(Failure::no_route(&request)),
         }
     }
 
-    fn start(self: &Arc<Self>) -> Result<(), Failure> {
+    fn start(self: &Arc<Self>, start: Start) -> Result<(), Failure> {
         if std::mem::replace(&mut *lock(&self.started), true) {
             return Err(Failure::new(
                 StatusCode::CONFLICT,
@@ -195,8 +217,9 @@ impl Shard {
             self.publish(publisher, publish);
         }
         if let Some(fleet) = &self.fleet {
-            fleet.start();
+            fleet.start(&start.cursors);
         }
+        *lock(&self.begun) = start.cursors;
         if let Some(probes) = &self.probes {
             let running = Arc::clone(probes).run();
             let finished = self.finished.clone();
@@ -226,30 +249,78 @@ impl Shard {
             };
             publisher.write(schedule, !self.is_for_probes(stream));
         }
-        if let Some(probes) = &self.config.probes {
-            let stale = probes
-                .stale
-                .as_ref()
-                .map(|stale| (&stale.stream, STALE_RATE));
-            let rival = probes
-                .rival
-                .as_ref()
-                .map(|rival| (&rival.stream, RIVAL_RATE));
-            for (stream, rate) in [stale, rival].into_iter().flatten() {
-                if !publish.streams.contains(stream) {
-                    let rate = Rate::per_second(rate);
-                    publisher.write(
-                        Schedule {
-                            stream: stream.clone(),
-                            rate,
-                            burst: None,
-                            first: now,
-                        },
-                        false,
-                    );
+        for (_, stream, rate) in self.probe_streams() {
+            let schedule = Schedule {
+                stream: stream.clone(),
+                rate: Rate::per_second(rate),
+                burst: None,
+                first: now,
+            };
+            publisher.write(schedule, false);
+        }
+    }
+
+    /// What is published to for the probes alone: whose it is, its name, and how many events a second.
+    fn probe_streams(&self) -> Vec<(&String, &StreamId, f64)> {
+        let (Some(publish), Some(probes)) = (&self.config.publish, &self.config.probes) else {
+            return Vec::new();
+        };
+        let org = &self.config.tokens.org;
+        let stale = probes.stale.as_ref();
+        let rival = probes.rival.as_ref();
+        [
+            stale.map(|stale| (org, &stale.stream, STALE_RATE)),
+            rival.map(|rival| (&rival.org, &rival.stream, RIVAL_RATE)),
+        ]
+        .into_iter()
+        .flatten()
+        .filter(|(_, stream, _)| !publish.streams.contains(stream))
+        .collect()
+    }
+
+    /// Every stream that is published to, and whose it is.
+    fn written_streams(&self) -> Vec<(String, StreamId)> {
+        let org = &self.config.tokens.org;
+        let published = self.config.publish.iter();
+        let published = published.flat_map(|publish| &publish.streams);
+        published
+            .map(|stream| (org, stream))
+            .chain(
+                self.probe_streams()
+                    .into_iter()
+                    .map(|(org, stream, _)| (org, stream)),
+            )
+            .map(|(org, stream)| (org.clone(), stream.clone()))
+            .collect()
+    }
+
+    /// How many events were submitted to each of them.
+    fn submitted(&self) -> BTreeMap<StreamId, u64> {
+        let submitted = self.publisher.as_ref().map(Publisher::submitted);
+        let submitted = submitted.unwrap_or_default();
+        let count = |stream: &StreamId| submitted.get(stream).copied().unwrap_or(0);
+        let streams = self.written_streams().into_iter();
+        streams
+            .map(|(_, stream)| (stream.clone(), count(&stream)))
+            .collect()
+    }
+
+    /// The newest seq of every stream that is published to.
+    async fn heads(&self) -> Result<Cursors, Failure> {
+        let store = self.reader()?.store;
+        let heads = self.written_streams().into_iter().map(|(_, stream)| {
+            let store = store.clone();
+            async move {
+                match store.head(&stream).await {
+                    Ok((head, _)) => Ok((stream, head)),
+                    Err(error) => {
+                        let text = format!("the head of `{stream}` could not be read: {error}");
+                        Err(Failure::new(StatusCode::BAD_GATEWAY, text))
+                    }
                 }
             }
-        }
+        });
+        try_join_all(heads).await.map(Cursors::from_iter)
     }
 
     fn is_for_probes(&self, stream: &StreamId) -> bool {
@@ -330,8 +401,8 @@ impl Shard {
             asked: asked(&self.config, &self.reach, READ_WITHIN),
             store: store(&self.config, &self.reach, secret(&self.config)),
             tokens: self.tokens.clone(),
-            org: self.config.tokens.org.clone(),
-            origin: self.config.origin.clone(),
+            begun: lock(&self.begun).clone(),
+            budgets: budgets(&self.config),
         })
     }
 }

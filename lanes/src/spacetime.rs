@@ -31,6 +31,10 @@ pub const APPEND_REDUCER: &str = "append_sync_event";
 /// The reducer that stores a checkpoint. Its arguments are the columns of `stream_checkpoint` in order.
 pub const CHECKPOINT_REDUCER: &str = "ack_stream_checkpoint";
 
+/// The embedded lane's reducer that removes events, for publishers only. Its one argument is the list of their keys. The
+/// sync module has none: there the database's owner deletes by SQL.
+pub const REMOVE_REDUCER: &str = "remove_sync_events";
+
 /// The status of a call whose reducer failed; the body is the reducer's text.
 pub const STATUS_REDUCER_FAILED: u16 = 530;
 

@@ -8,14 +8,14 @@ use host::http::{CallError, Client, Method, Response};
 use host::peer::Peer;
 use model::event::Event;
 use model::ids::{Lane, Seq};
-use model::target::{Access, Wire};
+use model::target::{Access, Removal, Wire};
 use serde_json::{Value, json};
 
 use crate::connection::{Upgrade, reason_in};
-use crate::khala::ingress::{APPEND_PATH, HEAD_PATH};
+use crate::khala::ingress::{APPEND_PATH, HEAD_PATH, Remove};
 use crate::lane::Kind;
 use crate::spacetime::message::{ClientMessage, Encoded};
-use crate::spacetime::named::{self, events_after, head_of};
+use crate::spacetime::named::{self, events_after, head_of, removal_of};
 use crate::spacetime::rows::RowError;
 use crate::spacetime::{STATUS_REDUCER_FAILED, call_path, sql_path};
 
@@ -238,6 +238,46 @@ impl Store {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the target has a way to remove events.
+    #[must_use]
+    pub fn removes(&self) -> bool {
+        self.access.removal != Removal::Nothing
+    }
+
+    /// Removes the events with these keys. To remove what is not there is no error.
+    ///
+    /// # Errors
+    /// No answer, or a refusal. Events may have been removed all the same.
+    pub async fn remove(&self, stream: &str, keys: &[String]) -> Result<(), ReadError> {
+        let names = &self.access.names;
+        let (path, body) = match &self.access.removal {
+            Removal::Nothing => return Ok(()),
+            Removal::Sql => (
+                sql_path(&names.database),
+                removal_of(&names.events, stream, keys),
+            ),
+            Removal::Reducer(reducer) => (
+                call_path(&names.database, reducer),
+                json!([keys]).to_string(),
+            ),
+            Removal::Path(path) => {
+                let remove = Remove {
+                    stream_id: stream.to_owned(),
+                    idempotency_keys: keys.to_vec(),
+                };
+                (path.clone(), json!(remove).to_string())
+            }
+        };
+        let answer = self.call(Method::POST, &path, body).await?;
+        if answer.status.is_success() {
+            return Ok(());
+        }
+        Err(ReadError::Refused {
+            status: answer.status.as_u16(),
+            reason: reason_in(&answer.body),
+        })
     }
 
     async fn sql(&self, query: &str) -> Result<Vec<Value>, ReadError> {

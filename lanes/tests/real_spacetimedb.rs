@@ -1,6 +1,8 @@
 //! The client, publisher and final reader against a real `SpacetimeDB` server, unchanged. Runs where
 //! `FAULTLANE_SPACETIMEDB` names the server's binary.
 
+#[path = "real_spacetimedb/open_world.rs"]
+mod open_world;
 #[path = "support/rig.rs"]
 mod rig;
 
@@ -151,6 +153,22 @@ impl Real {
             .args([from, to])
             .status();
         assert!(copied.unwrap().success());
+    }
+
+    /// The rows that a statement finds, as the server answers it to its owner.
+    async fn sql(&self, statement: &str) -> serde_json::Value {
+        let bearer = format!("Bearer {}", self.token);
+        let path = format!("/v1/database/{}/sql", self.base.access.names.database);
+        let headers = [("authorization", bearer.as_str())];
+        let body = statement.to_owned().into();
+        let answer = self
+            .http
+            .send(Method::POST, &path, &headers, body, DEADLINE)
+            .await
+            .unwrap();
+        assert!(answer.status.is_success(), "{statement}: {answer:?}");
+        let answer: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        answer[0]["rows"].clone()
     }
 
     async fn publish_module(&self, module: &[u8]) {

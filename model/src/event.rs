@@ -27,7 +27,7 @@ pub struct Event {
 /// Where the events of a run come from.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Origin {
-    /// The run's id, which marks its events.
+    /// What marks the events: the run's id, or [`trial_mark`].
     pub run: String,
     /// The trial's seed.
     pub seed: u64,
@@ -155,10 +155,46 @@ impl Origin {
 /// Whether a text has the form of an idempotency key of any run: `RUN:STREAM:INDEX`.
 #[must_use]
 pub fn is_key(text: &str, stream: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(named, index)| {
-        let run = named.strip_suffix(stream);
-        index.parse::<u64>().is_ok() && run.is_some_and(|run| run.len() > 1 && run.ends_with(':'))
-    })
+    split_key(text)
+        .and_then(|(named, _)| named.strip_suffix(stream))
+        .is_some_and(|run| run.len() > 1 && run.ends_with(':'))
+}
+
+/// The idempotency key by which a row's event is removed again; `None` for a row that does not bear the mark. A mark is
+/// a run's id, which marks the events of all its trials, or that of one of its trials, see [`trial_mark`].
+///
+/// A key that does not begin with the mark is never named, whatever the payload says: it is somebody else's.
+#[must_use]
+pub fn own_key(mark: &str, stream: &str, key: Option<&str>, payload_json: &str) -> Option<String> {
+    if let Some(key) = key.filter(|key| is_marked(mark, key)) {
+        return Some(key.to_owned());
+    }
+    let payload: Value = serde_json::from_str(payload_json).ok()?;
+    let key = format!(
+        "{}:{stream}:{}",
+        payload["run"].as_str()?,
+        payload["index"].as_u64()?
+    );
+    is_marked(mark, &key).then_some(key)
+}
+
+/// What a key of [`own_key`] marks and which index it names, if it names one: `RUN:STREAM` and the index.
+#[must_use]
+pub fn split_key(key: &str) -> Option<(&str, u64)> {
+    let (rest, index) = key.rsplit_once(':')?;
+    Some((rest, index.parse().ok()?))
+}
+
+/// What marks the events of one trial: several of a run may publish to the same streams, be it at once on two lanes of
+/// one service, and each numbers its events from 0.
+#[must_use]
+pub fn trial_mark(run: &str, trial: &str) -> String {
+    format!("{run}/{trial}")
+}
+
+fn is_marked(mark: &str, key: &str) -> bool {
+    key.strip_prefix(mark)
+        .is_some_and(|rest| rest.starts_with([':', '/']))
 }
 
 /// JSON with sorted keys and no white space, as the payload hash is taken over it.
@@ -258,6 +294,36 @@ mod tests {
         ] {
             assert!(!is_key(other, STREAM), "{other}");
         }
+    }
+
+    #[test]
+    fn only_keys_with_the_mark_are_named_for_removal() {
+        let mark = trial_mark("r1", "restart-khala-1");
+        let event = Origin {
+            run: mark.clone(),
+            ..origin()
+        }
+        .event(STREAM, 3, Mono(42));
+        let own =
+            |mark: &str, key: Option<&str>, payload: &str| own_key(mark, STREAM, key, payload);
+        for mark in [mark.as_str(), "r1"] {
+            let found = own(mark, Some(&event.key), "altered beyond recognition");
+            assert_eq!(found.as_ref(), Some(&event.key));
+            let found = own(mark, None, &event.payload_json);
+            assert_eq!(found.as_ref(), Some(&event.key));
+        }
+        for other in ["r1/restart-khala-2", "r", "r2"] {
+            assert_eq!(own(other, Some(&event.key), &event.payload_json), None);
+        }
+        for payload in ["{}", "", "null", "[1]", "{\"run\":\"r10\",\"index\":1}"] {
+            assert_eq!(
+                own("r1", Some("somebody-elses"), payload),
+                None,
+                "{payload}"
+            );
+        }
+        let quoting = own("r1", Some("somebody-elses"), &event.payload_json);
+        assert_eq!(quoting, Some(event.key), "and never the row's own key");
     }
 
     #[test]

@@ -2,12 +2,14 @@
 //!
 //! | call | body | answer |
 //! |---|---|---|
-//! | `POST /start` | - | `{}`; clients begin to connect, the publisher to publish |
+//! | `GET /heads` | - | [`Cursors`]: the newest seq of every stream that the shard is to publish to |
+//! | `POST /start` | [`Start`] | `{}`; clients begin to connect, the publisher to publish |
 //! | `POST /tick` | [`Tick`] | [`ShardStatus`] |
 //! | `PUT /episode` | [`Episode`] | `{}`; told again whenever it changes |
 //! | `POST /faults`, `POST /faults/{id}/renew`, `GET`, `DELETE /faults/{id}` | as every holder | `FaultView` |
 //! | `POST /publish/stop` | - | [`Ledger`]; no event is invoked after the answer |
 //! | `POST /final-read` | - | [`FinalRead`] |
+//! | `POST /clean-up` | - | [`CleanUp`]; removes what the shard has published, after the fleet has been closed |
 //! | `POST /finish` | [`Finish`] | [`ShardReport`]; waits for the clients up to the given time, then closes them |
 
 use std::collections::BTreeMap;
@@ -190,6 +192,18 @@ pub struct Burst {
     pub every: Span,
 }
 
+/// A seq by stream.
+pub type Cursors = BTreeMap<StreamId, Seq>;
+
+/// The beginning of a trial.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Start {
+    /// Where others publish too: the heads before the trial. Clients begin after these, and nothing at or below them is
+    /// read. A stream that is not named is begun from nothing.
+    #[serde(default)]
+    pub cursors: Cursors,
+}
+
 /// The highest acknowledged seq of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
@@ -314,7 +328,7 @@ pub struct Applied {
     pub stream: StreamId,
     /// The clients.
     pub clients: Vec<ClientId>,
-    /// The cursor they began with.
+    /// The cursor they began with, or began anew with where what lies before cannot be judged.
     pub initial: Seq,
     /// Seqs applied.
     pub seqs: IntervalSet,
@@ -417,6 +431,16 @@ pub struct ShardReport {
     pub deliveries: BTreeMap<String, u64>,
     /// Which seq held which event, as its clients saw it.
     pub seen: BTreeMap<StreamId, SeqRuns>,
+    /// Which seqs held what this run did not publish, as its clients saw it.
+    #[serde(default)]
+    pub foreign: BTreeMap<StreamId, IntervalSet>,
+    /// Rows that its clients received and that this run did not publish, repetitions included.
+    #[serde(default)]
+    pub foreign_rows: u64,
+    /// Snapshots with events of others, or from before the run: what they hold cannot be told. For the client that
+    /// took one, what lies at or below it is not judged.
+    #[serde(default)]
+    pub unverified_snapshots: u64,
     /// What its clients applied.
     pub applied: Vec<Applied>,
     /// Cursors that lay beyond the head of a lane which said nothing of it: the head has gone back. The client began
@@ -474,7 +498,7 @@ pub struct StreamLedger {
     pub unknown: IntervalSet,
 }
 
-/// What the lane holds at the end, read anew from each stream's floor to its head.
+/// What the lane holds at the end, read anew from each stream's floor, or from where the trial began, to its head.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct FinalRead {
     /// By stream. A stream that could not be read is in `failed` instead.
@@ -486,12 +510,52 @@ pub struct FinalRead {
 /// One stream at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StreamRead {
-    /// The oldest seq that was replayed, less one.
+    /// The oldest seq that was replayed, less one; where nothing was, the cursor that was asked from.
     pub floor: Seq,
     /// The head that the lane names.
     pub head: Seq,
     /// Which seq holds which of this run's events.
     pub events: SeqRuns,
-    /// Rows that are not this run's, or altered.
+    /// Rows that are not this run's.
     pub foreign: u64,
+    /// Where they are.
+    #[serde(default)]
+    pub foreign_at: IntervalSet,
+    /// Rows that bear this run's mark and not the content that it gave them.
+    #[serde(default)]
+    pub altered: u64,
+}
+
+/// What became of the run's own events in a world that is not its own, once they were no longer needed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CleanUp {
+    /// Nothing was to be removed: the target file says `clean_up: none`.
+    #[serde(default)]
+    pub declined: bool,
+    /// Rows that were there and are gone.
+    pub removed: u64,
+    /// Events that lie beyond what the lane replays of a stream, where nobody can look whether they were there. Unless
+    /// `declined`, it has acknowledged their removal. By stream.
+    #[serde(default)]
+    pub unseen: BTreeMap<StreamId, u64>,
+    /// Rows that are still there, by stream.
+    #[serde(default)]
+    pub left: BTreeMap<StreamId, u64>,
+    /// Why a stream could not be read, or the lane did not remove what is in it.
+    #[serde(default)]
+    pub failed: BTreeMap<StreamId, String>,
+    /// Why nothing could be asked for at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl CleanUp {
+    /// One that could not even be asked for.
+    #[must_use]
+    pub fn unasked(why: String) -> Self {
+        Self {
+            error: Some(why),
+            ..Self::default()
+        }
+    }
 }

@@ -50,6 +50,9 @@ pub struct Access {
     /// Where a stream's head is asked for, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head_path: Option<String>,
+    /// How what was published is removed again, where others publish too.
+    #[serde(default)]
+    pub removal: Removal,
 }
 
 impl Access {
@@ -68,8 +71,24 @@ impl Access {
             names: Names::default(),
             append_path: None,
             head_path: None,
+            removal: Removal::default(),
         }
     }
+}
+
+/// How a lane is asked to remove events by their idempotency keys, with the publisher's secret as bearer.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Removal {
+    /// It is not: they stay.
+    #[default]
+    Nothing,
+    /// `DELETE FROM` the table of events, by SQL over HTTP: on a real `SpacetimeDB` the database's owner may do that.
+    Sql,
+    /// A reducer whose one argument is the list of the keys.
+    Reducer(String),
+    /// `POST` to that path with `{stream_id, idempotency_keys}`.
+    Path(String),
 }
 
 /// TLS as a client of a lane speaks it. PEM texts, not paths: who reads the files is not who connects.
@@ -108,6 +127,7 @@ impl std::fmt::Debug for Access {
             .field("names", &self.names)
             .field("append_path", &self.append_path)
             .field("head_path", &self.head_path)
+            .field("removal", &self.removal)
             .finish()
     }
 }
@@ -461,10 +481,11 @@ impl Durability {
 }
 
 /// Whether only this run publishes to its streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum World {
     /// It does: whatever else is found there is a phantom.
+    #[default]
     Closed,
     /// Others do too (shared staging): only events that bear this run's mark are judged.
     Open,

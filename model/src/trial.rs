@@ -7,7 +7,7 @@ use crate::ids::FaultId;
 use crate::instant::Mono;
 use crate::quantity::{Share, Span};
 use crate::role::{LaneStatus, ProxyStatus};
-use crate::shard::{FinalRead, Ledger, ShardReport};
+use crate::shard::{CleanUp, Cursors, FinalRead, Ledger, ShardReport};
 
 /// A fault of the plan and what came of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,10 +77,16 @@ pub struct Trial {
     pub shards: Vec<ShardReport>,
     /// How many shards there were.
     pub shards_planned: u32,
+    /// Where others publish too: the heads from which it began.
+    #[serde(default)]
+    pub cursors: Cursors,
     /// The publisher's ledger.
     pub ledger: Option<Ledger>,
     /// The final read.
     pub final_read: Option<FinalRead>,
+    /// What became of its events afterwards; `None` where nobody else publishes, or nothing had been published.
+    #[serde(default)]
+    pub clean_up: Option<CleanUp>,
     /// The lane at the end.
     pub lane: Option<LaneStatus>,
     /// The proxy at the end.

@@ -29,6 +29,7 @@ use model::ids::{ClientId, StreamId};
 use model::instant::Mono;
 use model::intervals::IntervalSet;
 use model::shard::{FinalRead, Ledger, SeqRuns, ShardReport, StreamLedger, StreamRead};
+use model::target::World;
 
 pub(crate) use lost::deliveries;
 
@@ -39,6 +40,10 @@ pub(crate) struct Evidence<'a> {
     pub(crate) streams: BTreeMap<StreamId, Stream<'a>>,
     /// Clients that are known not to be whole: what they have not reached yet is not lost, they are `not_recovered`.
     pub(crate) unfinished: Unfinished,
+    /// Whether others publish to the streams.
+    pub(crate) world: World,
+    /// Whether a node was ended whose last acknowledgements the target need not have kept.
+    pub(crate) may_lose: bool,
 }
 
 /// One stream's evidence.
@@ -118,6 +123,7 @@ impl<'a> Evidence<'a> {
         final_read: Option<&'a FinalRead>,
         shards: &'a [ShardReport],
         unfinished: Unfinished,
+        world: World,
         ended: &[(Mono, Mono)],
     ) -> Self {
         let names: BTreeSet<&StreamId> = ledger
@@ -168,6 +174,8 @@ impl<'a> Evidence<'a> {
             shards,
             streams,
             unfinished,
+            world,
+            may_lose: !ended.is_empty(),
         }
     }
 }
@@ -236,7 +244,7 @@ mod tests {
             panic!("index out of bounds")
         }
         let ledger = Ledger::default();
-        let evidence = Evidence::new(&ledger, None, &[], Unfinished::Any, &[]);
+        let evidence = Evidence::new(&ledger, None, &[], Unfinished::Any, World::Closed, &[]);
         let (findings, broken) = run(
             &[
                 (Anomaly::Lost, breaks),

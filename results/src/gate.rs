@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use host::jsonl;
 use model::defect::Defect;
 use model::ids::Lane;
+use model::target::World;
 use scenarios::plan::Plan;
 use scenarios::waivers::Waivers;
 use serde_json::Value;
@@ -286,6 +287,10 @@ fn against_plan(folder: &Path, record: &RunRecord, row: &Row) -> Result<Option<S
         && u64::from(plan.workload.clients) == row.clients.intended;
     if !same {
         let what = "its criteria, digest or clients are not those of its plan";
+        return Ok(Some(what.to_owned()));
+    }
+    if row.open_world.is_some() != (plan.target.promise.world == World::Open) {
+        let what = "whether others publish too is not what its plan says";
         return Ok(Some(what.to_owned()));
     }
     let planted = row.defect.map(Defect::name);

@@ -11,11 +11,13 @@ use model::anomaly::Anomaly;
 use model::criteria::{Limits, Phase};
 use model::histogram::Micros;
 use model::quantity::{Share, Span};
+use model::target::World;
 use model::trial::{FaultRecord, Trial};
 use scenarios::plan::Plan;
 
 use crate::checker;
 use crate::figures::{Figures, Quantile};
+use crate::open_world::OpenWorld;
 use crate::record::{
     AnomalyCount, Census, Clients, FaultEvidence, Fidelity, HarnessFigures, Interval, Row,
     SCHEMA_VERSION, Status, Verdict, round6,
@@ -40,7 +42,7 @@ pub fn judge(
         let mut filled = row.clone();
         merge::all(&mut filled, plan, trial);
         filled.missing = missing::all(plan, trial);
-        found::all(&mut filled, trial, plan.target.promise.acknowledged);
+        found::all(&mut filled, trial, &plan.target.promise);
         filled
     });
     match filled {
@@ -191,6 +193,7 @@ fn bare(plan: &Plan, trial: &Trial, number: u32, log_file: &str, repeated: Optio
             busiest_limit: 0.0,
         },
         residue: trial.residue.clone(),
+        open_world: (plan.target.promise.world == World::Open).then(|| OpenWorld::of(trial)),
         lane_status: trial.lane.clone(),
         proxy_status: trial.proxy.clone().map(|mut proxy| {
             proxy.arrivals.clear();

@@ -10,6 +10,7 @@
 //! folder      run.json, results.jsonl, sidecars, SUMMARY.md      hlog    interval logs
 //! gate        the decision, recomputed from a folder             decision, statistics
 //! seal        digests that show what was changed afterwards
+//! open_world  what others publish, and what the run leaves behind there
 //! summary     SUMMARY.md                                         terminal  table and explanation
 //! why         one client's story, out of a folder                waive    waivers, laid over rows
 //! ```
@@ -21,6 +22,7 @@ mod folder;
 mod gate;
 mod hlog;
 mod judge;
+mod open_world;
 mod record;
 pub mod redact;
 mod runs;
@@ -39,6 +41,7 @@ pub use figures::{Figures, Quantile};
 pub use folder::{FolderError, PlannedRow, RunFolder, RunRecord};
 pub use gate::{GateError, gate};
 pub use judge::judge;
+pub use open_world::OpenWorld;
 pub use record::{
     AnomalyCount, Clients, DeliveryFigures, FaultEvidence, Fidelity, HarnessFigures, Interval, Row,
     RowWaiver, SCHEMA_VERSION, Status, Verdict,

@@ -23,6 +23,7 @@ use scenarios::waivers::Date;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::Figures;
+use crate::open_world::OpenWorld;
 use crate::seal::Seal;
 use crate::storm::Storm;
 
@@ -157,6 +158,9 @@ pub struct Row {
     pub harness: HarnessFigures,
     /// What was left behind; `None` where it could not be examined.
     pub residue: Option<Residue>,
+    /// What of others was met, and what became of the run's own events; `None` where nobody else publishes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_world: Option<OpenWorld>,
     /// The lane's own counters at the end.
     pub lane_status: Option<LaneStatus>,
     /// The proxy's, without its arrivals, which are in `storm`.

@@ -10,6 +10,7 @@ use model::profile::Profile;
 
 use crate::decision::Decision;
 use crate::gate::Evidence;
+use crate::open_world::OpenWorld;
 use crate::record::{Row, Status};
 use crate::statistics::coverage;
 use crate::terminal::explain;
@@ -206,6 +207,9 @@ fn remarks(out: &mut String, evidence: &Evidence) {
                 "- {}: repeated once; the first execution was discarded: {why}.",
                 row.name()
             );
+        }
+        for remark in row.open_world.iter().flat_map(OpenWorld::remarks) {
+            let _ = writeln!(out, "- {}: {remark}.", row.name());
         }
         for foreign in row.residue.iter().flat_map(|residue| &residue.foreign) {
             let _ = writeln!(

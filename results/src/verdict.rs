@@ -21,6 +21,7 @@ use model::shard::DeliveryPart;
 use model::trial::Abort;
 
 use crate::figures::Figures;
+use crate::open_world::OpenWorld;
 use crate::record::{AnomalyCount, Row, Status, Verdict};
 use crate::text;
 
@@ -113,9 +114,10 @@ fn with_example(finding: String, tally: &AnomalyCount) -> String {
 }
 
 fn residue(row: &Row) -> Vec<String> {
-    row.residue
-        .iter()
-        .flat_map(|residue| &residue.owned)
+    let owned = row.residue.iter().flat_map(|residue| residue.owned.clone());
+    let published = row.open_world.iter().flat_map(OpenWorld::left_behind);
+    owned
+        .chain(published)
         .map(|owned| format!("left behind: {owned}"))
         .collect()
 }

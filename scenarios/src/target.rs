@@ -6,6 +6,7 @@
 //! lanes      how each lane is reached                    tokens    where tokens come from
 //! promise    what is promised, and what gates judge by   address   URLs and addresses
 //! secrets    ${NAME}, clear text, masks                  template  what `faultlane init` writes
+//! clean_up   how a drill's events are removed again
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +19,7 @@ use model::ids::{Lane, StreamId};
 use model::probe::{Operation, Outcome, StaleStream};
 use model::profile::Profile;
 use model::quantity::{Share, Span};
-use model::target::{Access, Names, Promise, Secret, TlsClient, TokenSupply, Wire};
+use model::target::{Access, Names, Promise, Removal, Secret, TlsClient, TokenSupply, Wire};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,7 @@ use crate::source::Source;
 use crate::typed;
 
 mod address;
+mod clean_up;
 mod either;
 mod file;
 mod lanes;
@@ -111,6 +113,8 @@ pub struct Endpoint {
     pub append_path: Option<String>,
     /// Where they ask for a head, likewise.
     pub head_path: Option<String>,
+    /// How events are removed from it.
+    pub removal: Removal,
 }
 
 impl Endpoint {
@@ -127,6 +131,7 @@ impl Endpoint {
             names: self.names.clone(),
             append_path: self.append_path.clone(),
             head_path: self.head_path.clone(),
+            removal: self.removal.clone(),
             ..Access::plain(endpoint, direct)
         }
     }
@@ -142,6 +147,7 @@ impl fmt::Debug for Endpoint {
             .field("tls", &self.tls)
             .field("wire", &self.wire)
             .field("names", &self.names)
+            .field("removal", &self.removal)
             .finish_non_exhaustive()
     }
 }
@@ -287,6 +293,7 @@ fn resolve(
         checks.error(&["tokens", "service"], message, hint);
     }
     let streams = streams(checks, &file.streams);
+    clean_up::check(checks, file);
     tenants(checks, file);
     nodes(checks, file);
     stale(checks, file, &streams);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use host::clock;
 use model::command::CommandConfig;
+use model::event::trial_mark;
 use model::ids::Lane;
 use model::moment::ClientRecord;
 use model::trial::Abort;
@@ -149,11 +150,13 @@ async fn one_trial(
         plan.digest,
         node.pid()
     ));
+    let again = if repeated.is_some() { "-again" } else { "" };
+    let trial_name = format!("{}-{}-{number}{again}", plan.scenario, plan.lane);
     let setting = Setting {
         node: &node,
         plan,
         described: drill.described.as_deref(),
-        run: &drill.run,
+        mark: &trial_mark(&drill.run, &trial_name),
         number: *number,
         diary: &diary,
         cancel: &drill.cancel,

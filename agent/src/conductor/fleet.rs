@@ -6,7 +6,9 @@ use futures_util::future::try_join_all;
 use host::http::{CallError, Method};
 use model::instant::Mono;
 use model::quantity::Span;
-use model::shard::{Episode, FinalRead, Finish, Ledger, ShardReport, ShardStatus, Tick};
+use model::shard::{
+    CleanUp, Cursors, Episode, FinalRead, Finish, Ledger, ShardReport, ShardStatus, Start, Tick,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,6 +19,9 @@ use crate::client::Agent;
 const SOON: Duration = Duration::from_secs(5);
 /// A final read goes through all streams.
 const FINAL_READ_WITHIN: Duration = Duration::from_secs(20);
+
+/// A clean-up reads all streams several times.
+const CLEAN_UP_WITHIN: Duration = Duration::from_mins(1);
 
 /// All shards of a trial.
 #[derive(Debug)]
@@ -53,12 +58,23 @@ impl Fleet {
         self.shards.is_empty()
     }
 
-    /// Lets the clients connect and the publisher publish.
+    /// The heads of the streams that are to be published to: where a trial begins among others.
+    ///
+    /// # Errors
+    /// The publisher did not answer, or could not read one.
+    pub async fn heads(&self) -> Result<Cursors, CallError> {
+        self.one(PUBLISHER, Method::GET, "/heads", &(), SOON).await
+    }
+
+    /// Lets the clients connect, to begin after these cursors, and the publisher publish.
     ///
     /// # Errors
     /// A shard did not answer.
-    pub async fn start(&self) -> Result<(), CallError> {
-        self.all::<serde_json::Value>(Method::POST, "/start", &(), SOON)
+    pub async fn start(&self, cursors: &Cursors) -> Result<(), CallError> {
+        let start = Start {
+            cursors: cursors.clone(),
+        };
+        self.all::<serde_json::Value>(Method::POST, "/start", &start, SOON)
             .await
             .map(drop)
     }
@@ -120,6 +136,15 @@ impl Fleet {
             FINAL_READ_WITHIN,
         )
         .await
+    }
+
+    /// Removes what was published. To be asked when the fleet has ended: to a client, a removal looks like a loss.
+    ///
+    /// # Errors
+    /// The publisher did not answer; what could not be removed is not an error here.
+    pub async fn clean_up(&self) -> Result<CleanUp, CallError> {
+        self.one(PUBLISHER, Method::POST, "/clean-up", &(), CLEAN_UP_WITHIN)
+            .await
     }
 
     /// Ends the fleet: what each shard saw, or why it cannot be had.

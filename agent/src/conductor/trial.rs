@@ -11,7 +11,8 @@ use model::fault::FaultView;
 use model::ids::{Lane, Seq, StreamId};
 use model::instant::Mono;
 use model::quantity::Span;
-use model::shard::{Episode, EpisodeFault, Finish, Ledger};
+use model::shard::{CleanUp, Cursors, Episode, EpisodeFault, Finish, Ledger};
+use model::target::World;
 use model::trial::{Abort, FaultRecord, Trial};
 use scenarios::plan::Plan;
 use scenarios::target;
@@ -61,8 +62,8 @@ pub struct Setting<'a> {
     pub plan: &'a Plan,
     /// What the plan's target file describes; `None` for a target that is started here.
     pub described: Option<&'a target::Target>,
-    /// The run's id: the mark of its events.
-    pub run: &'a str,
+    /// What marks its events: see [`model::event::trial_mark`].
+    pub mark: &'a str,
     /// The trial's number.
     pub number: u32,
     /// The trial's log.
@@ -91,8 +92,10 @@ pub async fn run(setting: &Setting<'_>) -> Trial {
             faults: setting.plan.steps.iter().map(blank_record).collect(),
             shards: Vec::new(),
             shards_planned: 0,
+            cursors: Cursors::new(),
             ledger: None,
             final_read: None,
+            clean_up: None,
             lane: None,
             proxy: None,
             residue: None,
@@ -142,34 +145,46 @@ impl Conductor<'_> {
             node,
             plan,
             described,
-            run,
+            mark,
             diary,
             ..
         } = *self.setting;
         self.beat("starting");
-        let target = Target::start(&self.agent, plan, described, run, &node.data_dir())
+        let target = Target::start(&self.agent, plan, described, mark, &node.data_dir())
             .await
             .map_err(|error| Abort::Harness(format!("the target could not be started: {error}")))?;
         self.owns_lane = target.owns_lane;
         self.agent.mark_residue().await.map_err(lost("residue"))?;
         let mut fleet = Fleet::new(self.agent.clone(), &target);
         self.trial.shards_planned = u32::try_from(fleet.len()).unwrap_or(u32::MAX);
-        fleet
-            .start()
-            .await
-            .map_err(lost("the fleet could not be started"))?;
-        diary.note(&format!(
-            "{} clients begin to connect",
-            plan.workload.clients
-        ));
-
-        let under_way = self.until_recovered(&mut fleet).await;
+        // Streams of a target of somebody's own have a history, be it that of the drill before.
+        if described.is_some() || self.is_among_others() {
+            self.trial.cursors = fleet
+                .heads()
+                .await
+                .map_err(lost("where the streams stand before the trial"))?;
+        }
+        // From here on events may have been published: whatever happens, they are cleaned up.
+        let under_way = match fleet.start(&self.trial.cursors).await {
+            Ok(()) => {
+                diary.note(&format!(
+                    "{} clients begin to connect",
+                    plan.workload.clients
+                ));
+                self.until_recovered(&mut fleet).await
+            }
+            Err(error) => Err(lost("the fleet could not be started")(error)),
+        };
         if let Err(abort) = &under_way {
             diary.note(&format!("cut off: {abort:?}"));
         }
         self.undo_everything().await;
         let gathered = self.gather(&fleet, under_way.is_err()).await;
         under_way.and(gathered)
+    }
+
+    fn is_among_others(&self) -> bool {
+        self.setting.plan.target.promise.world == World::Open
     }
 
     /// Steady state, the timeline, the way back.
@@ -474,6 +489,14 @@ impl Conductor<'_> {
             .await
             .map_err(|error| keep("the proxy", error))
             .ok();
+        if self.is_among_others() {
+            self.beat("cleaning up");
+            // No clean-up is no loss of the harness: what is left behind fails the trial by itself.
+            let done = fleet.clean_up().await;
+            let done = done.unwrap_or_else(|error| CleanUp::unasked(error.to_string()));
+            self.setting.diary.note(&format!("cleaned up: {done:?}"));
+            self.trial.clean_up = Some(done);
+        }
         self.trial.residue = self
             .agent
             .residue()

@@ -1,8 +1,8 @@
 //! The publishers' API. It takes the publishers' secret, or a token with the scope and the grant: `sync.append` for an
-//! append, `sync.subscribe` for a head.
+//! append, `sync.subscribe` for a head. Only publishers remove events.
 
 use host::http::{Failure, Reply, Request, Response, StatusCode};
-use lanes::khala::ingress::{Append, Appended, Head};
+use lanes::khala::ingress::{Append, Appended, Head, Remove};
 use lanes::spacetime::rows::SyncEvent;
 use lanes::token::{Claims, DenyReason, SCOPE_APPEND, SCOPE_SUBSCRIBE};
 
@@ -50,6 +50,32 @@ pub(super) async fn head(lane: &Khala, request: &Request) -> Answer {
         floor: window.floor,
     })
     .into()
+}
+
+/// `POST /internal/sync/remove`
+pub(super) async fn remove(lane: &Khala, request: &Request) -> Answer {
+    if let Err(refused) = publisher(lane, request).await {
+        return Answer::Plain(*refused);
+    }
+    let remove: Remove = match request.json() {
+        Ok(remove) => remove,
+        Err(failure) => return Err(failure).into(),
+    };
+    let log = &lane.ground.log;
+    let removed = log.remove(Some(remove.stream_id), &remove.idempotency_keys, ());
+    removed
+        .await
+        .map_err(|error| failure(&error))
+        .and_then(|()| Response::empty())
+        .into()
+}
+
+/// Refuses whoever is no publisher.
+async fn publisher(lane: &Khala, request: &Request) -> Result<(), Refused> {
+    match caller(lane, request).await? {
+        Caller::Publisher => Ok(()),
+        Caller::Client(_) => Err(refused(lane, request, DenyReason::MissingScope)),
+    }
 }
 
 /// Who makes a request.
@@ -125,14 +151,7 @@ async fn try_append(ground: &Ground<Subscribers>, append: Append) -> Reply {
         .log
         .append(event, expected, ())
         .await
-        .map_err(|error| {
-            let status = match &error {
-                AppendError::Conflict { .. } => StatusCode::CONFLICT,
-                AppendError::Disk(_) => StatusCode::INTERNAL_SERVER_ERROR,
-                AppendError::Closed => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            Failure::new(status, error.to_string())
-        })?;
+        .map_err(|error| failure(&error))?;
     if !appended.duplicate {
         Counters::add(&ground.counters.appended, 1);
     }
@@ -140,4 +159,13 @@ async fn try_append(ground: &Ground<Subscribers>, append: Append) -> Reply {
         seq: appended.seq,
         duplicate: appended.duplicate,
     })
+}
+
+fn failure(error: &AppendError) -> Failure {
+    let status = match error {
+        AppendError::Conflict { .. } => StatusCode::CONFLICT,
+        AppendError::Disk(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        AppendError::Closed => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Failure::new(status, error.to_string())
 }

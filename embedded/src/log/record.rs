@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lanes::spacetime::rows::{StreamCheckpoint, SyncEvent};
-use model::ids::Seq;
+use model::ids::{Seq, StreamId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A line of the log.
@@ -18,6 +18,13 @@ pub enum Record {
         /// When, in milli-seconds since the Unix epoch.
         at_ms: u64,
     },
+    /// Events were removed. Seqs and heads stay as they were.
+    Removed {
+        /// From which stream; from all where nothing is said.
+        stream_id: Option<StreamId>,
+        /// Their keys, which may be appended again.
+        keys: Vec<String>,
+    },
     /// A checkpoint was stored.
     Checkpoint {
         /// The row.
@@ -27,12 +34,12 @@ pub enum Record {
 }
 
 impl Record {
-    /// The event's seq; 0 for a checkpoint.
+    /// The event's seq; 0 for what is no event.
     #[must_use]
     pub fn seq(&self) -> Seq {
         match self {
             Self::Event { event, .. } => event.seq,
-            Self::Checkpoint { .. } => 0,
+            Self::Removed { .. } | Self::Checkpoint { .. } => 0,
         }
     }
 }

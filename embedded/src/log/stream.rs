@@ -1,6 +1,6 @@
 //! One stream: what it keeps for replay, and what it knows of all it ever had.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use lanes::khala::error::StaleReason;
@@ -29,7 +29,9 @@ impl Default for Budget {
 /// A stream.
 #[derive(Debug, Default)]
 pub struct Stream {
+    /// In the order of their seqs, with holes where some were removed.
     events: VecDeque<Arc<SyncEvent>>,
+    floor: Seq,
     head: Seq,
     updated_ms: Option<u64>,
     snapshot: Snapshot,
@@ -74,9 +76,17 @@ impl Stream {
         self.snapshot.push(&event.payload_hash);
         self.events.push_back(event);
         while self.events.len() as u64 > retention {
-            self.events.pop_front();
+            if let Some(oldest) = self.events.pop_front() {
+                self.floor = oldest.seq;
+            }
         }
         self.updated_ms.replace(at_ms)
+    }
+
+    /// Lets go of the events with these keys. Head, floor and digest stay: they are of all that was ever appended.
+    pub(super) fn remove(&mut self, keys: &HashSet<&str>) {
+        self.events
+            .retain(|event| !keys.contains(event.idempotency_key.as_str()));
     }
 
     /// The newest seq; 0 for none.
@@ -99,16 +109,13 @@ impl Stream {
 
     /// The events above a cursor that are still there, in order.
     pub fn after(&self, cursor: Seq) -> impl Iterator<Item = &Arc<SyncEvent>> {
-        let oldest = self.head - self.events.len() as u64 + 1;
-        let skip = cursor.saturating_add(1).saturating_sub(oldest);
-        self.events
-            .iter()
-            .skip(usize::try_from(skip).unwrap_or(usize::MAX))
+        let from = self.events.partition_point(|event| event.seq <= cursor);
+        self.events.range(from..)
     }
 
     pub(super) fn window(&self, budget: Budget) -> Window {
         Window {
-            floor: self.head - self.events.len() as u64,
+            floor: self.floor,
             head: self.head,
             budget: budget.replay,
         }

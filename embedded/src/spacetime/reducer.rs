@@ -1,4 +1,4 @@
-//! The module's two reducers.
+//! The module's two reducers, and one of the embedded lane's own.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use lanes::spacetime::message::{
 };
 use lanes::spacetime::message::{Timestamp, TransactionUpdate, UpdateStatus};
 use lanes::spacetime::rows::{Row, Table};
-use lanes::spacetime::{APPEND_REDUCER, CHECKPOINT_REDUCER};
+use lanes::spacetime::{APPEND_REDUCER, CHECKPOINT_REDUCER, REMOVE_REDUCER};
 use lanes::token::{SCOPE_APPEND, SCOPE_CHECKPOINT};
 use model::target::Wire;
 
@@ -93,7 +93,7 @@ pub(crate) fn none(wire: Wire) -> Encoded {
 pub(crate) enum Outcome {
     /// It changed something; subscribers, and the connection that called, have been told.
     Committed,
-    /// It changed nothing: its key was known.
+    /// It changed nothing, as its key was known, or nothing that subscribers are told.
     Unchanged,
 }
 
@@ -179,10 +179,29 @@ impl Spacetime {
                     .await
                     .map_err(failed)?;
             }
+            REMOVE_REDUCER => {
+                let keys = keys(&call.args).map_err(|reason| CallError::Arguments {
+                    reducer: call.reducer.clone(),
+                    reason,
+                })?;
+                if !caller.trusted {
+                    return Err(CallError::Refused("publishers_only".to_owned()));
+                }
+                let log = &self.ground.log;
+                log.remove(None, &keys, call).await.map_err(failed)?;
+                return Ok(Outcome::Unchanged);
+            }
             _ => return Err(CallError::NoReducer),
         }
         Ok(Outcome::Committed)
     }
+}
+
+/// The one argument of the removal.
+fn keys(args: &Encoded) -> Result<Vec<String>, String> {
+    let text = args.as_text().ok_or("it is called in JSON only")?;
+    let (keys,): (Vec<String>,) = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    Ok(keys)
 }
 
 /// A row from its columns in order. Named columns would be read too, so the array is looked for first.

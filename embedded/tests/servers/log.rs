@@ -219,3 +219,32 @@ async fn late_and_never_are_as_they_say() {
     drop(log);
     assert_eq!(on_disk(), 1);
 }
+
+#[test]
+fn what_is_removed_stays_removed_and_its_seqs_are_not_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    let keys = ["a:2", "a:3", "unknown"].map(str::to_owned);
+    let log = open(&path, Durability::Synced, 4, 100);
+    run(async {
+        for n in 1..=5 {
+            log.append(event("a", n), None, ()).await.unwrap();
+        }
+        log.append(event("b", 1), None, ()).await.unwrap();
+        log.remove(Some("b".to_owned()), &keys, ()).await.unwrap();
+        assert_eq!(seqs(&log, "a"), [2, 3, 4, 5], "they are not that stream's");
+        log.remove(Some("a".to_owned()), &keys, ()).await.unwrap();
+        log.remove(Some("a".to_owned()), &keys, ()).await.unwrap();
+    });
+    drop(log);
+    let log = open(&path, Durability::Synced, 4, 100);
+    assert_eq!((seqs(&log, "a"), seqs(&log, "b")), (vec![4, 5], vec![1]));
+    let window = log.lock().streams.window("a");
+    assert_eq!((window.floor, window.head), (1, 5));
+    let again = run(log.append(event("a", 2), None, ())).unwrap();
+    assert_eq!((again.seq, again.duplicate), (6, false), "its key is free");
+    let known = run(log.append(event("a", 4), None, ())).unwrap();
+    assert_eq!((known.seq, known.duplicate), (4, true));
+    run(log.remove(None, &["a:4".to_owned(), "b:1".to_owned()], ())).unwrap();
+    assert_eq!((seqs(&log, "a"), seqs(&log, "b")), (vec![5, 6], vec![]));
+}

@@ -115,10 +115,25 @@ impl StreamApply {
         self.cursor
     }
 
-    /// The cursor it began with.
+    /// The cursor it began with, or began anew with where what lies before cannot be judged.
     #[must_use]
     pub const fn initial(&self) -> Seq {
         self.initial
+    }
+
+    /// Whether it begins, or begins anew, and takes the oldest row that comes as the oldest that there is.
+    #[must_use]
+    pub const fn is_anchorless(&self) -> bool {
+        self.anchorless
+    }
+
+    /// Has the client begin after `head`, as if it had everything up to there: what it would find is history that it
+    /// need not know.
+    pub const fn begin_after(&mut self, head: Seq) {
+        self.initial = head;
+        self.cursor = head;
+        self.checker.covered = head;
+        self.anchorless = self.anchorless && head == 0;
     }
 
     /// Seqs and indexes applied since the start or the last reset.
@@ -191,22 +206,33 @@ impl StreamApply {
         outcome
     }
 
-    /// Begins anew from nothing.
-    pub fn reset(&mut self, tells_floor: bool) {
-        self.cursor = 0;
+    /// Begins anew from where it began: from nothing, where that is all there is to begin from. A head that lies even
+    /// before that is a new beginning.
+    pub fn reset(&mut self, tells_floor: bool, head: Option<Seq>) {
+        self.initial = head.map_or(self.initial, |head| self.initial.min(head));
+        self.cursor = self.initial;
         self.anchorless = !tells_floor;
         self.pending.clear();
         self.had.union(&self.checker.indexes);
-        self.checker = Checker::default();
+        self.checker = Checker {
+            covered: self.initial,
+            ..Checker::default()
+        };
     }
 
     /// Begins anew from a snapshot up to `watermark`, which holds the events `indexes`.
     pub fn snapshot(&mut self, watermark: Seq, indexes: IntervalSet) {
-        self.reset(true);
+        self.reset(true, None);
         self.cursor = watermark;
         self.checker.covered = watermark;
         self.checker.resumed_from = watermark;
         self.checker.indexes = indexes;
+    }
+
+    /// Begins anew from a snapshot up to `watermark` of which nobody can tell what it holds.
+    pub fn unverified_snapshot(&mut self, watermark: Seq) {
+        self.snapshot(watermark, IntervalSet::default());
+        self.initial = watermark;
     }
 
     /// The planted double apply: the client forgets that it has applied the last event, as one does whose checkpoint
@@ -479,11 +505,53 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_begins_after_a_head_misses_nothing_before_it_and_everything_behind_it() {
+        for tells_floor in [true, false] {
+            let mut state = StreamApply::new(STREAM.to_owned(), 0, tells_floor, false);
+            let mut findings = Found::default();
+            state.begin_after(500);
+            state.subscribe();
+            deliver(&mut state, &[502], true, &mut findings);
+            assert_eq!(state.cursor(), 500, "501 may yet come");
+            state.replay_complete(&mut noter(&mut findings));
+            assert_eq!((state.cursor(), state.initial()), (502, 500));
+            assert_eq!(kinds(&findings), [(Anomaly::Gap, 1)]);
+        }
+    }
+
+    #[test]
+    fn a_reset_goes_back_to_the_beginning_and_no_further_unless_the_head_did() {
+        let mut state = StreamApply::new(STREAM.to_owned(), 0, false, false);
+        let mut findings = Found::default();
+        state.begin_after(500);
+        deliver(&mut state, &[501, 502], true, &mut findings);
+        state.reset(false, Some(501));
+        assert_eq!((state.cursor(), state.initial()), (500, 500));
+        state.reset(false, Some(490));
+        assert_eq!((state.cursor(), state.initial()), (490, 490));
+        assert!(state.is_anchorless());
+        deliver(&mut state, &[491], true, &mut findings);
+        assert_eq!(kinds(&findings), []);
+    }
+
+    #[test]
+    fn a_snapshot_that_cannot_be_verified_is_a_new_beginning() {
+        let mut state = stream();
+        let mut findings = Found::default();
+        deliver(&mut state, &[1, 2], false, &mut findings);
+        state.unverified_snapshot(9);
+        deliver(&mut state, &[10], false, &mut findings);
+        assert_eq!((state.initial(), state.cursor()), (9, 10));
+        assert_eq!(state.applied().0, &IntervalSet::range(10, 10));
+        assert_eq!(kinds(&findings), []);
+    }
+
+    #[test]
     fn a_reset_starts_anew_without_duplicates() {
         let mut state = stream();
         let mut findings = Found::default();
         deliver(&mut state, &[1, 2, 3], false, &mut findings);
-        state.reset(true);
+        state.reset(true, None);
         deliver(&mut state, &[1, 2], true, &mut findings);
         assert_eq!(kinds(&findings), []);
         state.snapshot(10, IntervalSet::range(0, 9));

@@ -1,5 +1,7 @@
 //! A client against frames as a lane sends them, and against lanes that do wrong.
 
+mod open_world;
+
 use super::*;
 use crate::client::policy::Pacing;
 use crate::khala::error::{ErrorBody, ErrorCode, StaleReason, StaleTopic};
@@ -52,7 +54,7 @@ impl Rig {
             budgets: (BTreeMap::new(), 100),
             late_after: Span::from_secs(1),
             defect,
-            contents: Mutex::new(Contents::new(origin.clone())),
+            contents: Mutex::new(Contents::new(origin.clone(), World::Closed)),
         };
         let settings = Settings {
             client: ClientId(1),
@@ -149,9 +151,14 @@ impl Rig {
     }
 
     fn applied(&mut self, seqs: &[Seq], head: Seq) -> Vec<Command> {
-        let events = seqs
-            .iter()
-            .map(|seq| TableRow::Event(self.event(*seq)).in_snapshot(Wire::Json))
+        let rows = seqs.iter().map(|seq| self.event(*seq)).collect();
+        self.applied_rows(rows, head)
+    }
+
+    fn applied_rows(&mut self, rows: Vec<SyncEvent>, head: Seq) -> Vec<Command> {
+        let events = rows
+            .into_iter()
+            .map(|row| TableRow::Event(row).in_snapshot(Wire::Json))
             .collect();
         let head = TableRow::Head(StreamHead {
             stream_id: STREAM.to_owned(),
@@ -541,6 +548,32 @@ fn a_khala_client_takes_the_replay_before_the_reply_and_both_framings_once() {
     assert_eq!((rig.client.deliveries, rig.client.delivered.0), ([3, 3], 3));
 }
 
+/// The answer to a cursor of `asked` where the head is `head`.
+fn stale(asked: Seq, head: Seq, snapshot: Snapshot) -> ErrorBody {
+    ErrorBody {
+        reason_codes: vec![StaleReason::CursorAheadOfHead],
+        stale_topics: vec![StaleTopic {
+            topic: TOPIC.to_owned(),
+            reason: StaleReason::CursorAheadOfHead,
+            qos_tier: "run_events".to_owned(),
+            resume_after: asked,
+            retention_floor: 0,
+            head_watermark: head,
+            replay_lag: 0,
+            replay_budget_events: 100,
+        }],
+        snapshot_plan: Some(SnapshotPlan {
+            format: FORMAT.to_owned(),
+            topics: vec![TopicSnapshot {
+                topic: TOPIC.to_owned(),
+                head_watermark: head,
+                snapshot,
+            }],
+        }),
+        ..ErrorBody::new(ErrorCode::StaleCursor, "stale")
+    }
+}
+
 #[test]
 fn a_stale_cursor_in_three_forms_is_acted_on_once() {
     let mut rig = Rig::new(Lane::Khala, None);
@@ -555,28 +588,7 @@ fn a_stale_cursor_in_three_forms_is_acted_on_once() {
     for seq in [1, 2] {
         snapshot.push(&rig.event(seq).payload_hash);
     }
-    let error = ErrorBody {
-        reason_codes: vec![StaleReason::CursorAheadOfHead],
-        stale_topics: vec![StaleTopic {
-            topic: TOPIC.to_owned(),
-            reason: StaleReason::CursorAheadOfHead,
-            qos_tier: "run_events".to_owned(),
-            resume_after: 3,
-            retention_floor: 0,
-            head_watermark: 2,
-            replay_lag: 0,
-            replay_budget_events: 100,
-        }],
-        snapshot_plan: Some(SnapshotPlan {
-            format: FORMAT.to_owned(),
-            topics: vec![TopicSnapshot {
-                topic: TOPIC.to_owned(),
-                head_watermark: 2,
-                snapshot,
-            }],
-        }),
-        ..ErrorBody::new(ErrorCode::StaleCursor, "stale")
-    };
+    let error = stale(3, 2, snapshot);
     let frame = SyncFrame::new("sync:v1", 0, FrameKind::Error, &error);
     let again = rig.hear(&KhalaMessage::Error(error.clone()).encode(None));
     assert!(

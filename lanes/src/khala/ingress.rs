@@ -3,7 +3,8 @@
 //!
 //! `POST /internal/sync/append` takes an [`Append`] and answers 200 [`Appended`], or 409 with
 //! `{"error": "sequence_conflict expected_next_seq=X actual_next_seq=Y"}`. `GET /internal/sync/head?stream_id=…`
-//! answers [`Head`].
+//! answers [`Head`]. `POST /internal/sync/remove` takes a [`Remove`], from publishers only, and answers `{}`; a target
+//! file may name another path for it, or none.
 
 use model::ids::{Seq, StreamId};
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,18 @@ pub const APPEND_PATH: &str = "/internal/sync/append";
 
 /// Where to ask for a stream's head: with `?stream_id=…`.
 pub const HEAD_PATH: &str = "/internal/sync/head";
+
+/// Where to remove events.
+pub const REMOVE_PATH: &str = "/internal/sync/remove";
+
+/// Events to remove. What is not there is passed over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remove {
+    /// The stream.
+    pub stream_id: StreamId,
+    /// Their keys.
+    pub idempotency_keys: Vec<String>,
+}
 
 /// An event to append.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,9 +7,9 @@ use host::clock;
 use host::peer::Reach;
 use model::decide;
 use model::defect::Defect;
-use model::ids::{ClientId, Seq, StreamId};
+use model::ids::{ClientId, StreamId};
 use model::quantity::Span;
-use model::shard::{ClientsConfig, Episode, Finish, ShardConfig, ShardStatus, Tick};
+use model::shard::{ClientsConfig, Cursors, Episode, Finish, ShardConfig, ShardStatus, Tick};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_util::task::TaskTracker;
 
@@ -96,8 +96,11 @@ impl Fleet {
         }
     }
 
-    /// Lets the clients connect, each at its place in the ramp of the whole fleet.
-    pub(super) fn start(&self) {
+    /// Lets the clients connect, each at its place in the ramp of the whole fleet, to begin after these heads.
+    pub(super) fn start(&self, heads: &Cursors) {
+        for member in &self.members {
+            member.client().begin_after(heads);
+        }
         let now = clock::now();
         *lock(&self.intended) = self.config.count;
         for (ordinal, order) in (self.config.first..).zip(lock(&self.orders).iter()) {
@@ -197,21 +200,23 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The largest replay by stream, where it differs, and the usual one.
+pub(super) fn budgets(shard: &ShardConfig) -> (BTreeMap<StreamId, u64>, u64) {
+    let own = shard.stream_budgets.iter();
+    let own = own.map(|(stream, (_, budget))| (stream.clone(), *budget));
+    (own.collect(), shard.profile.replay_budget)
+}
+
 /// What the clients of a shard have in common.
 fn common(shard: &ShardConfig, late_after: Span) -> Common {
-    let budgets: BTreeMap<StreamId, Seq> = shard
-        .stream_budgets
-        .iter()
-        .map(|(stream, (_, budget))| (stream.clone(), *budget))
-        .collect();
     Common {
         kind: Kind::of(shard.lane),
         access: Arc::new(shard.access.clone()),
         promise: shard.promise.clone(),
-        budgets: (budgets, shard.profile.replay_budget),
+        budgets: budgets(shard),
         late_after,
         defect: shard.defect,
-        contents: Mutex::new(Contents::new(shard.origin.clone())),
+        contents: Mutex::new(Contents::new(shard.origin.clone(), shard.promise.world)),
     }
 }
 

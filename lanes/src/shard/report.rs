@@ -54,7 +54,11 @@ impl Fleet {
                 self.common.kind.framings,
             );
         }
-        writer.report.seen = lock(&self.common.contents).seen();
+        {
+            let contents = lock(&self.common.contents);
+            writer.report.seen = contents.seen();
+            writer.report.foreign = contents.foreign();
+        }
         writer.done()
     }
 }
@@ -91,6 +95,8 @@ impl Writer {
         let report = &mut self.report;
         report.planned_reconnects += client.machine.journey.planned();
         report.rebootstraps += client.rebootstraps;
+        report.foreign_rows += client.foreign;
+        report.unverified_snapshots += client.unverified_snapshots;
         for (name, count) in framings.iter().zip(client.deliveries) {
             *report.deliveries.entry((*name).to_owned()).or_default() += count;
         }

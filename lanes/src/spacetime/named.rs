@@ -34,6 +34,23 @@ pub fn events_after(names: &Names, stream: &str, after: Seq) -> String {
     )
 }
 
+/// The statement that removes a stream's events with these keys.
+#[must_use]
+pub fn removal_of(events: &Table<EventColumn>, stream: &str, keys: &[String]) -> String {
+    let column = name_of(events, EventColumn::IdempotencyKey, "idempotency_key");
+    let keys: Vec<String> = keys
+        .iter()
+        .map(|key| format!("{column} = {}", Literal::Text(key.clone())))
+        .collect();
+    format!(
+        "DELETE FROM {} WHERE {} = {} AND ({})",
+        events.name,
+        name_of(events, EventColumn::StreamId, "stream_id"),
+        Literal::Text(stream.to_owned()),
+        keys.join(" OR "),
+    )
+}
+
 /// The subscription to a stream's head.
 #[must_use]
 pub fn head_of(names: &Names, stream: &str) -> String {

@@ -12,8 +12,8 @@ use model::ids::Seq;
 use model::instant::Mono;
 use model::quantity::{Rate, Span};
 use model::shard::{
-    ClientsConfig, Episode, FinalRead, Finish, Ledger, Policy, PublishConfig, ShardConfig,
-    ShardReport, ShardStatus, Tick,
+    CleanUp, ClientsConfig, Cursors, Episode, FinalRead, Finish, Ledger, Policy, PublishConfig,
+    ShardConfig, ShardReport, ShardStatus, Start, Tick,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -85,9 +85,26 @@ impl Rig {
     }
 
     pub(crate) async fn start(&self) {
+        self.start_after(Cursors::new()).await;
+    }
+
+    /// Starts in a world with others: after what there is already.
+    pub(crate) async fn start_after_heads(&self) -> Cursors {
+        let heads: Cursors = self.publisher.get("/heads").await;
+        self.start_after(heads.clone()).await;
+        heads
+    }
+
+    async fn start_after(&self, cursors: Cursors) {
+        let start = Start { cursors };
         for shard in [&self.publisher, &self.clients] {
-            let _: serde_json::Value = shard.post("/start", &()).await;
+            let _: serde_json::Value = shard.post("/start", &start).await;
         }
+    }
+
+    /// Has the publisher remove what it has published.
+    pub(crate) async fn clean_up(&self) -> CleanUp {
+        self.publisher.post("/clean-up", &()).await
     }
 
     /// Ticks once: the publisher's and the clients' status.

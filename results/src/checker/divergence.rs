@@ -1,8 +1,14 @@
 //! Divergence: one (stream, seq), two contents, between any two of the ledger, the shards and the final read. What one
-//! client sees is checked by its shard.
+//! client sees is checked by its shard. So is content that is not what was published, but for what only the final read
+//! finds. Where others publish too, one of their events at a seq that one of the run's has is as much a divergence: a
+//! client discards whatever comes as a seq that it has applied, so one of the two reaches nobody who had the other. Two
+//! of theirs are not judged.
+
+use std::collections::BTreeSet;
 
 use model::anomaly::{Anomaly, Example};
 use model::shard::SeqRuns;
+use model::target::World;
 
 use super::{Evidence, Found, Stream};
 use crate::runs;
@@ -11,8 +17,61 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Found {
     let mut found = Found::default();
     for (name, stream) in &evidence.streams {
         for_stream(evidence, name, stream, &mut found);
+        altered(name, stream, &mut found);
+        if evidence.world == World::Open {
+            with_others(evidence, name, stream, &mut found);
+        }
     }
     found
+}
+
+/// One of the run's events and somebody else's at one seq.
+fn with_others(evidence: &Evidence<'_>, name: &str, stream: &Stream<'_>, found: &mut Found) {
+    let mut foreign = stream
+        .read
+        .map(|read| read.foreign_at.clone())
+        .unwrap_or_default();
+    for shard in evidence.shards {
+        if let Some(seen) = shard.foreign.get(name) {
+            foreign.union(seen);
+        }
+    }
+    let held = stream.read.iter().flat_map(|read| &read.events);
+    let own: BTreeSet<(u64, u64)> = stream
+        .places
+        .iter()
+        .chain(held)
+        .flat_map(|(seq, index, length)| (0..*length).map(move |n| (seq + n, index + n)))
+        .filter(|(seq, _)| foreign.contains(*seq))
+        .collect();
+    found.note(
+        Anomaly::Divergence,
+        own,
+        |(_, index)| stream.unpromised.contains(*index),
+        |(seq, index)| Example {
+            client: None,
+            stream: Some(name.to_owned()),
+            seq: Some(*seq),
+            detail: format!("index {index} of this run, and an event of somebody else"),
+            at: None,
+        },
+    );
+}
+
+fn altered(name: &str, stream: &Stream<'_>, found: &mut Found) {
+    let altered = stream.read.map_or(0, |read| read.altered);
+    found.note(
+        Anomaly::Divergence,
+        0..altered,
+        |_| false,
+        |_| Example {
+            client: None,
+            stream: Some(name.to_owned()),
+            seq: None,
+            detail: "the lane holds an event of this run whose content was altered".to_owned(),
+            at: None,
+        },
+    );
 }
 
 fn for_stream(evidence: &Evidence<'_>, name: &str, stream: &Stream<'_>, found: &mut Found) {

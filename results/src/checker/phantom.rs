@@ -1,9 +1,10 @@
 //! Phantom: an event that was never invoked, or whose publish definitely failed, and yet was seen by a client or is
-//! held by the lane. The world is closed: what the lane holds in this run's streams and this run did not publish is a
-//! phantom too.
+//! held by the lane. In a closed world what the lane holds in this run's streams and this run did not publish is a phantom
+//! too; in an open one it is somebody else's.
 
 use model::anomaly::{Anomaly, EXAMPLES_KEPT, Example, Findings};
 use model::intervals::IntervalSet;
+use model::target::World;
 
 use super::{Evidence, Found, Stream};
 use crate::runs;
@@ -11,12 +12,12 @@ use crate::runs;
 pub(super) fn check(evidence: &Evidence<'_>) -> Found {
     let mut findings = Findings::default();
     for (name, stream) in &evidence.streams {
-        for_stream(name, stream, &mut findings);
+        for_stream(evidence.world, name, stream, &mut findings);
     }
     findings.into()
 }
 
-fn for_stream(name: &str, stream: &Stream<'_>, findings: &mut Findings) {
+fn for_stream(world: World, name: &str, stream: &Stream<'_>, findings: &mut Findings) {
     let nothing = IntervalSet::default();
     let (invoked, failed) = stream.ledger.map_or((&nothing, &nothing), |ledger| {
         (&ledger.invoked, &ledger.failed)
@@ -58,9 +59,11 @@ fn for_stream(name: &str, stream: &Stream<'_>, findings: &mut Findings) {
     });
     findings.note_many(Anomaly::Phantom, phantoms.len(), examples);
 
-    if let Some(read) = stream.read {
+    if world == World::Closed
+        && let Some(read) = stream.read
+    {
         let detail = format!(
-            "the lane holds {} rows that are not this run's, or altered",
+            "the lane holds {} rows that are not this run's",
             read.foreign
         );
         let example = Example {

@@ -6,14 +6,14 @@ use model::anomaly::{Anomaly, Example, Findings};
 use model::instant::Mono;
 use model::quantity::Span;
 use model::shard::{Ledger, ShardReport};
-use model::target::Durability;
+use model::target::Promise;
 use model::trial::Trial;
 
 use crate::checker::{self, Evidence, Unfinished};
 use crate::record::{AnomalyCount, Census, Row};
 use crate::runs;
 
-pub(super) fn all(row: &mut Row, trial: &Trial, promised: Durability) {
+pub(super) fn all(row: &mut Row, trial: &Trial, promise: &Promise) {
     let (mut findings, mut unpromised) = (Findings::default(), Findings::default());
     for shard in &trial.shards {
         findings.merge(&shard.findings);
@@ -26,7 +26,8 @@ pub(super) fn all(row: &mut Row, trial: &Trial, promised: Durability) {
             trial.final_read.as_ref(),
             &trial.shards,
             unfinished(trial, censored),
-            &ended_nodes(trial, promised.after()),
+            promise.world,
+            &ended_nodes(trial, promise.acknowledged.after()),
         );
         row.census = census(trial, ledger);
         let (found, broken) = checker::run(&checker::CHECKS, &evidence);

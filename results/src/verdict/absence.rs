@@ -14,6 +14,13 @@ pub(super) fn all(row: &Row) -> Vec<String> {
     if row.residue.is_none() {
         absent.push("the look for residue".to_owned());
     }
+    if row
+        .open_world
+        .as_ref()
+        .is_some_and(|world| world.clean_up.is_none())
+    {
+        absent.push("what became of the events that this run published".to_owned());
+    }
     if cut_short(row) {
         return absent;
     }

@@ -143,7 +143,7 @@ fn a_log_that_began_anew_is_lost_vanished_and_divergent() {
             floor: 0,
             head: 40,
             events: vec![(1, 60, 40)],
-            foreign: 0,
+            ..model::shard::StreamRead::default()
         };
         for shard in &mut trial.shards[1..] {
             shard

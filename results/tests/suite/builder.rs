@@ -13,8 +13,8 @@ use model::profile::Profile;
 use model::quantity::{Rate, Share, Span};
 use model::role::{LaneStatus, ProxyStatus};
 use model::shard::{
-    Applied, Delivery, DeliveryPart, FinalRead, Harness, Ledger, PhaseReport, Policy, ProbeTally,
-    ShardReport, Storm, StreamLedger, StreamRead,
+    Applied, Cursors, Delivery, DeliveryPart, FinalRead, Harness, Ledger, PhaseReport, Policy,
+    ProbeTally, ShardReport, Storm, StreamLedger, StreamRead,
 };
 use model::target::{Kind, Promise};
 use model::trial::{FaultRecord, Residue, Trial};
@@ -210,7 +210,7 @@ pub(crate) fn trial() -> Trial {
         floor: 0,
         head: EVENTS,
         events: vec![(1, 0, EVENTS)],
-        foreign: 0,
+        ..StreamRead::default()
     };
     let streams = || [STREAM.to_owned(), OTHER_STREAM.to_owned()].into_iter();
     Trial {
@@ -240,6 +240,8 @@ pub(crate) fn trial() -> Trial {
         }],
         shards: vec![publisher, fleet_shard(1, 0), fleet_shard(2, CLIENTS / 2)],
         shards_planned: 3,
+        cursors: Cursors::new(),
+        clean_up: None,
         ledger: Some(Ledger {
             streams: streams().map(|name| (name, ledger.clone())).collect(),
         }),

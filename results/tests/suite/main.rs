@@ -4,6 +4,7 @@ mod anomalies;
 mod builder;
 mod folders;
 mod merging;
+mod open_world;
 mod promises;
 mod summaries;
 mod tampering;

@@ -39,7 +39,7 @@ fn lose(trial: &mut Trial, lost: u64, acknowledged: impl Fn(u64) -> Mono) {
         floor: 0,
         head: left,
         events: vec![(1, 0, left)],
-        foreign: 0,
+        ..StreamRead::default()
     };
     // Clients that noticed began anew and hold what the lane holds.
     for shard in &mut trial.shards[1..] {

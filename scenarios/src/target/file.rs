@@ -96,6 +96,8 @@ lane_entry! {
         heads: Option<TableEntry<HeadColumn>>,
         /// How an event is appended; as in the sync module where nothing is said.
         publish: ReducerEntry,
+        /// How a drill's events are removed again; to be said where others publish too.
+        clean_up: Option<SpacetimeCleanUp>,
     }
 }
 
@@ -104,6 +106,8 @@ lane_entry! {
     KhalaEntry {
         /// How an event is appended.
         publish: IngressEntry,
+        /// How a drill's events are removed again; to be said where others publish too.
+        clean_up: Option<KhalaCleanUp>,
     }
 }
 
@@ -164,6 +168,28 @@ pub struct IngressEntry {
     pub head: Option<String>,
     /// What publishers present as `Authorization: Bearer`; write `${NAME}`.
     pub secret: Option<String>,
+}
+
+/// How events are removed from the spacetime lane, with `publish.secret` as bearer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SpacetimeCleanUp {
+    /// They stay.
+    None,
+    /// `DELETE FROM` the table of events, which on a real server only the database's owner may do.
+    Sql,
+    /// A reducer whose one argument is the list of their idempotency keys.
+    Reducer(String),
+}
+
+/// How events are removed from the khala lane, with `publish.secret` as bearer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KhalaCleanUp {
+    /// They stay.
+    None,
+    /// `POST` to that path below the lane's URL, with `{stream_id, idempotency_keys}`.
+    Path(String),
 }
 
 /// Where tokens come from: exactly one of `service`, `http`, `command` and `files`.

@@ -4,21 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::ids::Lane;
 use model::target::{
-    Argument, Column, ColumnKind, EventColumn, HeadColumn, Names, Secret, Table, TlsClient,
-    TlsIdentity, Wire,
+    Argument, Column, ColumnKind, EventColumn, HeadColumn, Names, Removal, Secret, Table,
+    TlsClient, TlsIdentity, Wire,
 };
 
 use super::address::{Url, host_port};
 use super::file::{
-    ColumnEntry, IngressEntry, KhalaEntry, Lanes, ReducerEntry, SpacetimeEntry, TableEntry,
-    TlsEntry,
+    ColumnEntry, IngressEntry, KhalaCleanUp, KhalaEntry, Lanes, ReducerEntry, SpacetimeCleanUp,
+    SpacetimeEntry, TableEntry, TlsEntry,
 };
 use super::{Endpoint, Surroundings, headers, named_file, secret_text};
 use crate::check::Checks;
 
-/// Examples: what the lane's own paths are.
-const APPEND_PATH: &str = "/internal/sync/append";
-const HEAD_PATH: &str = "/internal/sync/head";
 const SCHEMES: [&str; 4] = ["wss", "ws", "https", "http"];
 
 /// Lanes with mistakes are left out; the mistakes are in the checks.
@@ -89,10 +86,15 @@ fn spacetime(
         arguments: arguments(checks, &lane.publish, default.arguments),
     };
     let publish_secret = publish_secret(checks, path, lane.publish.secret.as_ref(), around);
+    if let Some(SpacetimeCleanUp::Reducer(reducer)) = &lane.clean_up {
+        let path = [path[0], path[1], "clean_up", "reducer"];
+        name(checks, &path, Some(reducer));
+    }
     Some(Endpoint {
         wire: lane.wire,
         names,
         publish_secret,
+        removal: lane.clean_up.as_ref().map(Into::into).unwrap_or_default(),
         ..endpoint?
     })
 }
@@ -115,18 +117,28 @@ fn khala(
         head,
         secret,
     } = &lane.publish;
-    for (key, path, example) in [("path", append, APPEND_PATH), ("head", head, HEAD_PATH)] {
-        if let Some(path) = path.as_ref().filter(|path| !is_path(path)) {
+    let mut rooted = |path: Option<&String>, key: [&str; 2], example: &str| {
+        if let Some(path) = path.filter(|path| !is_path(path)) {
             let message = format!("`{path}` is not a path");
             let hint = format!("begin it with /, and leave out a query, such as {example}");
-            checks.error(&["lanes", "khala", "publish", key], message, hint);
+            checks.error(&["lanes", "khala", key[0], key[1]], message, hint);
         }
+    };
+    rooted(
+        append.as_ref(),
+        ["publish", "path"],
+        "/internal/sync/append",
+    );
+    rooted(head.as_ref(), ["publish", "head"], "/internal/sync/head");
+    if let Some(KhalaCleanUp::Path(remove)) = &lane.clean_up {
+        rooted(Some(remove), ["clean_up", "path"], "/internal/sync/remove");
     }
     let publish_secret = publish_secret(checks, path, secret.as_ref(), around);
     Some(Endpoint {
         publish_secret,
         append_path: append.clone(),
         head_path: head.clone(),
+        removal: lane.clean_up.as_ref().map(Into::into).unwrap_or_default(),
         ..endpoint?
     })
 }
@@ -203,6 +215,7 @@ impl Reach<'_> {
             publish_secret: None,
             append_path: None,
             head_path: None,
+            removal: Removal::default(),
         })
     }
 }

@@ -66,10 +66,7 @@ impl Template {
         text.push_str("    # headers: { x-environment: \"${ENVIRONMENT}\" }\n");
         text.push_str(match lane {
             Lane::Spacetime => "    wire: json                  # or bsatn\n",
-            Lane::Khala => {
-                "    # What publishers present; with path and head, where these calls are not where the contract has them.\n    \
-                 publish: { secret: \"${PUBLISH_SECRET}\" }\n"
-            }
+            Lane::Khala => KHALA_PUBLISH,
         });
         if lane == Lane::Spacetime {
             let database = self.database.as_deref().unwrap_or("sync");
@@ -159,12 +156,21 @@ fn optional(text: &mut String, about: &str, key: &str, value: Option<&str>, exam
     };
 }
 
+const KHALA_PUBLISH: &str =
+    "    # What publishers present; with path and head, where these calls are not where the contract has them.
+    publish: { secret: \"${PUBLISH_SECRET}\" }
+    # What becomes of a drill's events afterwards: none (they stay), or { path: /internal/sync/remove }.
+    clean_up: none
+";
+
 const PUBLISH: &str = "    # The tables and the reducer are the sync module's. Another signature, for example:
     # publish:
     #   reducer: append_sync_event
     #   arguments: [stream_id, idempotency_key, payload_hash, payload_json, committed_at_unix_ms, durable_offset,
     #     confirmed_read, expected_next_seq]
     #   secret: \"${PUBLISH_SECRET}\"
+    # What becomes of a drill's events afterwards: none (they stay), sql (as the database's owner), { reducer: NAME }.
+    clean_up: none
 ";
 
 const SERVICE: &str = "

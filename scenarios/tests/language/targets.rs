@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use model::ids::Lane;
 use model::quantity::Span;
-use model::target::{Argument, Durability, Names, TokenSupply, Wire};
+use model::target::{Argument, Durability, Names, Removal, TokenSupply, Wire};
 use proptest::prelude::*;
 use scenarios::target::{self, Checked, Surroundings, Target, Template};
 use scenarios::{Diagnostics, Settings};
@@ -27,6 +27,7 @@ lanes:
         - { name: hash, holds: payload_hash, type: string }
         - { name: body, holds: payload_json, type: string }
     publish: { arguments: [stream_id, idempotency_key, payload_json, seq], secret: "${PUBLISH}" }
+    clean_up: sql
 tokens:
   http:
     url: https://sync.example.com/token
@@ -301,6 +302,13 @@ const MISTAKES: &[(&str, &str, usize, &[&str])] = &[
         11,
         &["does not say {tenant}"],
     ),
+    ("clean_up: sql", "clean_up: sqll", 15, &["`sqll`", "`sql`"]),
+    (
+        "clean_up: sql",
+        "clean_up: { reducer: \"drop table\" }",
+        26,
+        &["`drop table` is not a name in a database"],
+    ),
     ("data.token", "data..token", 18, &["joined by dots"]),
     ("identities: 100", "identities: 0", 15, &["0 identities"]),
     (
@@ -402,7 +410,80 @@ fn what_has_no_default_is_named_with_its_purpose_all_at_once() {
     let shown = parse(&with("  storm_target: 30s\n", "  storm_target:\n"))
         .expect_err("it is blank")
         .to_string();
-    assert!(shown.contains("test.yaml:39:3"), "{shown}");
+    assert!(shown.contains("test.yaml:40:3"), "{shown}");
+}
+
+#[test]
+fn where_others_publish_too_each_lane_says_how_events_are_removed() {
+    for (text, removal) in [
+        ("sql", Removal::Sql),
+        ("none", Removal::Nothing),
+        (
+            "{ reducer: remove_events }",
+            Removal::Reducer("remove_events".to_owned()),
+        ),
+    ] {
+        let target = good(&with("clean_up: sql", &format!("clean_up: {text}")));
+        assert_eq!(target.lanes[&Lane::Spacetime].removal, removal);
+    }
+    let shown = parse(&with("    clean_up: sql\n", ""))
+        .expect_err("it is not said")
+        .to_string();
+    assert!(
+        shown.contains("`lanes.spacetime.clean_up` is missing")
+            && shown.contains("test.yaml:3:3")
+            && shown.contains("none (they stay)"),
+        "{shown}"
+    );
+
+    let khala = |clean_up: &str| {
+        let from = GOOD.find("  spacetime:").expect("the lane");
+        let to = GOOD.find("tokens:").expect("tokens");
+        let lane = format!("  khala:\n    url: wss://a\n{clean_up}");
+        parse(&format!("{}{lane}{}", &GOOD[..from], &GOOD[to..]))
+    };
+    let path = "/internal/sync/remove".to_owned();
+    let told = khala(&format!("    clean_up: {{ path: {path} }}\n")).expect("it is said");
+    assert_eq!(told.target.lanes[&Lane::Khala].removal, Removal::Path(path));
+    for (clean_up, words) in [
+        ("", "`lanes.khala.clean_up` is missing"),
+        ("    clean_up: { path: remove }\n", "`remove` is not a path"),
+        ("    clean_up: sql\n", "`sql`"),
+    ] {
+        let shown = khala(clean_up).expect_err(words).to_string();
+        assert!(shown.contains(words) && shown.contains("hint: "), "{shown}");
+    }
+}
+
+#[test]
+fn what_a_clean_up_cannot_do_is_said_before_a_drill() {
+    let warned = |text: &str, line: &str, words: &str| {
+        let found = parse(text).expect("no mistake").warnings;
+        let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(shown.len(), 1, "{shown:?}");
+        assert!(
+            shown[0].contains(words) && shown[0].contains(line),
+            "{shown:?}"
+        );
+    };
+    warned(
+        &with("world: open", "world: closed"),
+        "test.yaml:17:15",
+        "`clean_up` has no use",
+    );
+    let nobody = with(", secret: \"${PUBLISH}\"", "");
+    warned(&nobody, "test.yaml:17:15", "there is no `publish.secret`");
+
+    let blind = with(
+        "idempotency_key, payload_json, seq]",
+        "idempotency_key, payload_json]",
+    );
+    let shown = parse(&blind).expect_err("two writers").to_string();
+    assert!(
+        shown.contains("nobody could tell which seq") && shown.contains("test.yaml:16:"),
+        "{shown}"
+    );
+    assert!(parse(&blind.replacen("world: open", "world: closed", 1)).is_ok());
 }
 
 #[test]
