@@ -52,6 +52,9 @@ pub(crate) enum Command {
         /// The target file.
         #[arg(default_value = "target.yaml")]
         target: PathBuf,
+        /// The agent's own configuration, where tokens come from a command that it names.
+        #[arg(long, value_name = "FILE")]
+        agent_config: Option<PathBuf>,
     },
     /// The exact timeline of a scenario, and what each step does and undoes.
     Plan {
@@ -242,6 +245,9 @@ pub(crate) struct InitArgs {
     /// Within which time a rollback has to be complete.
     #[arg(long, value_name = "TIME")]
     pub(crate) rollback_slo: Option<Span>,
+    /// The agent's own configuration, where tokens come from a command that it names.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) agent_config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -271,6 +277,9 @@ pub(crate) struct DrillArgs {
     /// A YAML file of anomalies that somebody answers for, for a while.
     #[arg(long, value_name = "FILE")]
     pub(crate) waivers: Option<PathBuf>,
+    /// A YAML file of the commands that agents may run for probes: the agent's own configuration.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) agent_config: Option<PathBuf>,
     /// Print the decision and the rows as JSON.
     #[arg(long)]
     pub(crate) json: bool,

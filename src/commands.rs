@@ -21,7 +21,10 @@ pub(crate) fn execute(command: Command) -> Result<Exit, Error> {
         Command::Run { scenario, drill } => drill::run(scenario.as_deref(), &drill),
         Command::Check { files, target, set } => check::check(&files, target.as_deref(), &set),
         Command::Init(args) => init::init(&args),
-        Command::Preflight { target } => preflight::command(&target),
+        Command::Preflight {
+            target,
+            agent_config,
+        } => preflight::command(&target, agent_config.as_deref()),
         Command::Plan {
             scenario,
             plan,

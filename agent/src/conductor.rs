@@ -10,6 +10,7 @@
 //! fleet     what the shards are told and asked, as one
 //! step      one fault of the plan: inject, renew, undo
 //! steady    when the system is steady
+//! probe     what is asked beside the lane
 //! diary     what happened when, as a log file in the evidence
 //! ```
 //!
@@ -21,6 +22,7 @@ pub mod drill;
 pub mod fleet;
 pub mod node;
 pub mod preflight;
+pub mod probe;
 pub mod steady;
 pub mod step;
 pub mod target;

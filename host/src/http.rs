@@ -343,6 +343,7 @@ pub enum CallError {
 pub struct Client {
     peer: Arc<Peer>,
     idle: Arc<Mutex<Vec<SendRequest<Full<Bytes>>>>>,
+    answer_limit: usize,
 }
 
 impl fmt::Debug for Client {
@@ -366,6 +367,16 @@ impl Client {
         Self {
             peer,
             idle: Arc::default(),
+            answer_limit: ANSWER_LIMIT,
+        }
+    }
+
+    /// The same for a server that is not known so well: no answer of more than so many bytes is read.
+    #[must_use]
+    pub fn with_answer_limit(self, answer_limit: usize) -> Self {
+        Self {
+            answer_limit,
+            ..self
         }
     }
 
@@ -493,7 +504,7 @@ impl Client {
                 .await
                 .map_err(|error| broken(&error, !error.is_canceled()))?;
             let (parts, body) = response.into_parts();
-            let body = Limited::new(body, ANSWER_LIMIT)
+            let body = Limited::new(body, self.answer_limit)
                 .collect()
                 .await
                 .map_err(|error| broken(&*error, true))?;
@@ -540,6 +551,20 @@ impl Client {
             Stream::Tls(stream) => shake(stream).await,
         }
     }
+}
+
+/// Percent-encodes what may not stand in a query's value.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::new(), |mut escaped, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+        escaped
+    })
 }
 
 async fn shake<S>(

@@ -22,7 +22,6 @@ use model::anomaly::{Anomaly, Findings};
 use model::defect::Defect;
 use model::ids::{ClientId, Seq, StreamId};
 use model::instant::Mono;
-use model::intervals::IntervalSet;
 use model::moment::{ClientRecord, What};
 use model::quantity::Span;
 use model::shard::{Cursors, Regression};
@@ -117,8 +116,6 @@ pub struct Client {
     pub delivered: (u64, u64),
     /// Rows received that this run did not publish.
     pub foreign: u64,
-    /// Snapshots of which nobody can tell what they hold.
-    pub unverified_snapshots: u64,
     /// Resets after a stale cursor.
     pub rebootstraps: u64,
     /// Heads that had gone back, and of which the lane said nothing.
@@ -164,7 +161,6 @@ impl Client {
             deliveries: [0; FRAMINGS],
             delivered: (0, 0),
             foreign: 0,
-            unverified_snapshots: 0,
             rebootstraps: 0,
             regressions: Vec::new(),
             samples: Vec::new(),
@@ -447,12 +443,12 @@ impl Client {
         if outcome.applied.is_empty() {
             return;
         }
-        for (_, verdict) in &outcome.applied {
+        for (seq, verdict) in &outcome.applied {
             // What others publish is on nobody's schedule: among it, late deliveries of the run's would not show.
             self.delivered.0 += u64::from(*verdict != Verdict::Foreign);
             if let Verdict::Ours { index, intended } = verdict
                 && self.machine.journey.was_due(*intended)
-                && !self.streams[stream].had(*index)
+                && !self.streams[stream].had(*seq, *index)
             {
                 let latency = now.since(*intended);
                 self.delivered.1 += u64::from(latency > common.late_after);
@@ -587,29 +583,7 @@ impl Client {
                 resume_after = answer.resume_after, "stale cursor: beginning anew"
             );
             match &answer.snapshot {
-                Some(snapshot) => {
-                    let held = {
-                        let contents = common
-                            .contents
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner);
-                        verify(&contents, common.promise.world, &answer.stream, snapshot)
-                    };
-                    match held {
-                        Held::Events(indexes) => {
-                            self.streams[at].snapshot(snapshot.watermark, indexes);
-                        }
-                        Held::CannotBeTold => {
-                            self.unverified_snapshots += 1;
-                            self.streams[at].unverified_snapshot(snapshot.watermark);
-                        }
-                        Held::SomethingElse(why) => {
-                            let at_seq = Some(snapshot.watermark);
-                            self.note(now, Anomaly::Divergence, &answer.stream, at_seq, why);
-                            self.streams[at].snapshot(snapshot.watermark, IntervalSet::default());
-                        }
-                    }
-                }
+                Some(cover) => self.streams[at].snapshot(cover.clone()),
                 None => self.streams[at].reset(true, None),
             }
             let to = answer.snapshot.as_ref().map_or(0, |held| held.watermark);
@@ -775,47 +749,6 @@ impl Before {
 /// A stream's place in a record.
 fn place(stream: usize) -> u16 {
     u16::try_from(stream).unwrap_or(u16::MAX)
-}
-
-/// What a snapshot holds.
-enum Held {
-    /// These events of the run's.
-    Events(IntervalSet),
-    /// Others' events, or history from before the run: its digest is over what the run does not know.
-    CannotBeTold,
-    /// Not what was delivered; why.
-    SomethingElse(String),
-}
-
-/// Which events a snapshot holds, found by its digest. Events that this shard never saw cannot be checked: where nobody
-/// else publishes, such a snapshot counts as holding nothing. Where others do, one is judged only if every event in it
-/// is the run's own: a digest says of a difference neither where it is nor whose.
-fn verify(
-    contents: &Contents,
-    world: World,
-    stream: &str,
-    snapshot: &crate::lane::Snapshot,
-) -> Held {
-    let known = contents.hashes(stream, snapshot.watermark);
-    let own = |known: &Vec<(&str, Option<u64>)>| known.iter().all(|(_, index)| index.is_some());
-    if world == World::Open && !known.as_ref().is_some_and(own) {
-        return Held::CannotBeTold;
-    }
-    let Some(known) = known else {
-        return Held::Events(IntervalSet::default());
-    };
-    let mut held = crate::khala::snapshot::Snapshot::default();
-    for (hash, _) in &known {
-        held.push(hash);
-    }
-    let digest = held.digest;
-    if digest != snapshot.digest || held.count != snapshot.count {
-        return Held::SomethingElse(format!(
-            "the snapshot of {} events up to {} is not what was delivered: its digest is {}, not {digest}",
-            snapshot.count, snapshot.watermark, snapshot.digest
-        ));
-    }
-    Held::Events(known.iter().filter_map(|(_, index)| *index).collect())
 }
 
 #[cfg(test)]

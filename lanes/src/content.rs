@@ -153,22 +153,6 @@ impl Contents {
             .collect()
     }
 
-    /// The chain of hashes of `1..=watermark`, and the indexes in it, if all of them are known here.
-    #[must_use]
-    pub fn hashes(&self, stream: &str, watermark: Seq) -> Option<Vec<(&str, Option<u64>)>> {
-        let known = self.streams.get(stream);
-        (1..=watermark)
-            .map(|seq| {
-                let first = known?.get(&seq)?.first()?;
-                let index = match first.verdict {
-                    Verdict::Ours { index, .. } => Some(index),
-                    Verdict::Altered | Verdict::Foreign => None,
-                };
-                Some((&*first.hash, index))
-            })
-            .collect()
-    }
-
     /// Which seq held which of the run's events, by stream. A seq that held several is in several runs.
     #[must_use]
     pub fn seen(&self) -> BTreeMap<StreamId, SeqRuns> {

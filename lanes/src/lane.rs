@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use model::ids::{Lane, Seq, StreamId};
 use model::quantity::Span;
+use model::snapshot::Cover;
 use model::target::Access;
 
 use crate::client::machine::Refusal;
@@ -53,18 +54,7 @@ pub struct Stale {
     /// The cursor that it refused.
     pub resume_after: Seq,
     /// What to begin anew from, where the lane gives it.
-    pub snapshot: Option<Snapshot>,
-}
-
-/// A snapshot's content in place of the events up to its watermark.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    /// It holds everything up to here.
-    pub watermark: Seq,
-    /// How many events that is.
-    pub count: u64,
-    /// Chained hash of their payload hashes.
-    pub digest: String,
+    pub snapshot: Option<Cover>,
 }
 
 /// One connection's codec.

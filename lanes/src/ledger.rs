@@ -7,7 +7,8 @@ use host::clock;
 use model::ids::{Seq, StreamId};
 use model::instant::Mono;
 use model::intervals::IntervalSet;
-use model::shard::{Ledger, Mark, StreamLedger};
+use model::schedule::Schedule;
+use model::shard::{Mark, StreamLedger};
 
 use crate::content::runs;
 
@@ -37,14 +38,21 @@ struct Pages {
 
 #[derive(Debug, Default)]
 struct Page {
+    schedule: Option<Schedule>,
     invoked: IntervalSet,
     acknowledged: Vec<(Seq, u64)>,
     acknowledged_at: Vec<(u64, Mono)>,
+    repeated: IntervalSet,
     failed: IntervalSet,
     unknown: IntervalSet,
 }
 
 impl Book {
+    /// A stream is going to be published to.
+    pub fn open(&self, stream: &str, schedule: Schedule) {
+        self.pages().page(stream).schedule = Some(schedule);
+    }
+
     /// An event's publish begins.
     pub fn invoke(&self, stream: &str, index: u64) {
         let mut pages = self.pages();
@@ -71,6 +79,11 @@ impl Book {
         }
     }
 
+    /// An event that is about to be settled was submitted again after an attempt of unknown outcome.
+    pub fn repeated(&self, stream: &str, index: u64) {
+        self.pages().page(stream).repeated.insert(index);
+    }
+
     /// Events invoked, and acknowledged.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
@@ -83,23 +96,23 @@ impl Book {
         (std::mem::take(&mut pages.news), clock::now())
     }
 
-    /// The whole ledger.
+    /// Everything, by stream.
     #[must_use]
-    pub fn ledger(&self) -> Ledger {
+    pub fn streams(&self) -> BTreeMap<StreamId, StreamLedger> {
         let pages = self.pages();
         let streams = pages.streams.iter().map(|(stream, page)| {
             let ledger = StreamLedger {
+                schedule: page.schedule,
                 invoked: page.invoked.clone(),
                 acknowledged: runs(page.acknowledged.iter().copied()),
                 acknowledged_at: page.acknowledged_at.clone(),
+                repeated: page.repeated.clone(),
                 failed: page.failed.clone(),
                 unknown: page.unknown.clone(),
             };
             (stream.clone(), ledger)
         });
-        Ledger {
-            streams: streams.collect(),
-        }
+        streams.collect()
     }
 
     fn pages(&self) -> MutexGuard<'_, Pages> {
@@ -134,7 +147,7 @@ mod tests {
         );
         assert!(news["s"].iter().all(|mark| mark.acked <= until));
         assert!(book.news().0.is_empty());
-        let ledger = &book.ledger().streams["s"];
+        let ledger = &book.streams()["s"];
         assert_eq!(ledger.invoked, IntervalSet::range(0, 3));
         assert_eq!(ledger.acknowledged, [(1, 0, 2)]);
         assert_eq!((ledger.unknown.len(), ledger.failed.len()), (1, 1));

@@ -11,9 +11,8 @@ use host::timer::Timer;
 use model::event::{Event, Origin};
 use model::histogram::Micros;
 use model::ids::{Seq, StreamId};
-use model::instant::Mono;
-use model::quantity::{Rate, Span};
-use model::shard::Burst;
+use model::schedule::Schedule;
+use model::shard::Ledger;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,31 +30,6 @@ const CONTENDED: u32 = 16;
 const TOGETHER_WITHIN: Duration = Duration::from_secs(5);
 /// How long, after the order to stop, an event whose outcome is open may still be settled.
 const SETTLE: Duration = Duration::from_millis(1_500);
-
-/// A stream to be published to.
-#[derive(Debug, Clone)]
-pub struct Schedule {
-    /// Its name.
-    pub stream: StreamId,
-    /// Events per second.
-    pub rate: Rate,
-    /// So many events are due at once, each so long after the last: instead of the rate.
-    pub burst: Option<Burst>,
-    /// The first event is due.
-    pub first: Mono,
-}
-
-impl Schedule {
-    /// The instant of an event; `None` for a rate of zero.
-    fn due(&self, index: u64) -> Option<Mono> {
-        if let Some(Burst { events, every }) = self.burst {
-            let burst = index / u64::from(events.max(1));
-            return Some(self.first + every.times(burst));
-        }
-        let per_second = self.rate.as_per_second();
-        (per_second > 0.0).then(|| self.first + Span::from_secs(1).scale(index as f64 / per_second))
-    }
-}
 
 /// What all writers share.
 #[derive(Debug, Clone)]
@@ -108,8 +82,20 @@ impl Publisher {
         lock(&self.submitted).clone()
     }
 
+    /// The whole ledger.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        Ledger {
+            origin: Some(self.press.origin.clone()),
+            streams: self.book.streams(),
+        }
+    }
+
     /// Writes a stream from now on. One that is not `accounted` for serves probes only: its events are in no ledger.
-    pub fn write(&self, schedule: Schedule, accounted: bool) {
+    pub fn write(&self, stream: StreamId, schedule: Schedule, accounted: bool) {
+        if accounted {
+            self.book.open(&stream, schedule);
+        }
         let writer = Writer {
             press: self.press.clone(),
             book: accounted.then(|| Arc::clone(&self.book)),
@@ -120,7 +106,7 @@ impl Publisher {
             deadline: None,
             pipeline: None,
         };
-        self.writers.spawn(writer.run(schedule));
+        self.writers.spawn(writer.run(stream, schedule));
     }
 
     /// Stops all writers, and waits until what they had begun is settled or given up.
@@ -152,7 +138,7 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(mut self, schedule: Schedule) {
+    async fn run(mut self, stream: StreamId, schedule: Schedule) {
         let (mut idle, mut index) = (true, 0);
         loop {
             let Some(due) = schedule.due(index) else {
@@ -172,13 +158,13 @@ impl Writer {
             });
             let events: Vec<Event> = (index..index + together)
                 .take_while(|index| schedule.due(*index) == Some(due))
-                .map(|index| self.press.origin.event(&schedule.stream, index, due))
+                .map(|index| self.press.origin.event(&stream, index, due))
                 .collect();
             let next = index + events.len() as u64;
-            lock(&self.submitted).insert(schedule.stream.clone(), next);
+            lock(&self.submitted).insert(stream.clone(), next);
             for place in 0..events.len() as u64 {
                 if let Some(book) = &self.book {
-                    book.invoke(&schedule.stream, index + place);
+                    book.invoke(&stream, index + place);
                 }
             }
             let mut done = 0;
@@ -190,7 +176,7 @@ impl Writer {
             for (place, event) in (0..).zip(&events).skip(done) {
                 let outcome = self.publish(event, unsettled).await;
                 if let Some(book) = &self.book {
-                    book.settle(&schedule.stream, index + place, outcome);
+                    book.settle(&stream, index + place, outcome);
                 }
             }
             index = next;
@@ -217,11 +203,11 @@ impl Writer {
         done: &mut usize,
     ) -> Result<(), AppendError> {
         let stream = &events[0].stream;
-        let store = &self.press.store;
         let head = match self.head {
             Some(head) => head,
-            None => store.head(stream).await?.0,
+            None => self.read_head(stream).await?,
         };
+        let store = &self.press.store;
         if self.pipeline.is_none() {
             self.pipeline = Pipeline::open(store).await?;
         }
@@ -252,6 +238,9 @@ impl Writer {
         loop {
             match self.attempt(event, unsettled).await {
                 Ok(seq) => {
+                    if unsettled && let Some(book) = &self.book {
+                        book.repeated(&event.stream, event.index);
+                    }
                     self.head = Some(seq);
                     self.acknowledged = seq;
                     return Outcome::Acknowledged(seq);
@@ -283,11 +272,11 @@ impl Writer {
     }
 
     async fn attempt(&mut self, event: &Event, unsettled: bool) -> Result<Seq, AppendError> {
-        let store = &self.press.store;
         let head = match self.head {
             Some(head) => head,
-            None => store.head(&event.stream).await?.0,
+            None => self.read_head(&event.stream).await?,
         };
+        let store = &self.press.store;
         // After the head: should the open append be committed only now, then it is as the seq after that head, which
         // is what a repetition that changes nothing is taken to have.
         if unsettled {
@@ -300,6 +289,14 @@ impl Writer {
         }
         self.tried = head.saturating_add(1);
         store.append(event, self.tried).await
+    }
+
+    /// What the lane says of its head. One that lies behind what it had acknowledged has gone back: an append of unknown
+    /// outcome may then be found at a seq that was used before.
+    async fn read_head(&mut self, stream: &str) -> Result<Seq, AppendError> {
+        let (head, _) = self.press.store.head(stream).await?;
+        self.acknowledged = self.acknowledged.min(head);
+        Ok(head)
     }
 
     /// Waits a little; `true` once the order to stop has come and its grace is over.
@@ -323,11 +320,13 @@ mod tests {
     use host::net::listen;
     use host::peer::Peer;
     use model::ids::Lane;
+    use model::intervals::IntervalSet;
+    use model::quantity::{Rate, Span};
     use model::target::Access;
 
     use super::*;
 
-    fn press(addr: std::net::SocketAddr) -> Press {
+    fn press(addr: std::net::SocketAddr, lane: Lane) -> Press {
         let origin = Origin {
             run: "r".to_owned(),
             seed: 7,
@@ -336,7 +335,7 @@ mod tests {
         Press {
             origin,
             store: Store::new(
-                Lane::Khala,
+                lane,
                 &Access::plain(addr, addr),
                 Arc::new(Peer::plain(addr)),
                 "publish",
@@ -412,21 +411,104 @@ mod tests {
             }
         };
         tokio::spawn(serve(listener, CancellationToken::new(), lane));
-        let publisher = Publisher::new(press(addr));
+        let publisher = Publisher::new(press(addr, Lane::Khala));
         let schedule = Schedule {
-            stream: "s".to_owned(),
             rate: Rate::per_second(100.0),
             burst: None,
             first: clock::now(),
         };
-        publisher.write(schedule, true);
+        publisher.write("s".to_owned(), schedule, true);
         tokio::time::sleep(Duration::from_millis(300)).await;
         let begun = *appends.lock().unwrap();
         assert!(begun <= 8, "{begun} appends in 300 ms");
         tokio::time::timeout(Duration::from_secs(10), publisher.stop())
             .await
             .expect("the writer gives up");
-        let ledger = publisher.book().ledger();
+        let ledger = publisher.ledger();
         assert_eq!(ledger.streams["s"].failed.len(), 1);
+    }
+
+    /// A spacetime lane with one stream, by HTTP only.
+    #[derive(Default)]
+    struct Log {
+        /// Key by seq.
+        keys: Vec<String>,
+        appends: u32,
+    }
+
+    impl Log {
+        /// After the third event it loses the last two; the next append is committed, and its answer lost.
+        fn answer(&mut self, request: &Request) -> host::http::Reply {
+            let text = String::from_utf8(request.body.to_vec()).unwrap();
+            if request.path.contains("/sql") {
+                let after = text.rsplit_once("> ").map(|(_, seq)| seq.parse().unwrap());
+                let rows: Vec<serde_json::Value> = match after {
+                    None => vec![serde_json::json!(["s", self.keys.len(), 0])],
+                    Some(after) => (1..)
+                        .zip(&self.keys)
+                        .filter(|(seq, _)| *seq > after)
+                        .map(|(seq, key)| serde_json::json!(["s", seq, key, "h", "{}", 0, 0, true]))
+                        .collect(),
+                };
+                return Response::json(&serde_json::json!([{ "rows": rows }]));
+            }
+            let row: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let (seq, key) = (row[1].as_u64().unwrap(), row[2].as_str().unwrap());
+            if self.keys.iter().any(|known| known == key) {
+                return Response::empty();
+            }
+            if seq != self.keys.len() as u64 + 1 {
+                let conflict = StatusCode::from_u16(530).unwrap();
+                return Err(Failure::new(conflict, "sequence_conflict"));
+            }
+            self.keys.push(key.to_owned());
+            self.appends += 1;
+            match self.appends {
+                3 => self.keys.truncate(1),
+                4 => return Err(Failure::new(StatusCode::BAD_GATEWAY, "broken")),
+                _ => {}
+            }
+            Response::empty()
+        }
+    }
+
+    #[tokio::test]
+    async fn an_append_of_unknown_outcome_is_found_at_a_seq_that_is_used_again() {
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let log = Arc::<Mutex<Log>>::default();
+        let answering = Arc::clone(&log);
+        let lane = move |request: Request| {
+            let log = Arc::clone(&answering);
+            async move { log.lock().unwrap().answer(&request) }
+        };
+        tokio::spawn(serve(listener, CancellationToken::new(), lane));
+        let publisher = Publisher::new(press(addr, Lane::Spacetime));
+        let schedule = Schedule {
+            rate: Rate::per_second(200.0),
+            burst: None,
+            first: clock::now(),
+        };
+        publisher.write("s".to_owned(), schedule, true);
+        let enough = async {
+            while log.lock().unwrap().keys.len() < 5 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), enough)
+            .await
+            .expect("it goes on publishing");
+        publisher.stop().await;
+        let ledger = publisher.ledger().streams.remove("s").unwrap();
+        let [first, second] = &ledger.acknowledged[..] else {
+            panic!("{:?}", ledger.acknowledged);
+        };
+        assert_eq!(*first, (1, 0, 3));
+        assert_eq!(
+            (second.0, second.1),
+            (2, 3),
+            "the fourth is the second again"
+        );
+        assert_eq!(ledger.repeated, IntervalSet::range(3, 3));
     }
 }

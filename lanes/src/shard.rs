@@ -29,6 +29,7 @@ use host::{child, clock, http, net};
 use model::histogram::Micros;
 use model::ids::StreamId;
 use model::quantity::Rate;
+use model::schedule::Schedule;
 use model::shard::{
     Cursors, Finish, Harness, PublishConfig, ShardConfig, ShardReport, ShardStatus, Start, Tick,
 };
@@ -41,7 +42,7 @@ use crate::final_read::Reader;
 use crate::lane::Kind;
 use crate::oneshot::Asked;
 use crate::probes::{Probes, Setting};
-use crate::publisher::{Press, Publisher, Schedule};
+use crate::publisher::{Press, Publisher};
 use crate::store::Store;
 use crate::token_client::TokenClient;
 
@@ -183,7 +184,7 @@ impl Shard {
                     .as_ref()
                     .ok_or_else(|| no_part("publisher"))?;
                 publisher.stop().await;
-                Response::json(&publisher.book().ledger())
+                Response::json(&publisher.ledger())
             }
             ("POST", ["final-read"]) => {
                 let (org, origin) = (&self.config.tokens.org, &self.config.origin);
@@ -242,21 +243,19 @@ impl Shard {
         for (place, stream) in (0..).zip(&publish.streams) {
             // The streams take turns, so that the load is even within the interval too.
             let schedule = Schedule {
-                stream: stream.clone(),
                 rate: publish.rate,
                 burst: publish.burst.filter(|_| place == 0),
                 first: now + (interval * place / count).into(),
             };
-            publisher.write(schedule, !self.is_for_probes(stream));
+            publisher.write(stream.clone(), schedule, !self.is_for_probes(stream));
         }
         for (_, stream, rate) in self.probe_streams() {
             let schedule = Schedule {
-                stream: stream.clone(),
                 rate: Rate::per_second(rate),
                 burst: None,
                 first: now,
             };
-            publisher.write(schedule, false);
+            publisher.write(stream.clone(), schedule, false);
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host::clock;
-use host::http::{CallError, Client, Method, Response};
+use host::http::{CallError, Client, Method, Response, escape};
 use host::peer::Peer;
 use model::event::Event;
 use model::ids::{Lane, Seq};
@@ -315,17 +315,4 @@ fn success(answer: &Response) -> Result<Value, ReadError> {
         });
     }
     serde_json::from_slice(&answer.body).map_err(|error| ReadError::NoAnswer(error.to_string()))
-}
-
-/// Percent-encodes what may not stand in a query. Stream names are mostly letters and dots.
-fn escape(text: &str) -> String {
-    use std::fmt::Write as _;
-    text.bytes().fold(String::new(), |mut escaped, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            let _ = write!(escaped, "%{byte:02X}");
-        }
-        escaped
-    })
 }

@@ -152,14 +152,6 @@ impl Origin {
     }
 }
 
-/// Whether a text has the form of an idempotency key of any run: `RUN:STREAM:INDEX`.
-#[must_use]
-pub fn is_key(text: &str, stream: &str) -> bool {
-    split_key(text)
-        .and_then(|(named, _)| named.strip_suffix(stream))
-        .is_some_and(|run| run.len() > 1 && run.ends_with(':'))
-}
-
 /// The idempotency key by which a row's event is removed again; `None` for a row that does not bear the mark. A mark is
 /// a run's id, which marks the events of all its trials, or that of one of its trials, see [`trial_mark`].
 ///
@@ -195,6 +187,15 @@ pub fn trial_mark(run: &str, trial: &str) -> String {
 fn is_marked(mark: &str, key: &str) -> bool {
     key.strip_prefix(mark)
         .is_some_and(|rest| rest.starts_with([':', '/']))
+}
+
+/// Whether a text has the form of an idempotency key of any run: `RUN:STREAM:INDEX`.
+#[must_use]
+pub fn is_key(text: &str, stream: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(named, index)| {
+        let run = named.strip_suffix(stream);
+        index.parse::<u64>().is_ok() && run.is_some_and(|run| run.len() > 1 && run.ends_with(':'))
+    })
 }
 
 /// JSON with sorted keys and no white space, as the payload hash is taken over it.
@@ -279,24 +280,6 @@ mod tests {
     }
 
     #[test]
-    fn an_idempotency_key_is_told_from_other_names() {
-        let event = origin().event(STREAM, 3, Mono(42));
-        assert!(is_key(&event.key, STREAM));
-        assert!(is_key("another:run:runtime.run.1.events:0", STREAM));
-        for other in [
-            "",
-            "run:1:events/4",
-            "r1:runtime.run.1.events",
-            "r1:runtime.run.1.events:x",
-            "r1:runtime.run.2.events:3",
-            ":runtime.run.1.events:3",
-            "runtime.run.1.events:3",
-        ] {
-            assert!(!is_key(other, STREAM), "{other}");
-        }
-    }
-
-    #[test]
     fn only_keys_with_the_mark_are_named_for_removal() {
         let mark = trial_mark("r1", "restart-khala-1");
         let event = Origin {
@@ -324,6 +307,24 @@ mod tests {
         }
         let quoting = own("r1", Some("somebody-elses"), &event.payload_json);
         assert_eq!(quoting, Some(event.key), "and never the row's own key");
+    }
+
+    #[test]
+    fn an_idempotency_key_is_told_from_other_names() {
+        let event = origin().event(STREAM, 3, Mono(42));
+        assert!(is_key(&event.key, STREAM));
+        assert!(is_key("another:run:runtime.run.1.events:0", STREAM));
+        for other in [
+            "",
+            "run:1:events/4",
+            "r1:runtime.run.1.events",
+            "r1:runtime.run.1.events:x",
+            "r1:runtime.run.2.events:3",
+            ":runtime.run.1.events:3",
+            "runtime.run.1.events:3",
+        ] {
+            assert!(!is_key(other, STREAM), "{other}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! quantity    250ms, 200/s, 64KiB, 25%                   decide      seeded decisions, free of arrival order
 //! fault       what can be injected, and who holds it     lease       when a holder must undo it alone
 //! event       payloads as a function of (seed, stream, index), canonical JSON, hashes
+//! schedule    when an event is due                       snapshot    a stream's content as a digest
 //! intervals   sets of seqs                               histogram   micro-seconds, mergeable
 //! anomaly     what a check can find                      defect      what is planted to prove that it does
 //! profile     the protocol's clocks and budgets          criteria    bounds and limits of a trial
@@ -13,7 +14,7 @@
 //! probe       which clients have to be refused, and which have to notice that they are stale
 //! moment      what one client did, kept where it was anomalous
 //! trial       all that was seen in one execution of a plan
-//! command     what an agent may run, by name
+//! command     what an agent may run, by name          external    probes beside the lane
 //! ```
 
 pub mod anomaly;
@@ -22,6 +23,7 @@ pub mod criteria;
 pub mod decide;
 pub mod defect;
 pub mod event;
+pub mod external;
 pub mod fault;
 pub mod histogram;
 pub mod ids;
@@ -33,6 +35,8 @@ pub mod probe;
 pub mod profile;
 pub mod quantity;
 pub mod role;
+pub mod schedule;
 pub mod shard;
+pub mod snapshot;
 pub mod target;
 pub mod trial;

@@ -31,6 +31,8 @@ use crate::moment::ClientRecord;
 use crate::probe::ProbesConfig;
 use crate::profile::Profile;
 use crate::quantity::{Rate, Share, Span};
+use crate::schedule::Schedule;
+use crate::snapshot::Cover;
 use crate::target::{Access, Promise, Secret, TokenEndpoint};
 
 /// How a client spaces its attempts to reconnect.
@@ -332,8 +334,11 @@ pub struct Applied {
     pub initial: Seq,
     /// Seqs applied.
     pub seqs: IntervalSet,
-    /// Indexes of events applied; a snapshot's are included once its digest was found right.
+    /// Indexes of events applied, without those of a snapshot.
     pub indexes: IntervalSet,
+    /// The snapshot that it began anew from, if it did. Only the ledger can tell what it stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<Cover>,
 }
 
 /// Figures of a storm.
@@ -437,10 +442,6 @@ pub struct ShardReport {
     /// Rows that its clients received and that this run did not publish, repetitions included.
     #[serde(default)]
     pub foreign_rows: u64,
-    /// Snapshots with events of others, or from before the run: what they hold cannot be told. For the client that
-    /// took one, what lies at or below it is not judged.
-    #[serde(default)]
-    pub unverified_snapshots: u64,
     /// What its clients applied.
     pub applied: Vec<Applied>,
     /// Cursors that lay beyond the head of a lane which said nothing of it: the head has gone back. The client began
@@ -476,22 +477,31 @@ pub enum DeliveryPart {
 }
 
 /// What became of the publisher's events, by stream.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Ledger {
+    /// What its events are made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// By stream.
     pub streams: BTreeMap<StreamId, StreamLedger>,
 }
 
 /// One stream's ledger, by index.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct StreamLedger {
+    /// When its events were due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
     /// Publish was begun.
     pub invoked: IntervalSet,
-    /// Acknowledged, and as which seq.
+    /// Acknowledged, and as which seq, in the order of the acknowledgements.
     pub acknowledged: SeqRuns,
     /// When each of them was: (index, instant), in the order of the instants.
     #[serde(rename = "acknowledged_us", default)]
     pub acknowledged_at: Vec<(u64, Mono)>,
+    /// Of these, those submitted again after an attempt of which nobody knows whether it was committed.
+    #[serde(default)]
+    pub repeated: IntervalSet,
     /// Definitely not appended.
     pub failed: IntervalSet,
     /// The connection broke and a repeat with the same key has not settled it: outcome unknown.

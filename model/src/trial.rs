@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::external::ExternalProbe;
 use crate::fault::{Fault, FaultView};
 use crate::ids::FaultId;
 use crate::instant::Mono;
@@ -87,6 +88,9 @@ pub struct Trial {
     /// What became of its events afterwards; `None` where nobody else publishes, or nothing had been published.
     #[serde(default)]
     pub clean_up: Option<CleanUp>,
+    /// The external probes of the plan.
+    #[serde(default)]
+    pub external: Vec<ExternalProbe>,
     /// The lane at the end.
     pub lane: Option<LaneStatus>,
     /// The proxy at the end.

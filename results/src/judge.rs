@@ -183,6 +183,7 @@ fn bare(plan: &Plan, trial: &Trial, number: u32, log_file: &str, repeated: Optio
         anomalies: BTreeMap::new(),
         storm: Storm::default(),
         probes: Vec::new(),
+        external: trial.external.clone(),
         planned_reconnects: 0,
         rebootstraps: 0,
         harness: HarnessFigures {

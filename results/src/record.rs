@@ -10,6 +10,7 @@ use std::fmt;
 use model::anomaly::{Anomaly, Example, Tally};
 use model::criteria::{Criteria, Phase};
 use model::defect::Defect;
+use model::external::ExternalProbe;
 use model::fault::{Fault, Holder, Observation};
 use model::ids::{FaultId, Lane};
 use model::instant::{Bracket, Mono};
@@ -150,6 +151,9 @@ pub struct Row {
     pub storm: Storm,
     /// What the probes asked, and what they were told.
     pub probes: Vec<ProbeTally>,
+    /// What was asked beside the lane, and how often the answer was good.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub external: Vec<ExternalProbe>,
     /// Connections replaced ahead of a token's expiry: no outage.
     pub planned_reconnects: u64,
     /// Resets to a snapshot, or to the beginning, after a stale cursor.
@@ -316,10 +320,19 @@ pub struct Clients {
 /// The run's events at the end, as different witnesses count them: what is lost shows as a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Census {
-    /// Acknowledged, by the publisher's ledger.
+    /// Acknowledged, by the publisher's ledger or because a client saw an event of unknown outcome.
     pub acknowledged: u64,
     /// Of those, found by the final read.
     pub read: u64,
+    /// What it found beside them: events of unknown outcome that no client saw, and rows that are not this run's.
+    #[serde(default)]
+    pub unacknowledged: u64,
+    /// Acknowledged, and no longer held by the lane: each is one of `lost`.
+    #[serde(default)]
+    pub lost: u64,
+    /// (client, event) pairs, held by the lane and absent from what the client had: the others of `lost`.
+    #[serde(default)]
+    pub missed: u64,
     /// Held in the streams published to, by the lane's own count; `None` where it does not count.
     pub counted: Option<u64>,
 }

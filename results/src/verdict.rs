@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 
 use model::anomaly::Anomaly;
 use model::criteria::{Criteria, Phase};
+use model::external::{ExternalProbe, ProbeRule};
 use model::quantity::Span;
 use model::shard::DeliveryPart;
 use model::trial::Abort;
@@ -177,8 +178,10 @@ fn invalid(row: &Row) -> Vec<String> {
     invalid.extend(missing.map(|what| format!("missing: {what}")));
     if !cut_short(row) {
         invalid.extend(lag(row));
-        invalid.extend(toothless(row));
-        invalid.extend(too_few(row));
+        if !absolute(row) {
+            invalid.extend(toothless(row));
+            invalid.extend(too_few(row));
+        }
         if row.abort.is_none() {
             invalid.extend(unaccounted(row));
         }
@@ -192,6 +195,12 @@ fn cut_short(row: &Row) -> bool {
         row.abort,
         Some(Abort::NotSteady(_) | Abort::Operator(_) | Abort::Harness(_) | Abort::Target(_))
     )
+}
+
+/// Whether what was breached is a limit that has to hold at any time, whatever the faults had done by then.
+fn absolute(row: &Row) -> bool {
+    let ended_it = |probe: &ExternalProbe| probe.breached && probe.rule == ProbeRule::AbortAlways;
+    matches!(row.abort, Some(Abort::Limit(_))) && row.external.iter().any(ended_it)
 }
 
 fn lag(row: &Row) -> Vec<String> {

@@ -13,6 +13,7 @@ use crate::tree::Node;
 use crate::typed::place;
 
 mod foreign;
+pub(crate) mod probes;
 mod timeline;
 
 /// Larger fleets want more than one host.
@@ -43,6 +44,7 @@ pub(crate) fn check(
     checks.criteria(scenario);
     checks.deadline(scenario);
     checks.abort(scenario);
+    probes::resolve(&mut checks, scenario);
     checks.quick(scenario);
     foreign::check(&mut checks, scenario);
     checks.found
@@ -115,9 +117,7 @@ impl<'a> Checks<'a> {
     }
 
     pub(crate) fn name(&mut self, what: &str, name: &str) {
-        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) || name.starts_with('-')
-        {
+        if !is_plain_name(name) {
             let hint =
                 "use up to 64 lower-case letters, digits and hyphens, such as restart-of-one-node";
             self.error(&["name"], format!("`{name}` is not a {what}'s name"), hint);
@@ -443,7 +443,26 @@ impl<'a> Checks<'a> {
 
     fn abort(&mut self, scenario: &Scenario) {
         let Some(rule) = &scenario.abort else { return };
-        if rule.connected_below.as_ratio() <= 0.0 {
+        match (rule.connected_below, rule.lasting) {
+            (None, None) if rule.probes.is_empty() => {
+                let hint =
+                    "write { connected_below: 10%, lasting: 12s }, or probes, or remove the rule";
+                self.error(&["abort"], "nothing is said of when to abort", hint);
+            }
+            (Some(_), None) => {
+                let hint = "add lasting: 12s";
+                self.error(&["abort"], "`lasting` is missing", hint);
+            }
+            (None, Some(_)) => {
+                let hint = "add connected_below: 10%; each probe has a `lasting` of its own";
+                self.key_error(&["abort", "lasting"], "`connected_below` is missing", hint);
+            }
+            _ => {}
+        }
+        if rule
+            .connected_below
+            .is_some_and(|share| share.as_ratio() <= 0.0)
+        {
             let hint = "write 10%, or remove the rule";
             self.error(
                 &["abort", "connected_below"],
@@ -451,11 +470,8 @@ impl<'a> Checks<'a> {
                 hint,
             );
         }
-        if rule.lasting >= scenario.deadline {
-            let message = format!(
-                "the rule cannot fire: {} is not before the deadline",
-                rule.lasting
-            );
+        if let Some(lasting) = rule.lasting.filter(|time| *time >= scenario.deadline) {
+            let message = format!("the rule cannot fire: {lasting} is not before the deadline");
             let hint = format!("choose less than {}, or remove the rule", scenario.deadline);
             self.warning(&["abort", "lasting"], message, hint);
         }
@@ -475,6 +491,12 @@ impl<'a> Checks<'a> {
             );
         }
     }
+}
+
+/// Whether it can name files and rows.
+fn is_plain_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !name.is_empty() && name.len() <= 64 && name.chars().all(allowed) && !name.starts_with('-')
 }
 
 /// From the first injection to the last heal, at least.

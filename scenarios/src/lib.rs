@@ -1,6 +1,7 @@
 //! Two languages: scenarios, resolved with a lane and a seed into a plan; and target files, resolved into how a system is
-//! reached and what it promises. Both are written in YAML, and checked with the place of every mistake. Knows no I/O other
-//! than reading a named file.
+//! reached and what it promises. Both are written in YAML, and checked with the place of every mistake, as are two smaller
+//! files, waivers and the agent's own configuration. Knows no I/O other than reading a file, or an environment variable,
+//! that is named.
 //!
 //! ```text
 //! source      a file's text, and its limits              parse       YAML into a tree with positions
@@ -8,10 +9,11 @@
 //! scenario    the types: the language                    check       what types cannot say
 //! diagnostic  file:line:column, snippet, hint            plan        a scenario resolved: steps, criteria, digest
 //! settings    what a command line adds                   library     the scenarios that come with faultlane
-//! waivers     anomalies that somebody answers for
+//! waivers     anomalies that somebody answers for        agent_config what an agent may run, by name
 //! target      the language of target files
 //! ```
 
+pub mod agent_config;
 mod check;
 mod diagnostic;
 pub mod library;

@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::target::Limits;
 
 mod describe;
+mod probe;
+
+pub use probe::{Ask, CommandAsk, HttpAsk, Probe, PromqlAsk, Reachable, Rule, Web};
 
 /// One scenario on one lane with one seed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +41,9 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What ends the trial early.
     pub abort: Option<AbortRule>,
+    /// What is asked beside the lane.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<Probe>,
     /// What it is judged by.
     pub criteria: Criteria,
     /// `sha256:<hex>` over the canonical JSON of all fields above. A planted defect and the trial's number are not in

@@ -11,7 +11,7 @@ use model::quantity::{Rate, Span};
 use model::target::{ExpiryEnforcement, Kind, Promise};
 use sha2::{Digest as _, Sha256};
 
-use crate::check;
+use crate::check::{self, probes};
 use crate::diagnostic::{Diagnostic, Diagnostics, Place};
 use crate::parse as yaml;
 use crate::plan::{AbortRule, Plan, Steady, Step, TargetSettings, Workload};
@@ -93,15 +93,15 @@ pub fn plan(
     let plain = settings.clients.is_none() && settings.set.is_empty() && !settings.quick;
     // Whoever parsed the scenario may not have known the target.
     if plain && settings.target.is_none() {
-        return Ok(build(scenario, settings));
+        let tree = yaml::tree(source)?;
+        return build(scenario, &tree, source, settings);
     }
     let mut tree = yaml::tree(source)?;
     let mut found = settings.lay_over(&mut tree);
     let overlaid = read(&tree, source, settings.target.as_deref(), &mut found);
     Diagnostics::sort_out(found)?;
-    overlaid
-        .map(|scenario| build(&scenario, settings))
-        .ok_or_else(|| unreadable(source))
+    let scenario = overlaid.ok_or_else(|| unreadable(source))?;
+    build(&scenario, &tree, source, settings)
 }
 
 fn read(
@@ -110,7 +110,8 @@ fn read(
     target: Option<&Target>,
     found: &mut Vec<Diagnostic>,
 ) -> Option<Scenario> {
-    match typed::read::<Scenario>(tree, source) {
+    let before = found.len();
+    let read = match typed::read::<Scenario>(tree, source) {
         Ok(scenario) => {
             found.extend(check::check(&scenario, tree, source, target));
             Some(scenario)
@@ -119,7 +120,9 @@ fn read(
             found.extend(mistakes);
             None
         }
-    }
+    };
+    probes::mask(&mut found[before..], tree);
+    read
 }
 
 fn unreadable(source: &Source) -> Diagnostics {
@@ -127,7 +130,17 @@ fn unreadable(source: &Source) -> Diagnostics {
     Diagnostic::error(place, "the scenario could not be read".to_owned()).into()
 }
 
-fn build(scenario: &Scenario, settings: &Settings) -> Plan {
+fn build(
+    scenario: &Scenario,
+    tree: &Node,
+    source: &Source,
+    settings: &Settings,
+) -> Result<Plan, Diagnostics> {
+    // They refer to files and variables, which may have gone since they were checked.
+    let mut checks = check::Checks::new(tree, source, settings.target.as_deref());
+    let probes = probes::resolve(&mut checks, scenario);
+    probes::mask(&mut checks.found, tree);
+    Diagnostics::sort_out(checks.found)?;
     let (mut workload, steady) = load(scenario);
     if let Some(target) = &settings.target {
         let asked = workload.streams.len();
@@ -155,17 +168,20 @@ fn build(scenario: &Scenario, settings: &Settings) -> Plan {
         target,
         steady,
         steps: steps(scenario, described.and_then(Target::default_node)),
-        abort: scenario.abort.as_ref().map(|rule| AbortRule {
-            connected_below: rule.connected_below,
-            lasting: rule.lasting,
+        abort: scenario.abort.as_ref().and_then(|rule| {
+            Some(AbortRule {
+                connected_below: rule.connected_below?,
+                lasting: rule.lasting?,
+            })
         }),
+        probes,
         criteria,
         digest: String::new(),
         defect: None,
     };
     plan.digest = digest(&plan);
     plan.defect = settings.defect;
-    plan
+    Ok(plan)
 }
 
 /// The target's settings, as far as the target lets itself be set.

@@ -11,6 +11,10 @@ use model::shard::{Burst, Policy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod probe;
+
+pub use probe::{AbortProbe, CommandProbe, HttpProbe, Probe, PromqlProbe};
+
 /// A chaos drill: a load, a steady state, faults on a timeline, and what the way back is judged by.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -208,6 +212,9 @@ pub struct Steady {
     pub delivery_p99: Span,
     /// Steady state has to be reached within this time of the start, or nothing is injected.
     pub within: Span,
+    /// What else has to be good throughout the window, and to have been asked in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<Probe>,
 }
 
 impl Default for Steady {
@@ -218,6 +225,7 @@ impl Default for Steady {
             connected: Share::ratio(99.9 / 100.0),
             delivery_p99: Span::from_millis(250),
             within: Span::from_secs(20),
+            probes: Vec::new(),
         }
     }
 }
@@ -285,12 +293,18 @@ impl BoundsByPhase {
     }
 }
 
-/// What ends a trial early: too few clients live for too long, after the last heal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+/// What ends a trial early, as failed: too few clients live for too long after the last heal, or a probe that fails for
+/// too long.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct Abort {
     /// Live clients, of those intended, below this share …
-    pub connected_below: Share,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connected_below: Option<Share>,
     /// … for so long.
-    pub lasting: Span,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lasting: Option<Span>,
+    /// Probes, each with a time of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<AbortProbe>,
 }

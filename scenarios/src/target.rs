@@ -29,13 +29,13 @@ use crate::parse as yaml;
 use crate::source::Source;
 use crate::typed;
 
-mod address;
+pub(crate) mod address;
 mod clean_up;
 mod either;
 mod file;
 mod lanes;
 mod promise;
-mod secrets;
+pub(crate) mod secrets;
 mod template;
 mod tokens;
 
@@ -49,12 +49,28 @@ const MAX_STREAMS: usize = 1_000;
 /// The probes publish some ten events a second.
 const MAX_STALE_BUDGET: u64 = 200;
 
-/// What a target file refers to outside of itself.
+/// What a target file, or a scenario, refers to outside of itself.
 pub struct Surroundings<'a> {
-    /// Where relative paths start: the target file's folder.
+    /// Where relative paths start: the file's folder.
     pub folder: &'a Path,
     /// The environment.
     pub variable: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl<'a> Surroundings<'a> {
+    /// Those of a file in this process.
+    #[must_use]
+    pub fn of(source: &'a Source) -> Self {
+        fn variable(name: &str) -> Option<String> {
+            std::env::var(name).ok()
+        }
+        let folder = Path::new(&source.name).parent();
+        let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+        Self {
+            folder: folder.unwrap_or(Path::new(".")),
+            variable: &variable,
+        }
+    }
 }
 
 /// A system under drill, with everything that its file refers to.
@@ -451,14 +467,14 @@ fn nodes(checks: &mut Checks<'_>, file: &TargetFile) {
 }
 
 /// Reads a text file that a target file names.
-fn named_file(
+pub(crate) fn named_file(
     checks: &mut Checks<'_>,
     path: &[&str],
     name: &str,
     around: &Surroundings<'_>,
 ) -> Option<String> {
     let hint = format!(
-        "a relative path starts at {}, the target file's folder",
+        "a relative path starts at {}, the file's folder",
         around.folder.display()
     );
     let file = around.folder.join(name);
@@ -501,7 +517,7 @@ fn secret_text(
 }
 
 /// Headers with their environment variables filled in.
-fn headers(
+pub(crate) fn headers(
     checks: &mut Checks<'_>,
     path: &[&str],
     headers: &BTreeMap<String, String>,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use agent::conductor::{Drill, PlannedTrial};
 use chrono::{SecondsFormat, Utc};
+use model::command::CommandConfig;
 use model::defect::Defect;
 use model::ids::Lane;
 use model::target::Kind;
@@ -13,6 +14,7 @@ use results::{
     Decision, FolderError, PlannedRow, Row, RunFolder, RunRecord, SCHEMA_VERSION, Status,
 };
 use scenarios::Source;
+use scenarios::plan::Ask;
 use scenarios::target::Target;
 use scenarios::waivers::Waivers;
 use serde_json::json;
@@ -51,10 +53,12 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
     };
     let target = Chosen::named(&args.plan.target)?;
     let trials = plan_all(names, args, &target, defect)?;
+    let commands = source::agent_config(args.agent_config.as_deref())?.commands;
+    commands_are_there(&trials, &commands)?;
     descriptors(&trials)?;
     let spacetimedb = server(args, &target)?;
     if let Chosen::Described(described, source) = &target {
-        can_be_drilled(described, source, &trials)?;
+        can_be_drilled(described, source, &commands, &trials)?;
     }
 
     let now = Utc::now();
@@ -98,7 +102,7 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
         program,
         spacetimedb,
         described: target.described().cloned(),
-        commands: BTreeMap::new(),
+        commands,
         run,
         trials,
         folder: Arc::clone(&folder),
@@ -251,6 +255,36 @@ fn each_once(trials: &[PlannedTrial]) -> Result<(), Error> {
     Ok(())
 }
 
+/// A command that no agent has would fail as a probe that the target fails.
+fn commands_are_there(
+    trials: &[PlannedTrial],
+    commands: &BTreeMap<String, CommandConfig>,
+) -> Result<(), Error> {
+    for PlannedTrial { plan, .. } in trials {
+        for probe in &plan.probes {
+            let Ask::Command(command) = &probe.ask else {
+                continue;
+            };
+            if commands.contains_key(&command.run) {
+                continue;
+            }
+            let known: Vec<&str> = commands.keys().map(String::as_str).collect();
+            let known = match known.as_slice() {
+                [] => "has no commands: name a file that has it by --agent-config".to_owned(),
+                known => format!(
+                    "has {}: mend the name, or add it to `commands`",
+                    known.join(", ")
+                ),
+            };
+            return Err(Error::usage(format!(
+                "probe `{}` of {} runs the command `{}`, and the agent's configuration {known}",
+                probe.name, plan.scenario, command.run
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The server that a drill may start, found before anything is begun.
 fn server(args: &DrillArgs, target: &Chosen) -> Result<Option<PathBuf>, Error> {
     if target.kind() != Kind::Spacetimedb {
@@ -265,7 +299,12 @@ fn server(args: &DrillArgs, target: &Chosen) -> Result<Option<PathBuf>, Error> {
 }
 
 /// A described target is drilled only where all that it takes is at hand, and every door is open.
-fn can_be_drilled(target: &Target, source: &Source, trials: &[PlannedTrial]) -> Result<(), Error> {
+fn can_be_drilled(
+    target: &Target,
+    source: &Source,
+    commands: &BTreeMap<String, CommandConfig>,
+    trials: &[PlannedTrial],
+) -> Result<(), Error> {
     for PlannedTrial { plan, .. } in trials {
         if let Some(step) = plan.steps.iter().find(|step| step.node.is_some()) {
             let node = step.node.as_deref().unwrap_or_default();
@@ -279,7 +318,9 @@ fn can_be_drilled(target: &Target, source: &Source, trials: &[PlannedTrial]) -> 
     }
     let lanes: BTreeSet<Lane> = trials.iter().map(|trial| trial.plan.lane).collect();
     let lanes: Vec<Lane> = lanes.into_iter().collect();
-    preflight::run(source, target, &lanes, &|line| eprintln!("{line}"))
+    preflight::run(source, target, commands, &lanes, &|line| {
+        eprintln!("{line}");
+    })
 }
 
 /// A client costs a shard one descriptor and a proxy two.
@@ -320,6 +361,7 @@ fn settings(names: &[&str], args: &DrillArgs, target: &Chosen) -> serde_json::Va
         "quick": args.plan.quick,
         "defect": args.defect,
         "waivers": args.waivers,
+        "agent_config": args.agent_config,
     })
 }
 

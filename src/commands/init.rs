@@ -6,7 +6,7 @@ use std::io::Write as _;
 use scenarios::Source;
 use scenarios::target::Template;
 
-use super::{preflight, print, target};
+use super::{preflight, print, source, target};
 use crate::cli::InitArgs;
 use crate::exit::{Error, Exit};
 
@@ -50,7 +50,8 @@ pub(super) fn init(args: &InitArgs) -> Result<Exit, Error> {
         ))
     })?;
     print(&format!("{name}: ok\n"));
-    preflight::run(&source, &target, &[args.lane], &|line| {
+    let commands = source::agent_config(args.agent_config.as_deref())?.commands;
+    preflight::run(&source, &target, &commands, &[args.lane], &|line| {
         print(&format!("{line}\n"));
     }).map_err(
         |error| Error {

@@ -7,21 +7,24 @@ use std::path::Path;
 use agent::conductor::preflight::{PreflightError, preflight};
 use host::tls::{self, Trouble};
 use lanes::preflight::{Door, Shut};
+use model::command::CommandConfig;
 use model::ids::Lane;
 use model::target::TokenSupply;
 use scenarios::Source;
 use scenarios::target::{self, Target};
 
+use super::source::agent_config as agent_config_of;
 use super::target::check;
 use super::{print, processes};
 use crate::exit::{Error, Exit};
 
 /// `faultlane preflight FILE`.
-pub(super) fn command(path: &Path) -> Result<Exit, Error> {
+pub(super) fn command(path: &Path, agent_config: Option<&Path>) -> Result<Exit, Error> {
     let source = Source::read(path).map_err(Error::usage)?;
     let target = check(&source)?;
+    let commands = agent_config_of(agent_config)?.commands;
     let lanes: Vec<Lane> = target.lanes.keys().copied().collect();
-    run(&source, &target, &lanes, &|line| {
+    run(&source, &target, &commands, &lanes, &|line| {
         print(&format!("{line}\n"));
     })?;
     print(&format!("{}: ready\n", source.name));
@@ -32,11 +35,12 @@ pub(super) fn command(path: &Path) -> Result<Exit, Error> {
 pub(super) fn run(
     source: &Source,
     target: &Target,
+    commands: &BTreeMap<String, CommandConfig>,
     lanes: &[Lane],
     say: &dyn Fn(&str),
 ) -> Result<(), Error> {
     let program = std::env::current_exe().map_err(Error::could_not_run)?;
-    let tried = preflight(&program, target, BTreeMap::new(), lanes, |lane, open| {
+    let tried = preflight(&program, target, commands.clone(), lanes, |lane, open| {
         say(&format!("{:<9} ok  {}", lane.name(), open.seen));
     });
     processes::runtime()?

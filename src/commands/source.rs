@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use scenarios::agent_config::AgentConfig;
 use scenarios::target::Target;
 use scenarios::waivers::{Date, Waivers};
 use scenarios::{Scenario, Source, library};
@@ -31,6 +32,15 @@ pub(super) fn waivers(path: Option<&Path>, now: &str) -> Result<Option<Waivers>,
         eprintln!("{warning}");
     }
     Ok(Some(checked.waivers))
+}
+
+/// Reads and checks an agent's own configuration; without one it has no commands.
+pub(super) fn agent_config(path: Option<&Path>) -> Result<AgentConfig, Error> {
+    let Some(path) = path else {
+        return Ok(AgentConfig::default());
+    };
+    let source = Source::read(path).map_err(Error::usage)?;
+    scenarios::agent_config::parse(&source).map_err(Error::usage)
 }
 
 /// The text of a library scenario or of a file.

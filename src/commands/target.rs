@@ -82,14 +82,7 @@ pub(super) fn load(path: &Path) -> Result<Target, Error> {
 
 /// As [`load`], for a text that was read already.
 pub(super) fn check(source: &Source) -> Result<Target, Error> {
-    let folder = Path::new(&source.name)
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let around = Surroundings {
-        folder: folder.unwrap_or(Path::new(".")),
-        variable: &|name| std::env::var(name).ok(),
-    };
-    let checked = target::parse(source, &around).map_err(Error::usage)?;
+    let checked = target::parse(source, &Surroundings::of(source)).map_err(Error::usage)?;
     probes_are_known(source, &checked.target)?;
     for warning in &checked.warnings {
         eprintln!("{warning}");

@@ -91,3 +91,49 @@ fn of<'a>(rows: &'a [Value], scenario: &str) -> Vec<&'a Value> {
     assert_eq!(found.len(), 2, "{scenario} on two lanes");
     found
 }
+
+/// Clients of the khala lane begin anew from snapshots, which cover seqs that are used again.
+#[test]
+fn what_a_restored_khala_lane_lost_is_counted_once_and_its_snapshots_are_believed() {
+    let _machine = machine();
+    let evidence = Evidence::new();
+    // Four seconds of events in half a second: the lane does not overtake its old head before the clients are back.
+    let mut scenario = include_str!("../../scenarios/library/restore.yaml").to_owned();
+    for (old, new) in [("age: 2s", "age: 4s"), ("for: 1s", "for: 500ms")] {
+        assert!(scenario.contains(old), "{old}: {scenario}");
+        scenario = scenario.replace(old, new);
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("restore.yaml");
+    std::fs::write(&file, scenario).expect("the scenario");
+    let file = file.to_str().expect("UTF-8");
+    let args = [
+        "run",
+        file,
+        "--lane",
+        "khala",
+        "--quick",
+        "--output-dir",
+        evidence.arg(),
+    ];
+    output(&args).expect_code(1).says("lost");
+    let row = &evidence.rows()[0];
+    let census = |name: &str| row["census"][name].as_u64().expect("a number");
+    assert!(
+        row["rebootstraps"].as_u64() > Some(0),
+        "snapshots were taken: {}",
+        row["rebootstraps"]
+    );
+    assert!(census("lost") > 0, "{}", row["census"]);
+    assert_eq!(
+        census("lost"),
+        census("acknowledged") - census("read"),
+        "{}",
+        row["census"]
+    );
+    assert_eq!(census("missed"), 0, "{}", row["anomalies"]);
+    let found = |anomaly: &str| row["anomalies"][anomaly]["count"].as_u64();
+    assert_eq!(found("lost"), Some(census("lost")), "{}", row["anomalies"]);
+    assert_eq!(found("stale_cursor"), Some(0), "{}", row["anomalies"]);
+    assert_eq!(row["delivered"], row["expected_deliveries"]);
+}

@@ -9,6 +9,7 @@
 //! own_service     somebody's own service: its target file's mistakes, the page that leads there, drills
 //! drills          the four scenarios on both lanes, and that their faults are real
 //! verdicts        planted defects and impossible bounds: the verdict can fail
+//! external_probes what a scenario asks beside the lane
 //! waivers         what somebody answers for is no failure, and its file is checked
 //! lag             a harness that was held up itself
 //! crashes         SIGKILL of the conductor and of the agent, Ctrl-C
@@ -19,6 +20,7 @@ mod bad_scenarios;
 mod command_line;
 mod crashes;
 mod drills;
+mod external_probes;
 mod lag;
 mod own_service;
 mod processes;

@@ -1,11 +1,14 @@
 //! When the system is steady: a whole window in which nearly all clients were live, deliveries were in time, nobody
-//! lagged behind, and nobody had to connect anew. Pure: it is fed one sample a tick.
+//! lagged behind, nobody had to connect anew, and every external probe was asked and did not fail. Pure: it is fed one
+//! sample a tick, and what the probes were told.
 
 use std::collections::VecDeque;
 
 use model::instant::Mono;
 use model::shard::ShardStatus;
-use scenarios::plan::Steady;
+use scenarios::plan::{Probe, Steady};
+
+use super::probe::{Answer, is_of_steady, named};
 
 /// The fleet at one instant; counters are cumulative over all shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,24 +69,63 @@ impl Sample {
     }
 }
 
+/// A probe that has to be good.
+#[derive(Debug)]
+struct Watched {
+    place: usize,
+    named: String,
+    /// When it was asked, the last time that the answer was good.
+    good: Option<Mono>,
+}
+
 /// Looks for the first steady window.
 #[derive(Debug)]
 pub struct SteadyWatch {
     criteria: Steady,
+    probes: Vec<Watched>,
     samples: VecDeque<Sample>,
+    /// No window begins before this: until then a probe was failing.
+    not_before: Mono,
     unsteady_because: String,
     relapses: u32,
 }
 
 impl SteadyWatch {
-    /// Looks from the first sample on.
+    /// Looks from the first sample on. Of the plan's probes those count that steady state asks for.
     #[must_use]
-    pub fn new(criteria: Steady) -> Self {
+    pub fn new(criteria: Steady, probes: &[Probe]) -> Self {
+        let probes = probes.iter().enumerate();
+        let probes = probes.filter(|(_, probe)| is_of_steady(probe));
         Self {
             criteria,
+            probes: probes
+                .map(|(place, probe)| Watched {
+                    place,
+                    named: named(probe),
+                    good: None,
+                })
+                .collect(),
             samples: VecDeque::new(),
+            not_before: Mono(0),
             unsteady_because: "nothing was seen yet".to_owned(),
             relapses: 0,
+        }
+    }
+
+    /// Takes what probes were told since the sample before.
+    pub fn hear(&mut self, answers: &[Answer]) {
+        for answer in answers {
+            let mut probes = self.probes.iter_mut();
+            let Some(probe) = probes.find(|probe| probe.place == answer.place) else {
+                continue;
+            };
+            let Err(why) = &answer.outcome else {
+                probe.good = Some(answer.asked);
+                continue;
+            };
+            let reason = format!("{} failed: {why}", probe.named);
+            self.not_before = self.not_before.max(answer.at);
+            self.disturbed(reason);
         }
     }
 
@@ -92,17 +134,20 @@ impl SteadyWatch {
         if let Some(before) = self.samples.back()
             && let Some(reason) = self.disturbance(before, &sample)
         {
-            // A stretch of one sample is not yet something to fall out of.
-            self.relapses += u32::from(self.samples.len() > 1);
-            self.samples.clear();
-            self.unsteady_because = reason;
+            self.disturbed(reason);
+        }
+        if sample.at < self.not_before {
+            return None;
         }
         self.samples.push_back(sample);
         while let Some(first) = self.samples.front().copied() {
             if sample.at.since(first.at) < self.criteria.window {
                 return None;
             }
-            match self.late(&first, &sample) {
+            match self
+                .late(&first, &sample)
+                .or_else(|| self.unasked(first.at))
+            {
                 None => return Some(first.at),
                 Some(reason) => self.unsteady_because = reason,
             }
@@ -121,6 +166,21 @@ impl SteadyWatch {
     #[must_use]
     pub const fn relapses(&self) -> u32 {
         self.relapses
+    }
+
+    fn disturbed(&mut self, reason: String) {
+        // A stretch of one sample is not yet something to fall out of.
+        self.relapses += u32::from(self.samples.len() > 1);
+        self.samples.clear();
+        self.unsteady_because = reason;
+    }
+
+    /// A probe that was not asked within the window has not said that it is well.
+    fn unasked(&self, from: Mono) -> Option<String> {
+        let asked = |probe: &Watched| probe.good.is_some_and(|good| good >= from);
+        let unasked = self.probes.iter().find(|probe| !asked(probe))?;
+        let name = &unasked.named;
+        Some(format!("{name} had no good answer within the window"))
     }
 
     fn disturbance(&self, before: &Sample, now: &Sample) -> Option<String> {
@@ -162,6 +222,7 @@ impl SteadyWatch {
 mod tests {
     use super::*;
     use model::quantity::{Share, Span};
+    use scenarios::plan::{Ask, CommandAsk, Rule};
 
     fn criteria() -> Steady {
         Steady {
@@ -185,7 +246,7 @@ mod tests {
     }
 
     fn first_steady(samples: impl Iterator<Item = Sample>) -> (Option<Mono>, SteadyWatch) {
-        let mut watch = SteadyWatch::new(criteria());
+        let mut watch = SteadyWatch::new(criteria(), &[]);
         let mut samples = samples;
         let found = samples.find_map(|sample| watch.push(sample));
         (found, watch)
@@ -250,5 +311,92 @@ mod tests {
             let (found, _) = first_steady((0..30).map(make));
             assert_eq!(found, None, "case {case}");
         }
+    }
+
+    fn probe(name: &str, rule: Rule) -> Probe {
+        Probe {
+            name: name.to_owned(),
+            ask: Ask::Command(CommandAsk {
+                run: name.to_owned(),
+                contains: None,
+            }),
+            every: Span::from_secs(1),
+            within: Span::from_secs(1),
+            rule,
+        }
+    }
+
+    /// Asked just before a tick, answered just after it.
+    fn answer(place: usize, tick: u64, outcome: Result<(), String>) -> Answer {
+        Answer {
+            place,
+            asked: Mono(tick * 100_000 - 1_000),
+            at: Mono(tick * 100_000 + 1_000),
+            outcome,
+        }
+    }
+
+    /// Samples of ticks 5 to 39, with what probes said at some of them.
+    fn with_probes(
+        probes: &[Probe],
+        answers: impl Fn(u64) -> Vec<Answer>,
+    ) -> (Option<Mono>, SteadyWatch) {
+        let mut watch = SteadyWatch::new(criteria(), probes);
+        let found = (5..40).find_map(|tick| {
+            watch.hear(&answers(tick));
+            watch.push(sample(tick))
+        });
+        (found, watch)
+    }
+
+    #[test]
+    fn a_failed_probe_disturbs_the_window_and_is_named_with_what_it_said() {
+        let probes = [probe("healthz", Rule::Steady)];
+        let (found, watch) = with_probes(&probes, |tick| match tick {
+            8 => vec![answer(0, 8, Err("status 503".to_owned()))],
+            _ if tick % 2 == 0 => vec![answer(0, tick, Ok(()))],
+            _ => Vec::new(),
+        });
+        // The sample of tick 8 was taken before the failure was known, so the window begins after it.
+        assert_eq!(found, Some(Mono(900_000)));
+        assert_eq!(watch.relapses(), 1);
+        let always_wrong = |tick| vec![answer(0, tick, Err("the query yields 12".to_owned()))];
+        let (found, watch) = with_probes(&probes, always_wrong);
+        assert_eq!(found, None);
+        assert_eq!(
+            watch.unsteady_because(),
+            "probe `healthz` (command healthz) failed: the query yields 12"
+        );
+    }
+
+    #[test]
+    fn a_window_holds_a_good_answer_of_every_probe() {
+        let probes = [probe("a", Rule::Steady), probe("b", Rule::Steady)];
+        let only_one = |tick| vec![answer(0, tick, Ok(()))];
+        let (found, watch) = with_probes(&probes, only_one);
+        assert_eq!(found, None);
+        let why = watch.unsteady_because();
+        assert!(
+            why.contains("`b`") && why.contains("no good answer"),
+            "{why}"
+        );
+        // Asked before the first window began, and not again before tick 20.
+        let seldom = |tick| match tick {
+            5 | 20 => vec![answer(0, tick, Ok(())), answer(1, tick, Ok(()))],
+            _ => Vec::new(),
+        };
+        let (found, _) = with_probes(&probes, seldom);
+        assert_eq!(found, Some(Mono(1_000_000)));
+    }
+
+    #[test]
+    fn a_probe_of_an_abort_rule_has_no_say_in_steadiness() {
+        let rule = Rule::Abort {
+            lasting: Span::from_secs(1),
+            always: true,
+        };
+        let wrong = |tick| vec![answer(0, tick, Err("no".to_owned()))];
+        let (found, _) = with_probes(&[probe("a", rule)], wrong);
+        assert_eq!(found, Some(Mono(500_000)));
     }
 }

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::diary::Diary;
 use super::fleet::Fleet;
 use super::node::Node;
+use super::probe::Probes;
 use super::steady::{Sample, SteadyWatch};
 use super::step::{self, Outcome};
 use super::target::{LANE, PROXY, Target};
@@ -96,6 +97,7 @@ pub async fn run(setting: &Setting<'_>) -> Trial {
             ledger: None,
             final_read: None,
             clean_up: None,
+            external: Vec::new(),
             lane: None,
             proxy: None,
             residue: None,
@@ -104,6 +106,8 @@ pub async fn run(setting: &Setting<'_>) -> Trial {
         sample: Sample::default(),
         ticks: 0,
         owns_lane: true,
+        probes: Probes::default(),
+        healed: None,
     };
     let abort = conductor.walk().await.err();
     if let Some(abort) = &abort {
@@ -132,6 +136,9 @@ struct Conductor<'a> {
     ticks: u32,
     /// Whether the lane is a child of the agent.
     owns_lane: bool,
+    probes: Probes,
+    /// When the last fault was over, and the way back began.
+    healed: Option<Mono>,
 }
 
 /// A part of the harness that does not answer ends the trial.
@@ -171,7 +178,10 @@ impl Conductor<'_> {
                     "{} clients begin to connect",
                     plan.workload.clients
                 ));
-                self.until_recovered(&mut fleet).await
+                self.probes = Probes::start(&plan.probes, &self.agent);
+                let under_way = self.until_recovered(&mut fleet).await;
+                self.trial.external = std::mem::take(&mut self.probes).finish();
+                under_way
             }
             Err(error) => Err(lost("the fleet could not be started")(error)),
         };
@@ -194,10 +204,12 @@ impl Conductor<'_> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
-        let mut watch = SteadyWatch::new(plan.steady.clone());
+        let mut watch = SteadyWatch::new(plan.steady.clone(), &plan.probes);
         loop {
             self.wait(&mut ticks).await?;
-            if watch.push(self.tick(fleet, "steady").await?).is_some() {
+            let sample = self.tick(fleet, "steady").await?;
+            watch.hear(self.probes.fresh());
+            if watch.push(sample).is_some() {
                 break;
             }
             if clock::now().since(began) > plan.steady.within {
@@ -336,13 +348,15 @@ impl Conductor<'_> {
             .filter_map(over)
             .max()
             .unwrap_or(from);
-        let mut watch = SteadyWatch::new(plan.steady.clone());
+        self.healed = Some(from);
+        let mut watch = SteadyWatch::new(plan.steady.clone(), &plan.probes);
         let mut steady = None;
         let mut below = None;
         loop {
             self.wait(ticks).await?;
             let sample = self.tick(fleet, "recovery").await?;
             if steady.is_none() {
+                watch.hear(self.probes.fresh());
                 steady = watch.push(sample);
                 self.trial.relapses = watch.relapses();
                 self.trial.time_to_steady = steady.map(|start| start.since(heal));
@@ -394,6 +408,12 @@ impl Conductor<'_> {
         self.ticks += 1;
         if self.ticks.is_multiple_of(TICKS_PER_ROLL_CALL) {
             self.roll_call().await?;
+        }
+        for news in self.probes.collect() {
+            self.setting.diary.note(&news);
+        }
+        if let Some(why) = self.probes.breach(self.healed) {
+            return Err(Abort::Limit(why));
         }
         Ok(self.sample)
     }
@@ -459,6 +479,16 @@ impl Conductor<'_> {
             .await
             .map_err(|error| keep("the ledger", error))
             .ok();
+        if let Some(ledger) = &self.trial.ledger {
+            let acknowledged = ledger.streams.values().map(|stream| {
+                let runs = stream.acknowledged.iter();
+                runs.map(|(_, _, length)| length).sum::<u64>()
+            });
+            let acknowledged: u64 = acknowledged.sum();
+            self.setting.diary.note(&format!(
+                "the publisher has stopped: {acknowledged} events acknowledged"
+            ));
+        }
         let marks = self.trial.ledger.as_ref().map(marks).unwrap_or_default();
         let finish = Finish {
             marks,

@@ -5,5 +5,6 @@ mod commands;
 mod end;
 mod guard;
 mod node_faults;
+mod probes;
 mod relayed_faults;
 mod support;

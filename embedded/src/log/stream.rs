@@ -4,9 +4,9 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use lanes::khala::error::StaleReason;
-use lanes::khala::snapshot::Snapshot;
 use lanes::spacetime::rows::SyncEvent;
 use model::ids::Seq;
+use model::snapshot::Snapshot;
 
 /// What a stream keeps and how much of it one replay may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

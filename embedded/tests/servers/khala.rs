@@ -10,10 +10,10 @@ use lanes::khala::message::{
     FrameKind, Reply, Request, ResumeAfter, ServerMessage, Subscribe, Subscribed, Unsubscribe,
     UpdateBatch, Watermark,
 };
-use lanes::khala::snapshot::Snapshot;
 use lanes::token::{SCOPE_CHECKPOINT, TokenRequest};
 use model::ids::Lane;
 use model::quantity::{Rate, Span};
+use model::snapshot::Snapshot;
 use tokio_websockets::{CloseCode, Message};
 
 use crate::support::{

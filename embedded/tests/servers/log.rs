@@ -9,7 +9,7 @@ use embedded::log::{
     AppendError, Audience, Budget, Change, Durability, Log, Record, Settings, Streams,
 };
 use lanes::khala::error::StaleReason;
-use lanes::khala::snapshot::Snapshot;
+use model::snapshot::Snapshot;
 use proptest::prelude::*;
 
 use crate::support::event;

@@ -7,6 +7,7 @@ use model::anomaly::{Anomaly, Example, Findings};
 use model::ids::{ClientId, Seq, StreamId};
 use model::instant::Mono;
 use model::intervals::IntervalSet;
+use model::snapshot::Cover;
 
 use super::ring::Ring;
 use crate::content::Verdict;
@@ -70,12 +71,16 @@ pub struct StreamApply {
     checker: Checker,
     /// Indexes applied before a reset: to get them again is no delivery that was ever due.
     had: IntervalSet,
+    /// Up to here a snapshot that it had before a reset stood for the events.
+    covered: Seq,
 }
 
 /// What was really delivered and applied, whatever the client believes.
 #[derive(Debug, Default)]
 struct Checker {
     covered: Seq,
+    /// What it began from, instead of nothing.
+    snapshot: Option<Cover>,
     seqs: IntervalSet,
     indexes: IntervalSet,
     delivered: [IntervalSet; FRAMINGS],
@@ -99,6 +104,7 @@ impl StreamApply {
                 ..Checker::default()
             },
             had: IntervalSet::default(),
+            covered: 0,
         }
     }
 
@@ -136,16 +142,22 @@ impl StreamApply {
         self.anchorless = self.anchorless && head == 0;
     }
 
-    /// Seqs and indexes applied since the start or the last reset.
+    /// Seqs and indexes applied since the start or the last reset, without those of a snapshot.
     #[must_use]
     pub const fn applied(&self) -> (&IntervalSet, &IntervalSet) {
         (&self.checker.seqs, &self.checker.indexes)
     }
 
-    /// Whether an event had been applied before the last reset.
+    /// The snapshot that it began anew from, if the last reset was to one.
     #[must_use]
-    pub fn had(&self, index: u64) -> bool {
-        self.had.contains(index)
+    pub const fn began_from(&self) -> Option<&Cover> {
+        self.checker.snapshot.as_ref()
+    }
+
+    /// Whether an event had been applied before the last reset, or a snapshot stood for its seq.
+    #[must_use]
+    pub fn had(&self, seq: Seq, index: u64) -> bool {
+        self.had.contains(index) || seq <= self.covered
     }
 
     /// Whether a row is the first delivery of its seq in any framing.
@@ -214,25 +226,22 @@ impl StreamApply {
         self.anchorless = !tells_floor;
         self.pending.clear();
         self.had.union(&self.checker.indexes);
+        if let Some(cover) = &self.checker.snapshot {
+            self.covered = self.covered.max(cover.watermark);
+        }
         self.checker = Checker {
             covered: self.initial,
             ..Checker::default()
         };
     }
 
-    /// Begins anew from a snapshot up to `watermark`, which holds the events `indexes`.
-    pub fn snapshot(&mut self, watermark: Seq, indexes: IntervalSet) {
+    /// Begins anew from a snapshot.
+    pub fn snapshot(&mut self, cover: Cover) {
         self.reset(true, None);
-        self.cursor = watermark;
-        self.checker.covered = watermark;
-        self.checker.resumed_from = watermark;
-        self.checker.indexes = indexes;
-    }
-
-    /// Begins anew from a snapshot up to `watermark` of which nobody can tell what it holds.
-    pub fn unverified_snapshot(&mut self, watermark: Seq) {
-        self.snapshot(watermark, IntervalSet::default());
-        self.initial = watermark;
+        self.cursor = cover.watermark;
+        self.checker.covered = cover.watermark;
+        self.checker.resumed_from = cover.watermark;
+        self.checker.snapshot = Some(cover);
     }
 
     /// The planted double apply: the client forgets that it has applied the last event, as one does whose checkpoint
@@ -316,6 +325,7 @@ fn span(first: Seq, last: Seq) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::snapshot::Snapshot;
     use proptest::prelude::*;
 
     const STREAM: &str = "runtime.run.1.events";
@@ -535,18 +545,6 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_that_cannot_be_verified_is_a_new_beginning() {
-        let mut state = stream();
-        let mut findings = Found::default();
-        deliver(&mut state, &[1, 2], false, &mut findings);
-        state.unverified_snapshot(9);
-        deliver(&mut state, &[10], false, &mut findings);
-        assert_eq!((state.initial(), state.cursor()), (9, 10));
-        assert_eq!(state.applied().0, &IntervalSet::range(10, 10));
-        assert_eq!(kinds(&findings), []);
-    }
-
-    #[test]
     fn a_reset_starts_anew_without_duplicates() {
         let mut state = stream();
         let mut findings = Found::default();
@@ -554,9 +552,17 @@ mod tests {
         state.reset(true, None);
         deliver(&mut state, &[1, 2], true, &mut findings);
         assert_eq!(kinds(&findings), []);
-        state.snapshot(10, IntervalSet::range(0, 9));
+        let cover = Cover {
+            watermark: 10,
+            snapshot: Snapshot::default(),
+        };
+        state.snapshot(cover.clone());
         deliver(&mut state, &[11], false, &mut findings);
         assert_eq!(kinds(&findings), []);
-        assert_eq!(state.applied().1, &IntervalSet::range(0, 10));
+        assert_eq!(state.began_from(), Some(&cover));
+        assert_eq!(state.applied().1, &IntervalSet::range(10, 10));
+        state.reset(true, None);
+        assert_eq!(state.began_from(), None);
+        assert!(state.had(7, 6) && state.had(11, 10) && !state.had(12, 11));
     }
 }

@@ -438,8 +438,9 @@ impl<'de> Visitor<'de> for FiveVisitor {
 #[cfg(test)]
 mod tests {
     use super::super::error::{StaleReason, StaleTopic};
-    use super::super::snapshot::{FORMAT, Snapshot, SnapshotPlan, TopicSnapshot};
+    use super::super::snapshot::{FORMAT, SnapshotPlan, TopicSnapshot};
     use super::*;
+    use model::snapshot::Snapshot;
     use serde_json::json;
 
     fn request(text: &str) -> Request {

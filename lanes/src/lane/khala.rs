@@ -3,8 +3,9 @@
 use model::event::{canonical_json, is_key};
 use model::ids::{Seq, StreamId};
 use model::quantity::Span;
+use model::snapshot::Cover;
 
-use super::{Session, Signal, Snapshot, Stale, denied};
+use super::{Session, Signal, Stale, denied};
 use crate::connection::Upgrade;
 use crate::content::Row;
 use crate::frame::Frame;
@@ -166,10 +167,9 @@ fn stale(error: &ErrorBody) -> Signal {
         let snapshot = snapshots
             .clone()
             .find(|snapshot| snapshot.topic == topic.topic)
-            .map(|found| Snapshot {
+            .map(|found| Cover {
                 watermark: found.head_watermark,
-                count: found.snapshot.count,
-                digest: found.snapshot.digest.clone(),
+                snapshot: found.snapshot.clone(),
             });
         Stale {
             stream: stream_of(&topic.topic),

@@ -11,6 +11,7 @@ use model::shard::{
     Applied, CensoredClient, Delivery, DeliveryPart, Episode, Finish, PhaseReport, ShardReport,
     Storm,
 };
+use model::snapshot::Cover;
 
 use super::fleet::{Fleet, lock, way};
 use super::kept::Kept;
@@ -63,7 +64,7 @@ impl Fleet {
     }
 }
 
-type Content = (StreamId, Seq, IntervalSet, IntervalSet);
+type Content = (StreamId, Seq, IntervalSet, IntervalSet, Option<Cover>);
 
 struct Writer {
     report: ShardReport,
@@ -96,7 +97,6 @@ impl Writer {
         report.planned_reconnects += client.machine.journey.planned();
         report.rebootstraps += client.rebootstraps;
         report.foreign_rows += client.foreign;
-        report.unverified_snapshots += client.unverified_snapshots;
         for (name, count) in framings.iter().zip(client.deliveries) {
             *report.deliveries.entry((*name).to_owned()).or_default() += count;
         }
@@ -109,6 +109,7 @@ impl Writer {
                 stream.initial(),
                 seqs.clone(),
                 indexes.clone(),
+                stream.began_from().cloned(),
             );
             self.applied.entry(content).or_default().push(client.id);
         }
@@ -219,13 +220,16 @@ impl Writer {
         let mut applied: Vec<Applied> = self
             .applied
             .into_iter()
-            .map(|((stream, initial, seqs, indexes), clients)| Applied {
-                stream,
-                clients,
-                initial,
-                seqs,
-                indexes,
-            })
+            .map(
+                |((stream, initial, seqs, indexes, snapshot), clients)| Applied {
+                    stream,
+                    clients,
+                    initial,
+                    seqs,
+                    indexes,
+                    snapshot,
+                },
+            )
             .collect();
         applied.sort_by(|a, b| (&a.stream, &a.clients).cmp(&(&b.stream, &b.clients)));
         self.report.applied = applied;

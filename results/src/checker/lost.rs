@@ -1,16 +1,15 @@
-//! Lost: acknowledged, eligible for a client, and absent from what it had applied at the end; or acknowledged and no
-//! longer held by the lane, whoever saw it meanwhile.
+//! Lost: acknowledged, and no longer held by the lane, whoever saw it meanwhile: once for each event; or held by it,
+//! eligible for a client, and absent from what that client had in the end: once for each such client.
 //!
 //! The end of a client that was not whole when the deadline passed is not known: what lies above the highest seq that
 //! it applied may still have been on its way. That client is `not_recovered`, which fails the trial too, but not a
 //! trial that is invalid for another reason. A hole below the highest seq that it applied is lost all the same.
 
 use model::anomaly::{Anomaly, Example};
-use model::intervals::IntervalSet;
 use model::shard::{Applied, SeqRuns};
 
 use super::{Evidence, Found, Stream};
-use crate::runs;
+use crate::{runs, text};
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Found {
     let mut found = Found::default();
@@ -20,19 +19,20 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Found {
         }
     }
     for (name, stream) in &evidence.streams {
-        lost_by_lane(name, stream, &mut found);
+        lost_by_lane(evidence, name, stream, &mut found);
     }
     found
 }
 
-/// (client, event) pairs that had to be delivered, and how many of them were.
+/// (client, event) pairs that had to be delivered, and how many of them were. What the lane itself has lost nobody can
+/// be brought any more.
 pub(crate) fn deliveries(evidence: &Evidence<'_>) -> (u64, u64) {
     let (mut expected, mut delivered) = (0, 0);
     for applied in evidence.shards.iter().flat_map(|shard| &shard.applied) {
         if let Some(stream) = evidence.streams.get(&applied.stream) {
             let clients = applied.clients.len() as u64;
-            let eligible = runs::indexes(&eligible(stream, applied.initial));
-            let absent = eligible.difference(&applied.indexes);
+            let eligible = runs::indexes(&eligible(stream, evidence.judged_above(applied)));
+            let absent = eligible.difference(&evidence.held(applied));
             expected += eligible.len() * clients;
             delivered += (eligible.len() - absent.len()) * clients;
         }
@@ -40,15 +40,19 @@ pub(crate) fn deliveries(evidence: &Evidence<'_>) -> (u64, u64) {
     (expected, delivered)
 }
 
-/// What a client that began at a cursor had to get: acknowledged events above it, up to the highest seq that the
-/// lane had acknowledged.
-fn eligible(stream: &Stream<'_>, initial: u64) -> SeqRuns {
+/// What a client that began at a cursor had to get: acknowledged events that are not gone, above it, up to the highest
+/// seq that the lane had acknowledged.
+pub(super) fn eligible(stream: &Stream<'_>, initial: u64) -> SeqRuns {
     let highest = stream
         .ledger
         .and_then(|ledger| runs::highest(&ledger.acknowledged))
         .unwrap_or(0);
-    let acknowledged = runs::only(&stream.places, &stream.acknowledged);
-    runs::clip(&acknowledged, initial.saturating_add(1), highest)
+    let there = stream.acknowledged.difference(&stream.gone);
+    runs::clip(
+        &runs::only(&stream.places, &there),
+        initial.saturating_add(1),
+        highest,
+    )
 }
 
 fn lost_by_clients(
@@ -57,12 +61,13 @@ fn lost_by_clients(
     applied: &Applied,
     found: &mut Found,
 ) {
-    let eligible = eligible(stream, applied.initial);
-    let absent = runs::indexes(&eligible).difference(&applied.indexes);
+    let eligible = eligible(stream, evidence.judged_above(applied));
+    let absent = runs::indexes(&eligible).difference(&evidence.held(applied));
     if absent.is_empty() {
         return;
     }
-    let reached = applied.seqs.max().unwrap_or(applied.initial);
+    let watermark = applied.snapshot.as_ref().map(|cover| cover.watermark);
+    let reached = applied.seqs.max().max(watermark).unwrap_or(applied.initial);
     let (ahead, holes): (Vec<u64>, Vec<u64>) = absent
         .iter()
         .partition(|index| runs::seq_of(&eligible, *index).is_some_and(|seq| seq > reached));
@@ -86,29 +91,28 @@ fn lost_by_clients(
     }
 }
 
-fn lost_by_lane(name: &str, stream: &Stream<'_>, found: &mut Found) {
+fn lost_by_lane(evidence: &Evidence<'_>, name: &str, stream: &Stream<'_>, found: &mut Found) {
     let Some(read) = stream.read else {
         return;
     };
-    let absent: IntervalSet = stream.acknowledged.difference(&runs::indexes(&read.events));
-    // At or below the floor the lane may have let go of it.
-    let kept: Vec<(u64, u64)> = absent
-        .iter()
-        .filter_map(|index| Some((index, runs::seq_of(&stream.places, index)?)))
-        .filter(|(_, seq)| *seq > read.floor)
-        .collect();
     found.note(
         Anomaly::Lost,
-        kept,
-        |(index, _)| stream.unpromised.contains(*index),
-        |(index, seq)| Example {
+        stream.gone.iter(),
+        |index| stream.unpromised.contains(*index),
+        |index| Example {
             client: None,
             stream: Some(name.to_owned()),
-            seq: Some(*seq),
-            detail: format!(
-                "index {index} was acknowledged, absent from the lane at the end (head {}, floor {})",
-                read.head, read.floor
-            ),
+            seq: runs::seq_of(&stream.places, *index),
+            detail: {
+                let ended = evidence.outlived(stream, *index);
+                let ended = ended.map_or(String::new(), |age| {
+                    format!("; the node's end was seen {} later", text::span(age))
+                });
+                format!(
+                    "index {index} was acknowledged, absent from the lane at the end (head {}, floor {}){ended}",
+                    read.head, read.floor
+                )
+            },
             at: None,
         },
     );

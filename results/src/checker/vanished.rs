@@ -47,7 +47,7 @@ fn for_stream(name: &str, stream: &Stream<'_>, found: &mut Found) {
     found.note(
         Anomaly::Vanished,
         vanished,
-        |(index, _)| stream.unpromised.contains(*index),
+        |(index, seq)| stream.may_be_gone_from(*index, *seq),
         |(index, seq)| Example {
             client: None,
             stream: Some(name.to_owned()),

@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use model::anomaly::{Anomaly, Example, Findings};
-use model::instant::Mono;
 use model::quantity::Span;
 use model::shard::{Ledger, ShardReport};
 use model::target::Promise;
 use model::trial::Trial;
 
-use crate::checker::{self, Evidence, Unfinished};
+use crate::checker::{self, Evidence, Found, NodeEnd, Unfinished};
 use crate::record::{AnomalyCount, Census, Row};
 use crate::runs;
 
@@ -20,6 +19,7 @@ pub(super) fn all(row: &mut Row, trial: &Trial, promise: &Promise) {
     }
     let censored = not_recovered(&mut findings, row, &trial.shards);
     let mut unjudged: BTreeSet<Anomaly> = BTreeSet::new();
+    let ended = ended_nodes(trial, promise.acknowledged.after());
     if let Some(ledger) = &trial.ledger {
         let evidence = Evidence::new(
             ledger,
@@ -27,10 +27,13 @@ pub(super) fn all(row: &mut Row, trial: &Trial, promise: &Promise) {
             &trial.shards,
             unfinished(trial, censored),
             promise.world,
-            &ended_nodes(trial, promise.acknowledged.after()),
+            &ended,
         );
-        row.census = census(trial, ledger);
         let (found, broken) = checker::run(&checker::CHECKS, &evidence);
+        row.census = census(trial, &evidence, ledger, &found);
+        if let Some(world) = &mut row.open_world {
+            world.unverified_snapshots = evidence.unverified_snapshots();
+        }
         findings.merge(&found.broken);
         unpromised = found.unpromised;
         row.broken_checks.extend(broken);
@@ -101,40 +104,51 @@ fn not_recovered(findings: &mut Findings, row: &Row, shards: &[ShardReport]) -> 
     censored
 }
 
-fn census(trial: &Trial, ledger: &Ledger) -> Census {
+fn census(trial: &Trial, evidence: &Evidence<'_>, ledger: &Ledger, found: &Found) -> Census {
     let mut census = Census::default();
     let held = trial.lane.as_ref().map(|lane| &lane.held);
-    for (name, stream) in &ledger.streams {
-        let acknowledged = runs::indexes(&stream.acknowledged);
-        census.acknowledged += acknowledged.len();
-        if let Some(read) = trial
-            .final_read
-            .as_ref()
-            .and_then(|read| read.streams.get(name))
-        {
-            let absent = acknowledged.difference(&runs::indexes(&read.events));
-            census.read += acknowledged.len() - absent.len();
+    for (name, stream) in &evidence.streams {
+        census.acknowledged += stream.acknowledged.len();
+        census.lost += stream.gone.len();
+        if let Some(read) = stream.read {
+            let events = runs::indexes(&read.events);
+            let absent = stream.acknowledged.difference(&events);
+            census.read += stream.acknowledged.len() - absent.len();
+            let unacknowledged = events.difference(&stream.acknowledged);
+            census.unacknowledged += unacknowledged.len() + read.foreign;
         }
-        if let Some(count) = held.and_then(|held| held.get(name)) {
+        if let Some(count) = held.and_then(|held| held.get(name))
+            && ledger.streams.contains_key(name)
+        {
             *census.counted.get_or_insert(0) += count;
         }
     }
+    census.missed = found.count(Anomaly::Lost).saturating_sub(census.lost);
     census
 }
 
-/// When nodes were ended, and from when on what they acknowledged may be gone with them. None for a target that
-/// promises to keep whatever it acknowledges.
-fn ended_nodes(trial: &Trial, window: Span) -> Vec<(Mono, Mono)> {
+/// When nodes were ended, in order. None for a target that promises to keep whatever it acknowledges.
+fn ended_nodes(trial: &Trial, window: Span) -> Vec<NodeEnd> {
     if window == Span::ZERO {
         return Vec::new();
     }
-    trial
+    let mut ends = trial
         .faults
         .iter()
         .filter(|record| record.fault.ends_node())
         .filter_map(|record| record.view.as_ref())
-        .map(|view| (view.injected.asked - window, view.injected.observed))
-        .collect()
+        .map(|view| NodeEnd {
+            from: view.injected.asked - window,
+            seen: view.injected.observed,
+            until: view
+                .healed
+                .unwrap_or(view.injected)
+                .asked
+                .max(view.injected.observed),
+        })
+        .collect::<Vec<_>>();
+    ends.sort_by_key(|end| end.from);
+    ends
 }
 
 fn unfinished(trial: &Trial, censored: u64) -> Unfinished {

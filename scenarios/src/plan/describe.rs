@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use model::fault::{Direction, Fault};
 use model::quantity::{Rate, Span};
 
-use super::{Plan, Step};
+use super::{Plan, Probe, Rule, Step};
 
 impl Plan {
     /// What will happen: the load, the exact timeline with a line for each injection and each undo, and what is judged.
@@ -108,10 +108,14 @@ impl Plan {
 
     fn steadiness(&self) -> Vec<String> {
         let steady = &self.steady;
-        vec![format!(
+        let mut lines = vec![format!(
             "for {}: {} connected, delivery p99 within {}; before the faults it has to come within {}",
             steady.window, steady.connected, steady.delivery_p99, steady.within
-        )]
+        )];
+        let probes = self.probes.iter();
+        let probes = probes.filter(|probe| probe.rule == Rule::Steady);
+        lines.extend(probes.map(|probe| format!("and all the while {}", asked(probe))));
+        lines
     }
 
     fn timeline(&self) -> Vec<String> {
@@ -170,6 +174,20 @@ impl Plan {
                 rule.connected_below, rule.lasting
             ));
         }
+        for probe in &self.probes {
+            let Rule::Abort { lasting, always } = probe.rule else {
+                continue;
+            };
+            let when = if always {
+                "at any time"
+            } else {
+                "after the last heal"
+            };
+            lines.push(format!(
+                "ended early, as failed, when for {lasting} {when} it is not so that {}",
+                asked(probe)
+            ));
+        }
         lines
     }
 
@@ -198,6 +216,19 @@ impl Plan {
         );
         format!("at most: {}; safety anomalies: none", parts.join(", "))
     }
+}
+
+/// `healthz: GET http://127.0.0.1:9000/healthz says 200; asked every 1s, answered within 1s`.
+fn asked(probe: &Probe) -> String {
+    let Probe {
+        name,
+        ask,
+        every,
+        within,
+        ..
+    } = probe;
+    let wanted = ask.wanted();
+    format!("{name}: {ask} says {wanted}; asked every {every}, answered within {within}")
 }
 
 fn length(step: &Step) -> String {

@@ -3,25 +3,25 @@
 use std::net::IpAddr;
 
 /// What is wrong, and what to do about it.
-pub(super) type Mistake = (String, String);
+pub(crate) type Mistake = (String, String);
 
 /// A URL in its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Url {
+pub(crate) struct Url {
     /// `wss` or `https`.
-    pub(super) secure: bool,
+    pub(crate) secure: bool,
     /// A name, or an IP address (version 6 with its brackets).
-    pub(super) host: String,
-    pub(super) port: u16,
+    pub(crate) host: String,
+    pub(crate) port: u16,
     /// What Host says: the host, with its port where that is not the scheme's own.
-    pub(super) authority: String,
+    pub(crate) authority: String,
     /// From the first `/`; empty for none.
-    pub(super) path: String,
+    pub(crate) path: String,
 }
 
 impl Url {
     /// Reads a URL with one of these schemes. A query is taken where a request has one of its own.
-    pub(super) fn read(text: &str, schemes: &[&str], query: bool) -> Result<Self, Mistake> {
+    pub(crate) fn read(text: &str, schemes: &[&str], query: bool) -> Result<Self, Mistake> {
         let known = schemes.join("://, ");
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err((
@@ -71,18 +71,27 @@ impl Url {
         })
     }
 
+    /// The path with its query as a request line has it.
+    pub(crate) fn request_path(&self) -> String {
+        if self.path.starts_with('/') {
+            self.path.clone()
+        } else {
+            format!("/{}", self.path)
+        }
+    }
+
     /// `host:port`.
-    pub(super) fn dial(&self) -> String {
+    pub(crate) fn dial(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 
-    pub(super) fn is_loopback(&self) -> bool {
+    pub(crate) fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
     }
 }
 
 /// Reads `host:port`.
-pub(super) fn host_port(text: &str) -> Result<String, Mistake> {
+pub(crate) fn host_port(text: &str) -> Result<String, Mistake> {
     if text.contains("://") || text.contains('/') {
         return Err((
             format!("`{text}` is a URL, not an address"),

@@ -6,7 +6,7 @@ use crate::tree::{Node, Value};
 use super::address::Mistake;
 
 /// Replaces each `${NAME}` by that environment variable. What it holds is in no message.
-pub(super) fn expand(
+pub(crate) fn expand(
     text: &str,
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Result<String, Mistake> {
@@ -34,7 +34,7 @@ pub(super) fn expand(
 }
 
 /// Whether a header of that name carries a credential, or the text looks like one.
-pub(super) fn in_clear(key: &str, text: &str) -> bool {
+pub(crate) fn in_clear(key: &str, text: &str) -> bool {
     const NAMES: [&str; 6] = [
         "authorization",
         "cookie",
@@ -50,7 +50,12 @@ pub(super) fn in_clear(key: &str, text: &str) -> bool {
 }
 
 /// Every text of a tree that may be a secret.
-pub(super) fn in_tree(node: &Node) -> Vec<String> {
+pub(crate) fn in_tree(node: &Node) -> Vec<String> {
+    under("", node)
+}
+
+/// Every text under a key that may be a secret.
+pub(crate) fn under(key: &str, node: &Node) -> Vec<String> {
     fn walk(key: &str, node: &Node, found: &mut Vec<String>) {
         // What these keys name is public: a field of an answer, a command of the agent's configuration.
         const PUBLIC: [&str; 3] = ["tokens", "token_field", "token_skew"];
@@ -80,12 +85,12 @@ pub(super) fn in_tree(node: &Node) -> Vec<String> {
         }
     }
     let mut found = Vec::new();
-    walk("", node, &mut found);
+    walk(key, node, &mut found);
     found
 }
 
 /// Hides secrets in what is shown, character by character, so that columns stay where they are.
-pub(super) fn mask(diagnostics: &mut [Diagnostic], secrets: &[String]) {
+pub(crate) fn mask(diagnostics: &mut [Diagnostic], secrets: &[String]) {
     let hide = |text: &mut String| {
         for secret in secrets {
             // As the file may spell it: a folded or quoted text is found by its longest word at least.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use model::command::is_name;
 use model::target::{PLACEHOLDERS, Secret, TlsClient, TokenEndpoint, TokenService, TokenSupply};
 
 use super::address::Url;
@@ -49,8 +50,7 @@ pub(super) fn resolve(
         return Some((TokenSupply::Http(Box::new(endpoint)), tokens.identities));
     }
     if let Some(command) = &tokens.command {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if command.is_empty() || !command.chars().all(allowed) {
+        if !is_name(command) {
             let message = format!("`{command}` is not a command's name");
             let hint =
                 "it is the name that the agent's own configuration gives it: no path, no arguments";
@@ -147,12 +147,8 @@ fn endpoint(
     let url = url?;
     Some(TokenEndpoint {
         dial: url.dial(),
+        path: url.request_path(),
         authority: url.authority,
-        path: if url.path.starts_with('/') {
-            url.path
-        } else {
-            format!("/{}", url.path)
-        },
         tls: url.secure.then_some(TlsClient {
             ca_pem,
             identity: None,

@@ -3,7 +3,7 @@
 use model::defect::Defect;
 use scenarios::schema;
 
-use crate::support::{docs, parse, plan, settings};
+use crate::support::{docs, parse, plan, settings, source};
 
 /// The first block of YAML in a page.
 pub(crate) fn example(page: &str) -> &str {
@@ -82,6 +82,27 @@ fn every_setting_is_in_the_reference() {
             "{field}"
         );
     }
+}
+
+#[test]
+fn the_page_of_external_probes_is_true() {
+    let (page, schema) = (docs("external-probes.md"), schema());
+    let checked = parse(example(&page)).unwrap_or_else(|error| panic!("{error}"));
+    assert!(checked.warnings.is_empty(), "{:?}", checked.warnings);
+    assert_eq!(checked.scenario.steady.probes.len(), 2);
+    for name in ["AbortProbe", "HttpProbe", "PromqlProbe", "CommandProbe"] {
+        let properties = schema["$defs"][name]["properties"].as_object();
+        for field in properties.expect(name).keys() {
+            assert!(page.contains(&format!("`{field}`")), "{name}.{field}");
+        }
+    }
+    let config = page.rsplit_once("```yaml\n").expect("the last example").1;
+    let config = config.split_once("```").expect("its end").0;
+    // The program of the example is nobody's; all else of it is as it has to be.
+    let config = config.replace("/usr/local/bin/queue-depth", "/bin/sh");
+    let config = scenarios::agent_config::parse(&source(&config));
+    let config = config.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.commands["queue-depth"].run, ["/bin/sh", "--json"]);
 }
 
 #[test]
