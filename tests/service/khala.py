@@ -14,8 +14,8 @@ given:
     GET  /internal/sync/head      a stream's newest seq and its floor
     POST /internal/sync/remove    takes events back by their keys; their seqs are not used again
 
-An event is in the log and on disk before it is acknowledged or delivered. A connection is closed when its token's expiry
-and the skew are over. Tokens cannot be revoked, and nobody's rate is limited.
+An event is in the log and on disk before it is acknowledged or delivered. A connection is closed when its token's
+expiry and the skew are over. Tokens cannot be revoked, and nobody's rate is limited.
 
 It prints {"port": N} when it listens, and ends when its stdin does.
 
@@ -31,6 +31,7 @@ import fnmatch
 import hashlib
 import hmac
 import json
+import logging
 import secrets
 import ssl
 import sys
@@ -274,6 +275,8 @@ def parsed_options() -> argparse.Namespace:
 
 async def main() -> None:
     options = parsed_options()
+    # That a client went away while something was on its way to it is no news.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     service = Service(options)
     context = None
     if options.cert:

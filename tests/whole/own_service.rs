@@ -9,6 +9,7 @@ use std::path::Path;
 
 use host::tls::Authority;
 use model::target::TlsIdentity;
+use serde_json::{Value, json};
 
 use crate::service::{self, PUBLISH_SECRET, SESSION_SECRET, Service};
 use crate::support::{Finished, faultlane, machine};
@@ -63,6 +64,11 @@ struct Own {
 impl Own {
     /// `None`, said aloud, where there is no Python.
     fn start(test: &str) -> Option<Self> {
+        Self::start_with(test, &[])
+    }
+
+    /// With further options of the service.
+    fn start_with(test: &str, further: &[&str]) -> Option<Self> {
         if !service::is_there(test) {
             return None;
         }
@@ -70,7 +76,7 @@ impl Own {
         let ca = Authority::ephemeral("of somebody").expect("an authority");
         fs::write(folder.path().join("ca.pem"), ca.pem()).expect("the file");
         let identity = ca.issue(&[HOST, "localhost"]).expect("a certificate");
-        let service = with_certificate(folder.path(), "service", &identity);
+        let service = with_certificate(folder.path(), "service", &identity, further);
         Some(Self {
             folder,
             ca,
@@ -105,7 +111,12 @@ impl Own {
 }
 
 /// Another service of that name with a certificate of its own.
-fn with_certificate(folder: &Path, name: &str, identity: &TlsIdentity) -> Service {
+fn with_certificate(
+    folder: &Path,
+    name: &str,
+    identity: &TlsIdentity,
+    further: &[&str],
+) -> Service {
     let file = |kind: &str, text: &str| {
         let path = folder.join(format!("{name}-{kind}.pem"));
         fs::write(&path, text).expect("the file");
@@ -117,50 +128,90 @@ fn with_certificate(folder: &Path, name: &str, identity: &TlsIdentity) -> Servic
     );
     let data = folder.join(format!("{name}-data"));
     let data = data.to_str().expect("UTF-8");
-    let org = "acme=runtime.run.drill-*";
-    Service::start(&[
-        "--cert",
-        &cert,
-        "--key",
-        &key,
-        "--data",
-        data,
-        "--prefix",
-        "/eu",
-        "--org",
-        org,
-        "--origin",
-        "https://sync.example.com",
-    ])
+    let fixed = [
+        ["--cert", &cert],
+        ["--key", &key],
+        ["--data", data],
+        ["--prefix", "/eu"],
+        ["--org", "acme=runtime.run.drill-*"],
+        ["--origin", "https://sync.example.com"],
+    ];
+    Service::start(&[fixed.as_flattened(), further].concat())
 }
 
 /// Few clients, and bounds that a busy machine keeps too: what is tried here is whether such a service can be drilled.
-const SMALL: [&str; 6] = [
+const SMALL: [&str; 14] = [
     "--clients",
     "20",
     "--set",
-    "bounds.detect.p99=8s",
+    "bounds.detect={p99: 12s}",
     "--set",
-    "limits.delivery_p95=8s",
+    "bounds.recovery={p99: 12s}",
+    "--set",
+    "limits.delivery_p95=12s",
+    "--set",
+    "bounds.time_to_steady=15s",
+    "--set",
+    "deadline=20s",
+    "--output-dir",
+    "evidence",
 ];
 
-fn drill(scenario: &str) {
-    let Some(own) = Own::start(&format!("a_drill_of_{scenario}")) else {
-        return;
-    };
+/// Drills the service; the row.
+fn drill(own: &Own, target: &str, scenario: &str) -> Value {
     let _machine = machine();
     let args = ["run", scenario, "--target", "target.yaml"];
-    let target = own.target();
-    own.run(&target, &[&args[..], &SMALL].concat())
+    own.run(target, &[&args[..], &SMALL].concat())
         .expect_code(0);
+    let rows = own.folder.path().join("evidence/results.jsonl");
+    let rows = fs::read_to_string(rows).expect("results.jsonl");
+    let mut rows = rows.lines().map(serde_json::from_str);
+    rows.next().expect("a row").expect("JSON")
 }
 
 #[test]
 fn a_partition_of_ones_own_service_is_a_go() {
-    drill("partition");
+    let Some(own) = Own::start("a_partition_of_ones_own_service_is_a_go") else {
+        return;
+    };
+    let row = drill(&own, &own.target(), "partition");
+    assert_eq!(
+        row["faults"][0]["observation"]["figures"]["connections_held"],
+        20
+    );
 }
 
 #[test]
-fn a_reconnect_storm_of_ones_own_service_is_a_go() {
-    drill("reconnect-storm");
+fn a_reconnect_storm_among_somebody_elses_events_is_a_go_and_leaves_nothing_behind() {
+    let test = "a_reconnect_storm_among_somebody_elses_events_is_a_go_and_leaves_nothing_behind";
+    let others = ["--foreign-writer", "runtime.run.drill-1.events:5"];
+    let Some(own) = Own::start_with(test, &others) else {
+        return;
+    };
+    let target = own.with("world: closed", "world: open");
+    let removal = "    clean_up: { path: /internal/sync/remove }\ntokens:";
+    let target = target.replacen("tokens:", removal, 1);
+    let row = drill(&own, &target, "reconnect-storm");
+    let world = &row["open_world"];
+    assert!(world["foreign_held"].as_u64() > Some(0), "{world}");
+    assert!(world["foreign_received"].as_u64() > Some(0), "{world}");
+    let done = &world["clean_up"];
+    assert!(done["removed"].as_u64() > Some(0), "{done}");
+    assert_eq!((&done["left"], &done["failed"]), (&json!({}), &json!({})));
+    // The service's own word: what it removed is what was acknowledged.
+    let log = own.folder.path().join("service-data/log.jsonl");
+    let log = fs::read_to_string(log).expect("the log");
+    let records: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let removed = records
+        .iter()
+        .filter_map(|record| record["remove"].as_array().map(Vec::len));
+    let ours = records.iter().filter(|record| {
+        record["payload"]
+            .as_str()
+            .is_some_and(|payload| payload.contains("intended_us"))
+    });
+    assert_eq!(removed.sum::<usize>(), ours.count());
 }

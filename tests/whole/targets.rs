@@ -20,7 +20,8 @@ fn init_writes_a_file_that_is_complete_once_its_limits_are_given_and_overwrites_
     let root = tempfile::tempdir().expect("a temporary folder");
     let path = root.path().join("target.yaml");
     let file = path.to_str().expect("UTF-8");
-    let init = ["init", file, "--url", "ws://127.0.0.1:3000"];
+    // Nobody listens on port 1.
+    let init = ["init", file, "--url", "ws://127.0.0.1:1"];
     output(&init)
         .expect_code(2)
         .says("`limits.storm_target` is missing")
@@ -32,7 +33,10 @@ fn init_writes_a_file_that_is_complete_once_its_limits_are_given_and_overwrites_
     assert_eq!(fs::read_to_string(&path).expect("the file"), written);
 
     fs::remove_file(&path).expect("the file");
-    output(&[init.as_slice(), &LIMITS].concat()).expect_code(0);
+    output(&[init.as_slice(), &LIMITS].concat())
+        .expect_code(4)
+        .says("was written, and the target is not reached")
+        .says("target.yaml:8:10");
     output(&["check", file])
         .expect_code(0)
         .says("target.yaml: ok");

@@ -283,11 +283,11 @@ fn what_only_the_service_can_show_is_blamed_on_the_line_that_says_it() {
         .ca
         .issue(&["elsewhere.example.test"])
         .expect("a certificate");
-    let other = with_certificate(folder, "other", &other);
+    let other = with_certificate(folder, "other", &other, &[]);
     let (long_ago, yesterday) = (Duration::from_hours(72), Duration::from_hours(24));
     let now = SystemTime::now();
     let expired = own.ca.issue_for(&[HOST], now - long_ago..now - yesterday);
-    let expired = with_certificate(folder, "expired", &expired.expect("a certificate"));
+    let expired = with_certificate(folder, "expired", &expired.expect("a certificate"), &[]);
     let plain = folder.join("plain-data");
     let plain = Service::start(&["--data", plain.to_str().expect("UTF-8"), "--prefix", "/eu"]);
     // Bound, and nobody listens there.
