@@ -47,6 +47,8 @@ pub(crate) enum Command {
     },
     /// Write a target file to begin with, check it, and try whether the target can be drilled so.
     Init(InitArgs),
+    /// Remove what a run that was killed has left in the streams of a target; other runs clean up after themselves.
+    CleanUp(CleanUpArgs),
     /// Try whether a target can be drilled as its file describes it. Nothing is written to it.
     Preflight {
         /// The target file.
@@ -202,6 +204,19 @@ pub(crate) struct PlanArgs {
     /// What is drilled: embedded, spacetimedb (a real server, which the drill starts), or a target file.
     #[arg(long, value_name = "FILE|NAME", default_value = "embedded")]
     pub(crate) target: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CleanUpArgs {
+    /// The target file.
+    #[arg(default_value = "target.yaml")]
+    pub(crate) target: PathBuf,
+    /// The run, as `run` in its run.json names it.
+    #[arg(long, value_name = "RUN", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) run: String,
+    /// The agent's own configuration, where tokens come from a command that it names.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) agent_config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

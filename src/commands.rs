@@ -4,6 +4,7 @@ use crate::cli::Command;
 use crate::exit::{Error, Exit};
 
 mod check;
+mod clean_up;
 mod drill;
 mod gate;
 mod init;
@@ -20,6 +21,7 @@ pub(crate) fn execute(command: Command) -> Result<Exit, Error> {
         Command::Drill { scenarios, drill } => drill::drill(&scenarios, &drill),
         Command::Run { scenario, drill } => drill::run(scenario.as_deref(), &drill),
         Command::Check { files, target, set } => check::check(&files, target.as_deref(), &set),
+        Command::CleanUp(args) => clean_up::command(&args),
         Command::Init(args) => init::init(&args),
         Command::Preflight {
             target,

@@ -5,7 +5,8 @@
 //! drill     all rows of a run: lanes side by side, trials one after the other, each judged and written
 //! trial     one execution of one plan
 //! node      the agent of a trial, as a process of our own
-//! preflight whether a described target can be drilled
+//! preflight whether a described target can be drilled; clean_up  what a run left there, removed afterwards
+//! outside   what both need
 //! target    which children a trial has, and their configuration
 //! fleet     what the shards are told and asked, as one
 //! step      one fault of the plan: inject, renew, undo
@@ -17,10 +18,12 @@
 //! It speaks only to agents. Whatever goes wrong, a trial ends with every fault undone and every process gone, and
 //! with as much evidence as there is.
 
+pub mod clean_up;
 pub mod diary;
 pub mod drill;
 pub mod fleet;
 pub mod node;
+pub mod outside;
 pub mod preflight;
 pub mod probe;
 pub mod steady;

@@ -6,19 +6,29 @@
 //! below one that was seen or submitted is named for removal, and counted as unseen.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use host::peer::{PeerError, Reach};
 use model::event::{own_key, split_key};
-use model::ids::StreamId;
-use model::shard::CleanUp;
+use model::ids::{Lane, StreamId};
+use model::profile::Profile;
+use model::shard::{CleanUp, Cursors, TokenSource};
+use model::target::Access;
 
 use crate::final_read::{Extent, Reader, Replay, ReplayError};
+use crate::lane::Kind;
+use crate::oneshot::Asked;
+use crate::store::Store;
+use crate::token_client::TokenClient;
 
 /// An append whose outcome was unknown may yet be committed, and a lane may be away for a moment.
 const ROUNDS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 /// A batch of keys: a real `SpacetimeDB` takes 50,000 bytes of SQL, of which a key's condition takes some 30.
+/// A stream read to its end, whatever its history.
+const READ_WITHIN: Duration = Duration::from_secs(30);
 const BATCH: usize = 100;
 const BATCH_BYTES: usize = 16 * 1024;
 
@@ -51,6 +61,37 @@ struct Own {
 }
 
 impl Cleaner {
+    /// For a lane that is reached so, when the trial is long over: streams are read from their beginnings.
+    ///
+    /// # Errors
+    /// The lane or the issuer of tokens cannot be reached by these settings.
+    pub fn afterwards(
+        lane: Lane,
+        access: &Access,
+        tokens: &TokenSource,
+        profile: &Profile,
+        publish_secret: &str,
+        mark: &str,
+    ) -> Result<Self, PeerError> {
+        let peer = Reach::of(access)?.direct;
+        Ok(Self {
+            reader: Reader {
+                asked: Asked {
+                    peer: Arc::clone(&peer),
+                    kind: Kind::of(lane),
+                    access: Arc::new(access.clone()),
+                    within: READ_WITHIN,
+                },
+                store: Store::new(lane, access, peer, publish_secret),
+                tokens: TokenClient::new(tokens, lane, profile.refresh_lead)?,
+                begun: Cursors::new(),
+                budgets: (BTreeMap::new(), profile.replay_budget),
+            },
+            mark: mark.to_owned(),
+            submitted: BTreeMap::new(),
+        })
+    }
+
     /// Removes what bears the mark from these streams, each with its organisation.
     pub async fn clean_up(&self, streams: &[(String, StreamId)]) -> CleanUp {
         let mut done = CleanUp {

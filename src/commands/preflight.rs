@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use agent::conductor::outside::Outside;
 use agent::conductor::preflight::{PreflightError, preflight};
 use host::tls::{self, Trouble};
 use lanes::preflight::{Door, Shut};
@@ -40,7 +41,12 @@ pub(super) fn run(
     say: &dyn Fn(&str),
 ) -> Result<(), Error> {
     let program = std::env::current_exe().map_err(Error::could_not_run)?;
-    let tried = preflight(&program, target, commands.clone(), lanes, |lane, open| {
+    let outside = Outside {
+        program: &program,
+        target,
+        commands,
+    };
+    let tried = preflight(&outside, lanes, |lane, open| {
         say(&format!("{:<9} ok  {}", lane.name(), open.seen));
     });
     processes::runtime()?

@@ -6,13 +6,15 @@ mod page;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use host::tls::Authority;
 use model::target::TlsIdentity;
 use serde_json::{Value, json};
 
 use crate::service::{self, PUBLISH_SECRET, SESSION_SECRET, Service};
-use crate::support::{Finished, faultlane, machine};
+use crate::support::{Finished, Running, faultlane, machine, until};
 
 const HOST: &str = "sync.example.com";
 
@@ -101,12 +103,44 @@ impl Own {
     /// Writes the target file and runs faultlane beside it.
     fn run(&self, target: &str, args: &[&str]) -> Finished {
         fs::write(self.folder.path().join("target.yaml"), target).expect("the file");
+        Finished::from(self.command(args).output().expect("faultlane starts"))
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = faultlane(args);
         command
             .current_dir(self.folder.path())
             .env("PUBLISH_SECRET", PUBLISH_SECRET)
             .env("SYNC_SESSION", SESSION_SECRET);
-        Finished::from(command.output().expect("faultlane starts"))
+        command
+    }
+
+    /// The target file for streams to which somebody else publishes too.
+    fn in_an_open_world(&self) -> String {
+        let target = self.with("world: closed", "world: open");
+        let removal = "    clean_up: { path: /internal/sync/remove }\ntokens:";
+        target.replacen("tokens:", removal, 1)
+    }
+
+    /// The service's own word: how many events of drills it has acknowledged, and how many events it has removed.
+    fn published_and_removed(&self) -> (usize, usize) {
+        let log = self.folder.path().join("service-data/log.jsonl");
+        let log = fs::read_to_string(log).unwrap_or_default();
+        // The last line may be half written.
+        let whole = log.rfind('\n').map_or("", |end| &log[..end]);
+        let records: Vec<Value> = whole
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        let ours = records.iter().filter(|record| {
+            record["payload"]
+                .as_str()
+                .is_some_and(|payload| payload.contains("intended_us"))
+        });
+        let removed = records
+            .iter()
+            .filter_map(|record| record["remove"].as_array().map(Vec::len));
+        (ours.count(), removed.sum())
     }
 }
 
@@ -188,30 +222,51 @@ fn a_reconnect_storm_among_somebody_elses_events_is_a_go_and_leaves_nothing_behi
     let Some(own) = Own::start_with(test, &others) else {
         return;
     };
-    let target = own.with("world: closed", "world: open");
-    let removal = "    clean_up: { path: /internal/sync/remove }\ntokens:";
-    let target = target.replacen("tokens:", removal, 1);
-    let row = drill(&own, &target, "reconnect-storm");
+    let row = drill(&own, &own.in_an_open_world(), "reconnect-storm");
     let world = &row["open_world"];
     assert!(world["foreign_held"].as_u64() > Some(0), "{world}");
     assert!(world["foreign_received"].as_u64() > Some(0), "{world}");
     let done = &world["clean_up"];
     assert!(done["removed"].as_u64() > Some(0), "{done}");
     assert_eq!((&done["left"], &done["failed"]), (&json!({}), &json!({})));
-    // The service's own word: what it removed is what was acknowledged.
-    let log = own.folder.path().join("service-data/log.jsonl");
-    let log = fs::read_to_string(log).expect("the log");
-    let records: Vec<Value> = log
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect();
-    let removed = records
-        .iter()
-        .filter_map(|record| record["remove"].as_array().map(Vec::len));
-    let ours = records.iter().filter(|record| {
-        record["payload"]
-            .as_str()
-            .is_some_and(|payload| payload.contains("intended_us"))
+    let (ours, removed) = own.published_and_removed();
+    assert_eq!(ours, removed);
+}
+
+#[test]
+fn what_a_killed_run_has_left_among_others_is_removed_afterwards() {
+    let test = "what_a_killed_run_has_left_among_others_is_removed_afterwards";
+    let others = ["--foreign-writer", "runtime.run.drill-1.events:5"];
+    let Some(own) = Own::start_with(test, &others) else {
+        return;
+    };
+    let _machine = machine();
+    fs::write(
+        own.folder.path().join("target.yaml"),
+        own.in_an_open_world(),
+    )
+    .expect("the file");
+    let args = ["run", "partition", "--target", "target.yaml"];
+    let child = own.command(&[&args[..], &SMALL].concat()).spawn();
+    let mut running = Running(child.expect("it starts"));
+    until("the run publishes", Duration::from_secs(30), || {
+        (own.published_and_removed().0 > 20).then_some(())
     });
-    assert_eq!(removed.sum::<usize>(), ours.count());
+    running.0.kill().expect("SIGKILL");
+    running.0.wait().expect("it is gone");
+    let record = fs::read_to_string(own.folder.path().join("evidence/run.json"));
+    let record: Value = serde_json::from_str(&record.expect("run.json")).expect("JSON");
+    let run = record["run"].as_str().expect("the run's id");
+
+    let clean_up = ["clean-up", "target.yaml", "--run"];
+    let of = |run: &str| {
+        let mut command = own.command(&[&clean_up[..], &[run]].concat());
+        Finished::from(command.output().expect("faultlane starts")).expect_code(0)
+    };
+    of("20000101T000000Z-1").says("khala: 0 events of");
+    let (ours, removed) = own.published_and_removed();
+    assert_eq!(removed, 0, "another run's");
+    of(run).says(&format!("khala: {ours} events of {run} removed"));
+    assert_eq!(own.published_and_removed(), (ours, ours));
+    of(run).says("khala: 0 events of");
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use host::tls::Authority;
+use lanes::preflight::Door;
 use model::ids::{Lane, StreamId};
 use model::probe::{Operation, ProbesConfig, Rival};
 use model::quantity::Span;
@@ -18,6 +19,7 @@ use scenarios::target::{Endpoint, Target};
 
 use super::{ANY_PORT, Site, StartError, TOKENS, TTL_LIMITS, proxy, secret, start};
 use crate::client::Agent;
+use crate::conductor::node::Node;
 
 /// The clients' organisation where the target file names none.
 const ORG: &str = "drill";
@@ -55,16 +57,70 @@ pub(super) async fn begin(
     })
 }
 
-/// What an endpoint wants of publishers.
+/// A lane as it is reached without a proxy before it.
+#[derive(Debug)]
+pub struct Direct {
+    /// How it is reached and spoken to.
+    pub access: Access,
+    /// Where tokens come from.
+    pub tokens: TokenSource,
+    /// What publishers present.
+    pub publish_secret: String,
+}
+
+impl Direct {
+    /// A target's lane; tokens come by way of the agent, where they need one.
+    ///
+    /// # Errors
+    /// A name does not resolve, or tokens cannot be had; with the door that is shut.
+    pub async fn to(
+        node: Option<&Node>,
+        target: &Target,
+        lane: Lane,
+    ) -> Result<Self, (Door, StartError)> {
+        let endpoint = target
+            .lanes
+            .get(&lane)
+            .ok_or((Door::Settings, StartError::NoLane(lane)))?;
+        let addr = resolve(&endpoint.dial)
+            .await
+            .map_err(|error| (Door::Connection, error))?;
+        let data = node.map(Node::data_dir).unwrap_or_default();
+        let issuer = issuer(node.map(|node| &node.agent), target, &data)
+            .await
+            .map_err(|error| (Door::Token, error))?;
+        Ok(Self {
+            access: endpoint.access(addr, addr),
+            tokens: source(issuer, target),
+            publish_secret: publish_secret(endpoint),
+        })
+    }
+}
+
+/// The streams that a drill of the target publishes to, and whose they are.
 #[must_use]
-pub fn publish_secret(endpoint: &Endpoint) -> String {
+pub fn written_streams(target: &Target) -> Vec<(String, StreamId)> {
+    let own = own_org(target);
+    let stale = target.probes.stale.iter().map(|stale| &stale.stream);
+    let own = target
+        .streams
+        .iter()
+        .chain(stale)
+        .map(|stream| (own, stream));
+    let rival = target.tenants.get(1);
+    own.chain(rival.map(|rival| (rival.name.as_str(), &rival.stream)))
+        .map(|(org, stream)| (org.to_owned(), stream.clone()))
+        .collect()
+}
+
+/// What an endpoint wants of publishers.
+fn publish_secret(endpoint: &Endpoint) -> String {
     let secret = endpoint.publish_secret.as_ref();
     secret.map_or_else(String::new, |secret| secret.reveal().to_owned())
 }
 
 /// Where the tokens of a target's clients come from.
-#[must_use]
-pub fn source(issuer: Issuer, target: &Target) -> TokenSource {
+fn source(issuer: Issuer, target: &Target) -> TokenSource {
     TokenSource {
         issuer,
         org: own_org(target).to_owned(),
@@ -77,11 +133,7 @@ pub fn source(issuer: Issuer, target: &Target) -> TokenSource {
 ///
 /// # Errors
 /// A name that does not resolve, or no agent where one is needed.
-pub async fn issuer(
-    agent: Option<&Agent>,
-    target: &Target,
-    data: &Path,
-) -> Result<Issuer, StartError> {
+async fn issuer(agent: Option<&Agent>, target: &Target, data: &Path) -> Result<Issuer, StartError> {
     Ok(match &target.tokens {
         // The target trusts it because it takes any issuer that it can reach.
         TokenSupply::Service(None) => {
@@ -124,7 +176,7 @@ pub async fn issuer(
 ///
 /// # Errors
 /// It does not resolve.
-pub async fn resolve(dial: &str) -> Result<SocketAddr, StartError> {
+async fn resolve(dial: &str) -> Result<SocketAddr, StartError> {
     let unknown = |source: io::Error| StartError::Unresolved {
         dial: dial.to_owned(),
         source,
