@@ -22,8 +22,8 @@ pub struct Snapshot {
 pub struct Cover {
     /// It stands for everything up to here.
     pub watermark: Seq,
-    /// What that is, by the lane's word.
-    pub snapshot: Snapshot,
+    /// What that is, by the lane's word; `None` where it says so in a form of its own.
+    pub snapshot: Option<Snapshot>,
 }
 
 /// The chain's next link.

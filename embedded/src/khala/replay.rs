@@ -143,7 +143,7 @@ fn refusal(streams: &Streams, stale: Vec<StaleTopic>) -> ErrorBody {
         .map(|stale| TopicSnapshot {
             topic: stale.topic.clone(),
             head_watermark: stale.head_watermark,
-            snapshot: streams.get(&stream_of(&stale.topic)).snapshot().clone(),
+            snapshot: Some(streams.get(&stream_of(&stale.topic)).snapshot().clone()),
         })
         .collect();
     ErrorBody {

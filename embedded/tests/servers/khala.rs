@@ -119,7 +119,7 @@ async fn a_stale_cursor_is_answered_in_three_forms_with_a_snapshot() {
         );
         assert_eq!(
             error.snapshot_plan.as_ref().unwrap().topics[0].snapshot,
-            whole
+            Some(whole.clone())
         );
         let [ServerMessage::Error(pushed), ServerMessage::Frame(frame)] = before.as_slice() else {
             panic!("{before:?}");

@@ -554,7 +554,7 @@ mod tests {
         assert_eq!(kinds(&findings), []);
         let cover = Cover {
             watermark: 10,
-            snapshot: Snapshot::default(),
+            snapshot: Some(Snapshot::default()),
         };
         state.snapshot(cover.clone());
         deliver(&mut state, &[11], false, &mut findings);

@@ -569,7 +569,7 @@ fn stale(asked: Seq, head: Seq, snapshot: Snapshot) -> ErrorBody {
             topics: vec![TopicSnapshot {
                 topic: TOPIC.to_owned(),
                 head_watermark: head,
-                snapshot,
+                snapshot: Some(snapshot),
             }],
         }),
         ..ErrorBody::new(ErrorCode::StaleCursor, "stale")
@@ -592,7 +592,7 @@ fn a_stale_cursor_in_three_forms_is_acted_on_once() {
     }
     let cover = Cover {
         watermark: 2,
-        snapshot: snapshot.clone(),
+        snapshot: Some(snapshot.clone()),
     };
     let error = stale(3, 2, snapshot);
     let frame = SyncFrame::new("sync:v1", 0, FrameKind::Error, &error);

@@ -546,7 +546,7 @@ mod tests {
             topics: vec![TopicSnapshot {
                 topic: "run:1:events".to_owned(),
                 head_watermark: 9,
-                snapshot: Snapshot::default(),
+                snapshot: Some(Snapshot::default()),
             }],
         });
         let frame = SyncFrame::new("run:1:events", 5, FrameKind::UpdateBatch, &batch());

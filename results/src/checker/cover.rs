@@ -88,6 +88,9 @@ impl<'a> Book<'a> {
     }
 
     fn verify(&mut self, cover: &Cover) -> Verified {
+        let Some(stated) = &cover.snapshot else {
+            return Verified::Unknown;
+        };
         let logs = std::mem::take(&mut self.logs);
         let contents: Vec<Option<Content>> = logs
             .iter()
@@ -104,7 +107,7 @@ impl<'a> Book<'a> {
             });
         self.logs = logs;
         let mut right = contents.into_iter().flatten();
-        match right.find(|(snapshot, _)| *snapshot == cover.snapshot) {
+        match right.find(|(snapshot, _)| snapshot == stated) {
             Some((_, indexes)) => Verified::Holds(indexes),
             None if unknown => Verified::Unknown,
             None => Verified::Differs,
@@ -200,7 +203,7 @@ mod tests {
         }
         Cover {
             watermark: snapshot.count,
-            snapshot,
+            snapshot: Some(snapshot),
         }
     }
 
@@ -257,5 +260,10 @@ mod tests {
             ..whole
         };
         assert_eq!(verify(&unscheduled, &taken), Verified::Unknown);
+        let in_another_form = Cover {
+            snapshot: None,
+            ..taken
+        };
+        assert_eq!(verify(&unscheduled, &in_another_form), Verified::Unknown);
     }
 }

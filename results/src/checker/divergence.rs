@@ -83,6 +83,13 @@ fn altered(name: &str, stream: &Stream<'_>, found: &mut Found) {
 }
 
 fn wrong_snapshot(applied: &Applied, cover: &Cover, found: &mut Found) {
+    let Cover {
+        watermark,
+        snapshot: Some(snapshot),
+    } = cover
+    else {
+        return;
+    };
     found.note(
         Anomaly::Divergence,
         &applied.clients,
@@ -90,10 +97,10 @@ fn wrong_snapshot(applied: &Applied, cover: &Cover, found: &mut Found) {
         |client| Example {
             client: Some(**client),
             stream: Some(applied.stream.clone()),
-            seq: Some(cover.watermark),
+            seq: Some(*watermark),
             detail: format!(
-                "the snapshot of {} events up to {} is not what was acknowledged: its digest is {}",
-                cover.snapshot.count, cover.watermark, cover.snapshot.digest
+                "the snapshot of {} events up to {watermark} is not what was acknowledged: its digest is {}",
+                snapshot.count, snapshot.digest
             ),
             at: None,
         },

@@ -139,7 +139,7 @@ pub(crate) fn cover(indexes: impl IntoIterator<Item = u64>) -> Cover {
     }
     Cover {
         watermark: snapshot.count,
-        snapshot,
+        snapshot: Some(snapshot),
     }
 }
 
