@@ -440,7 +440,6 @@ async fn planted_defects_are_found_online() {
         (Defect::SwapBatches, Anomaly::Reorder),
         (Defect::OverReplay, Anomaly::OverReplay),
         (Defect::DeliverPhantom, Anomaly::Phantom),
-        (Defect::OffByOneFloor, Anomaly::StaleCursor),
     ];
     for some in cases.chunks(AT_ONCE / Lane::ALL.len()) {
         let running: Vec<_> = some

@@ -56,7 +56,7 @@ pub(super) fn run(
                 let blamed = blame(source, target, lane, &shut);
                 Error::could_not_run(blamed)
             }
-            error => Error::could_not_run(error),
+            PreflightError::Outside(error) => Error::could_not_run(error),
         })
 }
 

@@ -19,7 +19,7 @@ const STOPPED: &str = "the publisher has stopped";
 pub(crate) struct Witnessed {
     pub(crate) row: Value,
     pub(crate) keys: BTreeSet<String>,
-    run: String,
+    mark: String,
 }
 
 /// Runs a scenario against the real server, once, and asks the server meanwhile.
@@ -44,11 +44,11 @@ pub(crate) fn run(scenario: &str, seed: u32, evidence: &Evidence) -> Witnessed {
         .expect("it starts");
     let mut running = Running(child);
     let trial = format!("{scenario}-spacetime-1");
-    let log = evidence.dir.join("logs").join(&trial).join("trial.log");
+    let logs = evidence.dir.join("logs").join(&trial);
     let (mut stops, mut keys) = (0, None);
     while running.0.try_wait().expect("a child").is_none() {
         // A trial that is repeated because of harness lag has an end of its own.
-        let now = stopped(&log);
+        let now = stopped(&logs.join("trial.log")) + stopped(&logs.join("trial-repeated.log"));
         if now > stops {
             let plan = evidence.file(&format!("plans/{trial}.json"));
             keys = Some(held(running.0.id(), &plan));
@@ -58,10 +58,17 @@ pub(crate) fn run(scenario: &str, seed: u32, evidence: &Evidence) -> Witnessed {
         std::thread::sleep(LOOK_EVERY);
     }
     let record: Value = serde_json::from_str(&evidence.file("run.json")).expect("run.json");
+    let row = evidence.rows().remove(0);
+    let again = if row["repeated"].is_null() {
+        ""
+    } else {
+        "-again"
+    };
+    let run = record["run"].as_str().expect("the run's id");
     Witnessed {
-        row: evidence.rows().remove(0),
+        mark: format!("{run}/{trial}{again}"),
+        row,
         keys: keys.unwrap_or_else(|| panic!("no `{STOPPED}` in {}", evidence.logs())),
-        run: record["run"].as_str().expect("the run's id").to_owned(),
     }
 }
 
@@ -130,7 +137,7 @@ impl Witnessed {
                 };
                 let stream = example["stream"].as_str().expect("a stream");
                 let by_client = !example["client"].is_null();
-                (format!("{}:{stream}:{index}", self.run), by_client)
+                (format!("{}:{stream}:{index}", self.mark), by_client)
             })
     }
 
