@@ -1,24 +1,25 @@
-//! One execution of one plan.
+//! One execution of one plan: steady state, faults, the way back.
+//!
+//! ```text
+//! timeline   the faults      gather   undo, and what was seen
+//! ```
 
-use std::collections::BTreeMap;
+mod gather;
+mod timeline;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use host::clock;
-use host::http::{CallError, Method};
-use host::timer::Timer;
+use host::http::CallError;
 use model::fault::FaultView;
-use model::ids::{Lane, Seq, StreamId};
+use model::ids::Lane;
 use model::instant::Mono;
-use model::quantity::Span;
-use model::shard::{CleanUp, Cursors, Episode, EpisodeFault, Finish, Ledger};
+use model::shard::Cursors;
 use model::target::World;
 use model::trial::{Abort, FaultRecord, Trial};
 use scenarios::plan::Plan;
 use scenarios::target;
-use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -27,15 +28,12 @@ use super::fleet::Fleet;
 use super::node::Node;
 use super::probe::Probes;
 use super::steady::{Sample, SteadyWatch};
-use super::step::{self, Outcome};
-use super::target::{LANE, PROXY, Target};
+use super::target::Target;
 use crate::api::ChildView;
 use crate::client::Agent;
 
 const TICK: Duration = Duration::from_millis(100);
 const TICKS_PER_ROLL_CALL: u32 = 10;
-/// How long clients that are live may take to apply the last events after the publisher has stopped.
-const SETTLE: Span = Span::from_secs(3);
 
 /// How a trial is doing, for whoever watches.
 #[derive(Debug, Clone)]
@@ -227,112 +225,6 @@ impl Conductor<'_> {
         self.recovery(fleet, &mut ticks).await
     }
 
-    async fn timeline(
-        &mut self,
-        fleet: &mut Fleet,
-        zero: Mono,
-        ticks: &mut tokio::time::Interval,
-    ) -> Result<(), Abort> {
-        let plan = self.setting.plan;
-        let timer = Timer::start().map_err(|error| Abort::Harness(format!("timer: {error}")))?;
-        let (sender, mut outcomes) = mpsc::unbounded_channel();
-        let mut steps = JoinSet::new();
-        for (place, planned) in plan.steps.iter().enumerate() {
-            let planned = Arc::new(planned.clone());
-            let (agent, timer, sender) = (self.agent.clone(), timer.clone(), sender.clone());
-            steps.spawn(step::walk(
-                agent, timer, place, planned, plan.seed, zero, sender,
-            ));
-        }
-        drop(sender);
-        loop {
-            tokio::select! {
-                biased;
-                outcome = outcomes.recv() => match outcome {
-                    Some((place, outcome)) => self.note(place, outcome, fleet).await?,
-                    None => return Ok(()),
-                },
-                waited = self.wait(ticks) => {
-                    waited?;
-                    self.tick(fleet, "faults").await?;
-                }
-            }
-        }
-    }
-
-    async fn note(&mut self, place: usize, outcome: Outcome, fleet: &Fleet) -> Result<(), Abort> {
-        let record = &mut self.trial.faults[place];
-        let what = format!("{} ({})", record.id, record.fault.name());
-        match outcome {
-            Outcome::Injected(view) => {
-                self.setting
-                    .diary
-                    .note(&format!("{what} injected: {}", seen(&view)));
-                record.view = Some(view);
-            }
-            Outcome::Healed(view) => {
-                self.setting
-                    .diary
-                    .note(&format!("{what} over: {}", seen(&view)));
-                record.view = Some(view);
-            }
-            Outcome::Failed(error) => {
-                self.setting.diary.note(&format!("{what} failed: {error}"));
-                record.error = Some(error.clone());
-                return Err(Abort::Harness(format!("{what}: {error}")));
-            }
-        }
-        match self.episode() {
-            Some(episode) => fleet.tell(&episode).await.map_err(lost("a shard")),
-            None => Ok(()),
-        }
-    }
-
-    /// What the clients are told of the time under fault: overlapping and successive faults are one episode.
-    fn episode(&self) -> Option<Episode> {
-        let views = || {
-            self.trial
-                .faults
-                .iter()
-                .filter_map(|record| record.view.as_ref())
-        };
-        let t0 = views().map(|view| view.injected.asked).min()?;
-        let all_healed = self.trial.faults.iter().all(|record| {
-            record
-                .view
-                .as_ref()
-                .is_some_and(|view| view.healed.is_some())
-        });
-        let healed = |record: &FaultRecord| {
-            let view = record.view.as_ref()?;
-            // A fault without a heal of its own is over, for whom it hit, when it begins.
-            let own = record.fault.ends_after().is_none();
-            Some(
-                if own {
-                    view.healed.map_or(view.injected, |healed| healed)
-                } else {
-                    view.injected
-                }
-                .asked,
-            )
-        };
-        let th = all_healed
-            .then(|| self.trial.faults.iter().filter_map(healed).max())
-            .flatten();
-        let faults = self
-            .trial
-            .faults
-            .iter()
-            .filter(|record| record.view.is_some())
-            .map(|record| EpisodeFault {
-                id: record.id.clone(),
-                fault: record.fault.clone(),
-                share: record.share,
-            })
-            .collect();
-        Some(Episode { t0, th, faults })
-    }
-
     async fn recovery(
         &mut self,
         fleet: &mut Fleet,
@@ -440,101 +332,6 @@ impl Conductor<'_> {
             sample: self.sample,
         });
     }
-
-    /// Undoes what a trial that was cut off left in force.
-    async fn undo_everything(&mut self) {
-        for record in &mut self.trial.faults {
-            let open = record.view.as_ref().is_none_or(|view| view.active);
-            if !open {
-                continue;
-            }
-            match self.agent.undo(&record.id).await {
-                Ok(view) => {
-                    self.setting
-                        .diary
-                        .note(&format!("{} undone: {}", record.id, seen(&view)));
-                    record.view = Some(view);
-                }
-                // 404: it was never injected.
-                Err(CallError::Refused { status, .. }) if status.as_u16() == 404 => {}
-                Err(error) => {
-                    let text = format!("undo: {error}");
-                    self.setting.diary.note(&format!("{}: {text}", record.id));
-                    record.error.get_or_insert(text);
-                }
-            }
-        }
-    }
-
-    /// Collects what was seen. One part that cannot be had does not keep the others away.
-    async fn gather(&mut self, fleet: &Fleet, aborted: bool) -> Result<(), Abort> {
-        self.beat("final read");
-        let mut first_error = None;
-        let mut keep = |what: &'static str, error: CallError| {
-            self.setting.diary.note(&format!("{what}: {error}"));
-            first_error.get_or_insert(Abort::Harness(format!("{what}: {error}")));
-        };
-        self.trial.ledger = fleet
-            .stop_publishing()
-            .await
-            .map_err(|error| keep("the ledger", error))
-            .ok();
-        if let Some(ledger) = &self.trial.ledger {
-            let acknowledged = ledger.streams.values().map(|stream| {
-                let runs = stream.acknowledged.iter();
-                runs.map(|(_, _, length)| length).sum::<u64>()
-            });
-            let acknowledged: u64 = acknowledged.sum();
-            self.setting.diary.note(&format!(
-                "the publisher has stopped: {acknowledged} events acknowledged"
-            ));
-        }
-        let marks = self.trial.ledger.as_ref().map(marks).unwrap_or_default();
-        let finish = Finish {
-            marks,
-            wait: if aborted { Span::ZERO } else { SETTLE },
-            aborted,
-        };
-        // The clients are awaited before the final read: what they can still get, the lane must still have.
-        for report in fleet.finish(&finish).await {
-            match report {
-                Ok(report) => self.trial.shards.push(report),
-                Err(error) => keep("a shard's report", error),
-            }
-        }
-        if !aborted {
-            self.trial.final_read = fleet
-                .final_read()
-                .await
-                .map_err(|error| keep("the final read", error))
-                .ok();
-        }
-        if self.owns_lane {
-            self.trial.lane = status(&self.agent, LANE)
-                .await
-                .map_err(|error| keep("the lane", error))
-                .ok();
-        }
-        self.trial.proxy = status(&self.agent, PROXY)
-            .await
-            .map_err(|error| keep("the proxy", error))
-            .ok();
-        if self.is_among_others() {
-            self.beat("cleaning up");
-            // No clean-up is no loss of the harness: what is left behind fails the trial by itself.
-            let done = fleet.clean_up().await;
-            let done = done.unwrap_or_else(|error| CleanUp::unasked(error.to_string()));
-            self.setting.diary.note(&format!("cleaned up: {done:?}"));
-            self.trial.clean_up = Some(done);
-        }
-        self.trial.residue = self
-            .agent
-            .residue()
-            .await
-            .map_err(|error| keep("residue", error))
-            .ok();
-        first_error.map_or(Ok(()), Err)
-    }
 }
 
 /// Which proxy or part of the target has ended though no fault was to end it, and how.
@@ -555,30 +352,9 @@ fn ended(children: &[ChildView]) -> Option<Abort> {
     })
 }
 
-async fn status<T: DeserializeOwned>(agent: &Agent, child: &str) -> Result<T, CallError> {
-    agent
-        .call_child(child, Method::GET, "/status", &(), Duration::from_secs(2))
-        .await
-}
-
 /// When a fault was over: its heal. That of an expiry is the expiry itself.
 fn over(fault: &FaultRecord) -> Option<Mono> {
     Some(fault.view.as_ref()?.healed?.asked)
-}
-
-/// The highest acknowledged seq by stream.
-fn marks(ledger: &Ledger) -> BTreeMap<StreamId, Seq> {
-    let highest = |runs: &model::shard::SeqRuns| {
-        runs.iter()
-            .map(|(seq, _, length)| seq + length.saturating_sub(1))
-            .max()
-            .unwrap_or(0)
-    };
-    ledger
-        .streams
-        .iter()
-        .map(|(stream, held)| (stream.clone(), highest(&held.acknowledged)))
-        .collect()
 }
 
 fn seen(view: &FaultView) -> String {
@@ -602,6 +378,8 @@ fn seen(view: &FaultView) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn child(role: &str, alive: bool, end_expected: bool) -> ChildView {

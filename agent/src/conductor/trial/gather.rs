@@ -1,0 +1,137 @@
+//! The end of a trial: what is in force is undone, and what was seen is collected.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use host::http::{CallError, Method};
+use model::ids::{Seq, StreamId};
+use model::quantity::Span;
+use model::shard::{CleanUp, Finish, Ledger};
+use model::trial::Abort;
+use serde::de::DeserializeOwned;
+
+use super::{Conductor, seen};
+use crate::client::Agent;
+use crate::conductor::fleet::Fleet;
+use crate::conductor::target::{LANE, PROXY};
+
+/// How long clients that are live may take to apply the last events after the publisher has stopped.
+const SETTLE: Span = Span::from_secs(3);
+
+impl Conductor<'_> {
+    /// Undoes what a trial that was cut off left in force.
+    pub(super) async fn undo_everything(&mut self) {
+        for record in &mut self.trial.faults {
+            let open = record.view.as_ref().is_none_or(|view| view.active);
+            if !open {
+                continue;
+            }
+            match self.agent.undo(&record.id).await {
+                Ok(view) => {
+                    self.setting
+                        .diary
+                        .note(&format!("{} undone: {}", record.id, seen(&view)));
+                    record.view = Some(view);
+                }
+                // 404: it was never injected.
+                Err(CallError::Refused { status, .. }) if status.as_u16() == 404 => {}
+                Err(error) => {
+                    let text = format!("undo: {error}");
+                    self.setting.diary.note(&format!("{}: {text}", record.id));
+                    record.error.get_or_insert(text);
+                }
+            }
+        }
+    }
+
+    /// Collects what was seen. One part that cannot be had does not keep the others away.
+    pub(super) async fn gather(&mut self, fleet: &Fleet, aborted: bool) -> Result<(), Abort> {
+        self.beat("final read");
+        let mut first_error = None;
+        let mut keep = |what: &'static str, error: CallError| {
+            self.setting.diary.note(&format!("{what}: {error}"));
+            first_error.get_or_insert(Abort::Harness(format!("{what}: {error}")));
+        };
+        self.trial.ledger = fleet
+            .stop_publishing()
+            .await
+            .map_err(|error| keep("the ledger", error))
+            .ok();
+        if let Some(ledger) = &self.trial.ledger {
+            let acknowledged = ledger.streams.values().map(|stream| {
+                let runs = stream.acknowledged.iter();
+                runs.map(|(_, _, length)| length).sum::<u64>()
+            });
+            let acknowledged: u64 = acknowledged.sum();
+            self.setting.diary.note(&format!(
+                "the publisher has stopped: {acknowledged} events acknowledged"
+            ));
+        }
+        let marks = self.trial.ledger.as_ref().map(marks).unwrap_or_default();
+        let finish = Finish {
+            marks,
+            wait: if aborted { Span::ZERO } else { SETTLE },
+            aborted,
+        };
+        // The clients are awaited before the final read: what they can still get, the lane must still have.
+        for report in fleet.finish(&finish).await {
+            match report {
+                Ok(report) => self.trial.shards.push(report),
+                Err(error) => keep("a shard's report", error),
+            }
+        }
+        if !aborted {
+            self.trial.final_read = fleet
+                .final_read()
+                .await
+                .map_err(|error| keep("the final read", error))
+                .ok();
+        }
+        if self.owns_lane {
+            self.trial.lane = status(&self.agent, LANE)
+                .await
+                .map_err(|error| keep("the lane", error))
+                .ok();
+        }
+        self.trial.proxy = status(&self.agent, PROXY)
+            .await
+            .map_err(|error| keep("the proxy", error))
+            .ok();
+        if self.is_among_others() {
+            self.beat("cleaning up");
+            // No clean-up is no loss of the harness: what is left behind fails the trial by itself.
+            let done = fleet.clean_up().await;
+            let done = done.unwrap_or_else(|error| CleanUp::unasked(error.to_string()));
+            self.setting.diary.note(&format!("cleaned up: {done:?}"));
+            self.trial.clean_up = Some(done);
+        }
+        self.trial.residue = self
+            .agent
+            .residue()
+            .await
+            .map_err(|error| keep("residue", error))
+            .ok();
+        first_error.map_or(Ok(()), Err)
+    }
+}
+
+async fn status<T: DeserializeOwned>(agent: &Agent, child: &str) -> Result<T, CallError> {
+    agent
+        .call_child(child, Method::GET, "/status", &(), Duration::from_secs(2))
+        .await
+}
+
+/// The highest acknowledged seq by stream.
+fn marks(ledger: &Ledger) -> BTreeMap<StreamId, Seq> {
+    let highest = |runs: &model::shard::SeqRuns| {
+        runs.iter()
+            .map(|(seq, _, length)| seq + length.saturating_sub(1))
+            .max()
+            .unwrap_or(0)
+    };
+    ledger
+        .streams
+        .iter()
+        .map(|(stream, held)| (stream.clone(), highest(&held.acknowledged)))
+        .collect()
+}
