@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::ids::{ClientId, Lane};
 use model::quantity::{Rate, Share, Span};
+use model::target::Wire;
 
 /// Chaos drills for real-time sync services, with a verdict that can be recomputed from its evidence.
 ///
@@ -187,6 +188,14 @@ pub(crate) struct ConfigStdin {
     pub(crate) config_stdin: bool,
 }
 
+fn wire(text: &str) -> Result<Wire, String> {
+    match text {
+        "json" => Ok(Wire::Json),
+        "bsatn" => Ok(Wire::Bsatn),
+        _ => Err("it is json or bsatn".to_owned()),
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
     /// The seed of every random choice.
@@ -201,6 +210,9 @@ pub(crate) struct PlanArgs {
     /// A short form with few clients, for CI: the whole drill ends within 40 s.
     #[arg(long)]
     pub(crate) quick: bool,
+    /// How spacetime messages are encoded: json or bsatn [default: json, or what the target file says].
+    #[arg(long, value_parser = wire)]
+    pub(crate) wire: Option<Wire>,
     /// What is drilled: embedded, spacetimedb (a real server, which the drill starts), or a target file.
     #[arg(long, value_name = "FILE|NAME", default_value = "embedded")]
     pub(crate) target: String,

@@ -159,6 +159,14 @@ pub enum Wire {
     Bsatn,
 }
 
+impl Wire {
+    /// Whether it is the one that is spoken where nobody chooses: plans leave it out.
+    #[must_use]
+    pub const fn is_json(&self) -> bool {
+        matches!(self, Self::Json)
+    }
+}
+
 /// What things are called in a lane's database, and how its publish reducer is called.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Names {

@@ -10,7 +10,7 @@ use model::ids::{FaultId, Lane, StreamId};
 use model::profile::Profile;
 use model::quantity::{Rate, Share, Span};
 use model::shard::{Burst, Policy};
-use model::target::{Kind, Promise};
+use model::target::{Kind, Promise, Wire};
 use serde::{Deserialize, Serialize};
 
 use crate::target::Limits;
@@ -95,6 +95,9 @@ pub struct Workload {
 pub struct TargetSettings {
     /// Which.
     pub kind: Kind,
+    /// How messages are encoded, on the spacetime lane.
+    #[serde(default, skip_serializing_if = "Wire::is_json")]
+    pub wire: Wire,
     /// What it promises, and is held to.
     pub promise: Promise,
     /// Clocks and budgets.

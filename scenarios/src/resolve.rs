@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use model::criteria::{Criteria, Phase};
 use model::event::{canonical_json, hex};
 use model::fault::{Fault, Holder};
-use model::ids::StreamId;
+use model::ids::{Lane, StreamId};
 use model::profile::Profile;
 use model::quantity::{Rate, Span};
-use model::target::{ExpiryEnforcement, Kind, Promise};
+use model::target::{ExpiryEnforcement, Kind, Promise, Wire};
 use sha2::{Digest as _, Sha256};
 
 use crate::check::{self, probes};
@@ -147,7 +147,10 @@ fn build(
         workload.streams = target.streams.iter().take(asked).cloned().collect();
     }
     let described = settings.target.as_deref();
-    let target = target(scenario, settings.kind, described);
+    let target = TargetSettings {
+        wire: wire(settings),
+        ..target(scenario, settings.kind, described)
+    };
     let mut criteria = criteria(scenario);
     if let Some(limits) = &target.limits {
         let whole = &mut criteria.bounds.entry(Phase::Recovery).or_default().max;
@@ -184,6 +187,19 @@ fn build(
     Ok(plan)
 }
 
+/// What the target file says where there is one, else what was asked for.
+fn wire(settings: &Settings) -> Wire {
+    let endpoint = settings
+        .target
+        .as_ref()
+        .and_then(|target| target.lanes.get(&settings.lane));
+    match (settings.lane, endpoint) {
+        (Lane::Khala, _) => Wire::default(),
+        (Lane::Spacetime, Some(endpoint)) => endpoint.wire,
+        (Lane::Spacetime, None) => settings.wire,
+    }
+}
+
 /// The target's settings, as far as the target lets itself be set.
 fn target(scenario: &Scenario, kind: Kind, described: Option<&Target>) -> TargetSettings {
     let (kind, promise, profile) = if let Some(target) = described {
@@ -204,6 +220,7 @@ fn target(scenario: &Scenario, kind: Kind, described: Option<&Target>) -> Target
     };
     TargetSettings {
         kind,
+        wire: Wire::default(),
         promise,
         profile,
         // A real server takes in whoever comes.

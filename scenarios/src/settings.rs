@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use model::defect::Defect;
 use model::ids::Lane;
-use model::target::Kind;
+use model::target::{Kind, Wire};
 use serde_json::Number;
 
 use crate::diagnostic::{Diagnostic, Place};
@@ -31,6 +31,8 @@ pub struct Settings {
     pub quick: bool,
     /// Against which built-in target, where no target file is given.
     pub kind: Kind,
+    /// How spacetime messages are encoded, where no target file says it.
+    pub wire: Wire,
     /// A defect to plant. Not part of the plan's digest.
     pub defect: Option<Defect>,
 }
@@ -47,6 +49,7 @@ impl Settings {
             set: Vec::new(),
             quick: false,
             kind: Kind::Embedded,
+            wire: Wire::Json,
             defect: None,
         }
     }

@@ -52,7 +52,13 @@ pub(super) fn settings(args: &PlanArgs, target: &Chosen, lane: Lane) -> Result<S
              for a target of your own",
         ));
     }
+    if args.wire.is_some() && target.described().is_some() {
+        return Err(Error::usage(
+            "--wire: the target file says how its messages are encoded: write wire: there",
+        ));
+    }
     Ok(Settings {
+        wire: args.wire.unwrap_or_default(),
         clients: args.clients,
         set: overrides(&args.set)?,
         quick: args.quick,

@@ -137,3 +137,16 @@ fn what_a_restored_khala_lane_lost_is_counted_once_and_its_snapshots_are_believe
     assert_eq!(found("stale_cursor"), Some(0), "{}", row["anomalies"]);
     assert_eq!(row["delivered"], row["expected_deliveries"]);
 }
+
+#[test]
+fn a_restart_in_the_binary_encoding_is_a_go() {
+    let _machine = machine();
+    let evidence = Evidence::new();
+    let args = ["run", "restart", "--lane", "spacetime", "--quick"];
+    let more = ["--wire", "bsatn", "--output-dir", evidence.arg()];
+    output(&[&args[..], &more].concat()).expect_code(0);
+    let row = &evidence.rows()[0];
+    assert!(row["delivered"].as_u64() > Some(0), "{row}");
+    let plan = evidence.file("plans/restart-spacetime-1.json");
+    assert!(plan.contains("\"wire\": \"bsatn\""), "{plan}");
+}

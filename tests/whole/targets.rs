@@ -77,3 +77,23 @@ fn a_mistake_in_a_target_file_has_its_place_and_a_named_file_is_found_beside_it(
         .says("mine.yaml:")
         .says("did you mean `wire`?");
 }
+
+#[test]
+fn a_target_files_own_word_on_the_wire_is_not_overruled() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let path = root.path().join("mine.yaml");
+    let file = path.to_str().expect("UTF-8");
+    let init = ["init", file, "--url", "ws://127.0.0.1:9"];
+    output(&[init.as_slice(), &LIMITS].concat()).expect_code(4);
+    let written = fs::read_to_string(&path).expect("the file");
+    fs::write(&path, written.replace("wire: json", "wire: bsatn")).expect("the file");
+    output(&["plan", "partition", "--target", file])
+        .expect_code(0)
+        .says("messages in BSATN");
+    output(&["plan", "partition", "--target", file, "--wire", "json"])
+        .expect_code(2)
+        .says("the target file says");
+    output(&["plan", "partition", "--target", file, "--quick"])
+        .expect_code(2)
+        .says("short form");
+}

@@ -59,6 +59,7 @@ pub(crate) fn plan() -> Plan {
         },
         target: TargetSettings {
             kind: Kind::Embedded,
+            wire: model::target::Wire::Json,
             promise: Promise::strict(Span::ZERO),
             profile: Profile::embedded(),
             accept_rate: Some(Rate::per_second(50.0)),

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use model::fault::{Direction, Fault};
 use model::quantity::{Rate, Span};
+use model::target::Wire;
 
 use super::{Plan, Probe, Rule, Step};
 
@@ -95,6 +96,9 @@ impl Plan {
                 target.token_burst
             ),
         ];
+        if target.wire == Wire::Bsatn {
+            lines.push("messages in BSATN".to_owned());
+        }
         lines.extend(
             target
                 .stream_budgets

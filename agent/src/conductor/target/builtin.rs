@@ -73,7 +73,10 @@ pub(super) async fn begin(agent: &Agent, plan: &Plan, data: &Path) -> Result<Sit
     let endpoint = proxy(agent, lane, None).await?;
     let stale = plan.target.stream_budgets.get(STALE_STREAM);
     Ok(Site {
-        access: Access::plain(endpoint, lane),
+        access: Access {
+            wire: plan.target.wire,
+            ..Access::plain(endpoint, lane)
+        },
         tokens: TokenSource::service(tokens, secrets.session, ORG),
         publish_secret: secrets.publish,
         probes: ProbesConfig {
