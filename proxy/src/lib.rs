@@ -30,6 +30,9 @@ mod side;
 mod status;
 pub mod tap;
 mod tls;
+mod toxics;
+pub mod toxiproxy;
+mod twists;
 mod upstream;
 pub mod websocket;
 
@@ -37,6 +40,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use host::timer::Timer;
 use model::role::ProxyConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -73,7 +77,7 @@ pub async fn serve(
     upstream: impl Into<Upstream>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    run(data, control, Plane::new(upstream.into(), None)?, shutdown).await
+    run(data, control, upstream.into(), None, shutdown).await
 }
 
 /// As [`serve`], with a listener for the WebSocket frames that pass.
@@ -87,26 +91,22 @@ pub async fn serve_tapped(
     tap: Arc<dyn FrameTap>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    run(
-        data,
-        control,
-        Plane::new(upstream.into(), Some(tap))?,
-        shutdown,
-    )
-    .await
+    run(data, control, upstream.into(), Some(tap), shutdown).await
 }
 
 async fn run(
     data: TcpListener,
     control: TcpListener,
-    plane: Arc<Plane>,
+    upstream: Upstream,
+    tap: Option<Arc<dyn FrameTap>>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
+    let plane = Plane::new(Timer::start()?, tap);
     let watched = Arc::clone(&plane);
     let watch = tokio::spawn(async move { watched.counters.gauge.watch(&watched.timer).await });
     tokio::join!(
-        listener::accept(data, Arc::clone(&plane), shutdown.clone()),
-        api::serve(control, plane, shutdown),
+        listener::serve(data, &plane, Arc::new(upstream), shutdown.clone()),
+        api::serve(control, Arc::clone(&plane), shutdown),
     );
     watch.abort();
     Ok(())
