@@ -1,11 +1,12 @@
 //! Binding, with the words that Go has for what goes wrong: clients' tests compare them.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::net::TcpListener;
 
-/// What `host:port` means, IPv4 before IPv6; without a host it is loopback, or every address where that is allowed.
+/// What `host:port` means, IPv4 before IPv6. Every address, or no host, is loopback where no more is allowed: that is the
+/// most that a client which asks for all of them can have, and it is told so.
 ///
 /// # Errors
 /// It means nothing, or something off loopback, which is not allowed.
@@ -23,11 +24,13 @@ pub(super) async fn resolve(listen: &str, off_loopback: bool) -> Result<SocketAd
         let port = port
             .parse()
             .map_err(|_| format!("listen tcp: address {listen}: invalid port"))?;
-        if off_loopback {
-            (Ipv6Addr::UNSPECIFIED, port).into()
+        // As Go: on both families.
+        let any = if off_loopback {
+            IpAddr::from(Ipv6Addr::UNSPECIFIED)
         } else {
-            (Ipv4Addr::LOCALHOST, port).into()
-        }
+            Ipv4Addr::UNSPECIFIED.into()
+        };
+        (any, port).into()
     } else {
         let found: Vec<_> = tokio::net::lookup_host(listen)
             .await
@@ -38,13 +41,24 @@ pub(super) async fn resolve(listen: &str, off_loopback: bool) -> Result<SocketAd
             .or(found.first())
             .ok_or_else(|| format!("listen tcp: lookup {host}: no such host"))?
     };
-    if !off_loopback && !addr.ip().is_loopback() {
+    if off_loopback || addr.ip().is_loopback() {
+        return Ok(addr);
+    }
+    if !addr.ip().is_unspecified() {
         return Err(format!(
             "listen tcp {addr}: off loopback, and the proxy asks nobody who they are: listen on loopback, or start the \
              proxy with --upstream-authenticates if its upstreams ask"
         ));
     }
-    Ok(addr)
+    let loopback = match addr.ip() {
+        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    tracing::warn!(
+        asked = listen,
+        "listening on {loopback} only, as the proxy asks nobody who they are; --upstream-authenticates allows more"
+    );
+    Ok((loopback, addr.port()).into())
 }
 
 /// Listens there.

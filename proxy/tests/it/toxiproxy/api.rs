@@ -364,7 +364,7 @@ async fn names_may_have_spaces_and_more() {
 #[tokio::test]
 async fn a_proxy_off_loopback_is_refused_unless_it_is_allowed() {
     let api = Api::start();
-    let body = json!({"name": "p", "listen": "0.0.0.0:0", "upstream": "127.0.0.1:9"});
+    let body = json!({"name": "p", "listen": "192.0.2.7:0", "upstream": "127.0.0.1:9"});
     let (status, answer) = api.post("/proxies", body.clone()).await;
     assert!(
         status == 500
@@ -378,19 +378,24 @@ async fn a_proxy_off_loopback_is_refused_unless_it_is_allowed() {
         off_loopback: true,
         ..Settings::default()
     });
-    assert_eq!(open.post("/proxies", body).await.0, 201);
-    // Without a host it is as much as is allowed.
-    let body = json!({"name": "q", "upstream": "127.0.0.1:9"});
-    let (_, proxy) = api.post("/proxies", body.clone()).await;
-    assert!(
-        proxy["listen"].as_str().unwrap().starts_with("127.0.0.1:"),
-        "{proxy}"
-    );
-    let (_, proxy) = open.post("/proxies", body).await;
-    assert!(
-        proxy["listen"].as_str().unwrap().starts_with("[::]:"),
-        "{proxy}"
-    );
+    // There it is only not this host's.
+    let (status, answer) = open.post("/proxies", body).await;
+    let error = "listen tcp 192.0.2.7:0: bind: cannot assign requested address";
+    assert_eq!((status, answer), refused(500, error));
+    // Every address, or none, is as much as is allowed.
+    for (listen, least, most) in [
+        ("0.0.0.0:0", "127.0.0.1:", "0.0.0.0:"),
+        ("[::]:0", "[::1]:", "[::]:"),
+        ("", "127.0.0.1:", "[::]:"),
+    ] {
+        for (api, expected) in [(&api, least), (&open, most)] {
+            let name = format!("n{listen}");
+            let body = json!({"name": name, "listen": listen, "upstream": "127.0.0.1:9"});
+            let (_, proxy) = api.post("/proxies", body).await;
+            let bound = proxy["listen"].as_str().unwrap();
+            assert!(bound.starts_with(expected), "{proxy}");
+        }
+    }
 }
 
 #[tokio::test]
