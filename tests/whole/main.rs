@@ -12,6 +12,7 @@
 //! lag             a harness that was held up itself
 //! crashes         SIGKILL of the conductor and of the agent, Ctrl-C
 //! processes       the processes by themselves, and the guard
+//! standalone      the proxy with Toxiproxy's API, and the commands that speak to it
 //! ```
 
 mod bad_scenarios;
@@ -21,6 +22,7 @@ mod drills;
 mod lag;
 mod processes;
 mod real_server;
+mod standalone;
 mod support;
 mod targets;
 mod verdicts;
