@@ -6,9 +6,12 @@
 //! link         one direction: read, sniff, queue, write; `passthrough` is its fast path
 //! queue        bytes that wait, and until when; `pacing` how fast they may go
 //! faults/      the rules in force and what they mean for one connection; one file per fault
+//! toxics/      the faults that only the standalone proxy has by name; one file each
+//! twists       what toxics do to one direction beyond delaying and pacing it
 //! websocket/   frame scanner, heads of requests and responses, Close frames: sans-IO
 //! plane        what all connections share: rules, registry, counters
 //! api          the leased fault API and the status
+//! toxiproxy/   the standalone proxy: named proxies, and Toxiproxy's API
 //! upstream     the lane: how a connection gets there
 //! side         one of the two sockets: plain, or with TLS on it; `tls` ends TLS and begins it anew
 //! tap          where a lane's decoder can listen

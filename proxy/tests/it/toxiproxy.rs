@@ -1,6 +1,7 @@
 //! The standalone proxy, by its HTTP API.
 
 mod api;
+mod documented;
 mod exactness;
 mod lifetimes;
 mod own_toxics;
