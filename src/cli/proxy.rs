@@ -137,10 +137,10 @@ pub(crate) enum ToxicCommand {
     Add {
         /// The proxy's name.
         proxy: String,
-        /// What it does: latency, bandwidth, slow_close, timeout, reset_peer, slicer, limit_data, down, …
+        /// What it does, such as latency or bandwidth; docs/toxics.md has them all.
         #[arg(long = "type", short = 't', value_name = "TYPE")]
         kind: String,
-        /// Its name [default: TYPE_STREAM].
+        /// Its name [default: its type and its stream, such as `latency_downstream`].
         #[arg(long, short)]
         name: Option<String>,
         /// Which way.

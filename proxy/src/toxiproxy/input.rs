@@ -244,3 +244,64 @@ impl ToxicPatch {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// JSON, or nearly, with the keys that matter and others.
+    fn json() -> impl Strategy<Value = String> {
+        const KEYS: &[&str] = &[
+            "name",
+            "TYPE",
+            "stream",
+            "Attributes",
+            "toxicity",
+            "for",
+            "listen",
+            "upstream",
+            "enabled",
+            "latency",
+        ];
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            Just("\"latency\"".to_owned()),
+            Just("\"both\"".to_owned()),
+            any::<i64>().prop_map(|number| number.to_string()),
+            any::<f64>().prop_map(|number| number.to_string()),
+            ".{0,8}",
+        ];
+        leaf.prop_recursive(3, 24, 6, |inner| {
+            let pair = (prop::sample::select(KEYS), inner.clone());
+            let pair = pair.prop_map(|(key, value)| format!("\"{key}\":{value}"));
+            prop_oneof![
+                prop::collection::vec(pair, 0..6)
+                    .prop_map(|pairs| format!("{{{}}}", pairs.join(","))),
+                prop::collection::vec(inner, 0..4)
+                    .prop_map(|items| format!("[{}]", items.join(","))),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_is_read_or_refused_with_400(body in prop_oneof![json(), ".{0,40}"]) {
+            let body = body.as_bytes();
+            let toxic = ToxicInput::read(body).and_then(|mut toxic| {
+                toxic.check_type()?;
+                toxic.settings()
+            });
+            let before = Settings::parse("latency", Map::new()).unwrap().unwrap();
+            for refused in [
+                ProxyInput::read(body).err(),
+                ProxyInput::read_all(body).err(),
+                ProxyPatch::read(body).err(),
+                ToxicPatch::read(body, &before).err(),
+                toxic.err(),
+            ] {
+                prop_assert!(refused.is_none_or(|refused| refused.status == 400));
+            }
+        }
+    }
+}

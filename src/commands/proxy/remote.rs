@@ -25,15 +25,12 @@ pub(super) fn tell(command: ProxyCommand) -> Result<Exit, Error> {
         ProxyCommand::List { server } => {
             let answer = ask(&server, get("/proxies".to_owned()))?;
             let proxies = answer.as_object().into_iter().flatten();
-            show(
-                &server,
-                &answer,
-                proxies.map(|(_, proxy)| line(proxy)).collect(),
-            );
+            let lines: String = proxies.map(|(_, proxy)| line(proxy)).collect();
+            show(&server, &answer, &lines);
         }
         ProxyCommand::Inspect { name, server } => {
             let answer = ask(&server, get(proxy_path(&name)))?;
-            show(&server, &answer, detail(&answer));
+            show(&server, &answer, &detail(&answer));
         }
         ProxyCommand::Create {
             name,
@@ -45,22 +42,22 @@ pub(super) fn tell(command: ProxyCommand) -> Result<Exit, Error> {
             let body =
                 json!({"name": name, "listen": listen, "upstream": upstream, "enabled": !disabled});
             let answer = ask(&server, post("/proxies".to_owned(), body))?;
-            show(&server, &answer, line(&answer));
+            show(&server, &answer, &line(&answer));
         }
         ProxyCommand::Delete { name, server } => {
             ask(&server, delete(proxy_path(&name)))?;
-            show(&server, &json!({}), format!("deleted {name}\n"));
+            show(&server, &json!({}), &format!("deleted {name}\n"));
         }
         ProxyCommand::Toggle { name, server } => {
             let before = ask(&server, get(proxy_path(&name)))?;
             let body = json!({"enabled": before["enabled"] != true});
             let answer = ask(&server, post(proxy_path(&name), body))?;
-            show(&server, &answer, line(&answer));
+            show(&server, &answer, &line(&answer));
         }
         ProxyCommand::Reset { server } => {
             ask(&server, post("/reset".to_owned(), Value::Null))?;
             let done = "every proxy is enabled, and has no toxics\n";
-            show(&server, &json!({}), done.to_owned());
+            show(&server, &json!({}), done);
         }
         ProxyCommand::Toxic { command } => tell_toxic(command)?,
     }
@@ -85,7 +82,7 @@ fn tell_toxic(command: ToxicCommand) -> Result<(), Error> {
             }
             let path = format!("{}/toxics", proxy_path(&proxy));
             let answer = ask(&server, post(path, body.into()))?;
-            show(&server, &answer, toxic_line(&answer));
+            show(&server, &answer, &toxic_line(&answer));
         }
         ToxicCommand::Update {
             proxy,
@@ -95,7 +92,7 @@ fn tell_toxic(command: ToxicCommand) -> Result<(), Error> {
         } => {
             let call = post(toxic_path(&proxy, &toxic_name), body(&toxic)?.into());
             let answer = ask(&server, call)?;
-            show(&server, &answer, toxic_line(&answer));
+            show(&server, &answer, &toxic_line(&answer));
         }
         ToxicCommand::Remove {
             proxy,
@@ -104,7 +101,7 @@ fn tell_toxic(command: ToxicCommand) -> Result<(), Error> {
         } => {
             ask(&server, delete(toxic_path(&proxy, &toxic_name)))?;
             let done = format!("removed {toxic_name} from {proxy}\n");
-            show(&server, &json!({}), done);
+            show(&server, &json!({}), &done);
         }
     }
     Ok(())
@@ -244,11 +241,11 @@ fn ask(server: &ServerArgs, call: Call) -> Result<Value, Error> {
     })
 }
 
-fn show(server: &ServerArgs, answer: &Value, text: String) {
+fn show(server: &ServerArgs, answer: &Value, text: &str) {
     if server.json {
         print(&format!("{answer}\n"));
     } else {
-        print(&text);
+        print(text);
     }
 }
 
