@@ -1,5 +1,6 @@
 //! One connection: a task that owns both sockets.
 
+mod admission;
 mod ending;
 
 use std::future::{Future, poll_fn};
@@ -14,14 +15,14 @@ use model::instant::Mono;
 use model::quantity::Span;
 
 use self::ending::{End, Entry};
-use crate::faults::{Effects, Rule, farewell};
+use crate::faults::{Effects, Rule, Stage, farewell};
 use crate::link::{Link, Turn, Wants};
-use crate::plane::{Identity, NOT_HELD, Plane};
+use crate::plane::{NOT_HELD, Plane};
 use crate::side::Side;
 use crate::tap::Way;
 use crate::toxics::Slots;
 use crate::upstream::Upstream;
-use crate::websocket::{Head, Request};
+use crate::websocket::Request;
 
 /// How long the head of a request is waited for where a fault depends on it. Later the connection is anonymous, and
 /// its frames are not looked for.
@@ -158,8 +159,12 @@ impl Connection {
         let mut effects = Effects::of(
             &rules,
             handle,
-            (self.born, self.seen),
-            self.accepted,
+            Stage {
+                born: self.born,
+                seen: self.seen,
+                accepted: self.accepted,
+                is_dialled: self.upstream.is_some() || self.dial.is_some(),
+            },
             &mut self.slots,
         );
         self.seen = rules.generation;
@@ -272,104 +277,6 @@ impl Connection {
         } else {
             Step::Wait
         })
-    }
-
-    /// Goes on to the lane as soon as nothing speaks against it and, by TLS, the client has said whom it wants.
-    fn dial(&mut self) {
-        let decided = self.admitted || !self.effects.undecided;
-        let begun = self.upstream.is_some() || self.dial.is_some();
-        self.dial_due = None;
-        if begun || !decided || self.client.is_shaking_hands() || self.effects.silent.is_some() {
-            return;
-        }
-        if self.effects.dial_at > clock::now() {
-            self.dial_due = Some(self.effects.dial_at);
-            return;
-        }
-        let route = Arc::clone(&self.route);
-        let plane = Arc::clone(&self.entry.plane);
-        let asked_for = self.client.asked_for().map(str::to_owned);
-        self.dial = Some(Box::pin(async move {
-            route.dial(asked_for, &plane.counters).await
-        }));
-    }
-
-    /// What the client began with.
-    fn asked(&mut self, head: Head) {
-        match head {
-            Head::Request(request, end) => {
-                self.request = request;
-                self.up.meter.frames_from = request.upgrade.then_some(end);
-            }
-            Head::Tls => {
-                self.opaque = true;
-                let opaque = &self.entry.plane.counters.opaque;
-                opaque.fetch_add(1, Ordering::Relaxed);
-            }
-            Head::Response { .. } | Head::Unreadable => {}
-        }
-    }
-
-    /// Lets the request go on, refuses it, or has it wait for more of itself.
-    fn admit(&mut self) -> Option<Step> {
-        if self.admitted {
-            return None;
-        }
-        if let Some(rule) = self.effects.refuse.take() {
-            return Some(Step::End(End::Reset(Some(rule))));
-        }
-        if self.entry.handle.identity() == Identity::Unread {
-            if self.client.is_shaking_hands() {
-                self.head_due = clock::now() + HEAD;
-            }
-            if self.effects.undecided && clock::now() >= self.head_due {
-                self.up.stop_sniffing();
-                return Some(self.identified());
-            }
-            self.up.withheld = self.effects.undecided;
-            return None;
-        }
-        if self.request.upgrade
-            && let Some(refusal) = self.effects.refuse_upgrade.take()
-        {
-            return Some(Step::End(End::Refusal(refusal)));
-        }
-        if self.opaque
-            && let Some(refusal) = self.effects.refuse_upgrade.take()
-        {
-            refusal.rule.bites.opaque.fetch_add(1, Ordering::Relaxed);
-        }
-        self.admitted = true;
-        self.up.withheld = false;
-        None
-    }
-
-    /// The client is known, or known not to be: the rules are asked again.
-    fn identified(&mut self) -> Step {
-        self.entry.handle.identify(self.request.client);
-        self.refresh().map_or(Step::Decide, Step::End)
-    }
-
-    /// The lane's first answer.
-    fn answered(&mut self, head: Head) {
-        let Head::Response {
-            status,
-            retry_after,
-            end,
-        } = head
-        else {
-            return;
-        };
-        if !self.request.upgrade {
-            return;
-        }
-        self.entry.plane.counters.answered(status, retry_after);
-        if status == 101 {
-            self.upgraded = true;
-            self.down.meter.frames_from = Some(end);
-        } else {
-            self.up.meter.frames_from = None;
-        }
     }
 
     fn close_at_boundary(&mut self) -> Option<Step> {

@@ -216,6 +216,17 @@ pub(crate) fn check(fault: &Fault, only_tls: bool) -> Result<(), String> {
     }
 }
 
+/// How far a connection is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stage {
+    /// The generation of rules that it was accepted in, and the last one that it looked at.
+    pub(crate) born: u64,
+    pub(crate) seen: u64,
+    pub(crate) accepted: Mono,
+    /// Its lane is there, or on the way.
+    pub(crate) is_dialled: bool,
+}
+
 /// What the rules in force mean for one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
@@ -284,16 +295,8 @@ impl Shape {
 }
 
 impl Effects {
-    /// `born` is the generation that the connection was accepted in, `seen` the last one that it looked at: momentary
-    /// faults that came later are for it.
-    /// `accepted` is the instant of its accept, and `slots` are those that it has taken.
-    pub(crate) fn of(
-        rules: &Rules,
-        handle: &Handle,
-        (born, seen): (u64, u64),
-        accepted: Mono,
-        slots: &mut Slots,
-    ) -> Self {
+    /// Momentary faults that came after what the connection has `seen` are for it. `slots` are those that it has taken.
+    pub(crate) fn of(rules: &Rules, handle: &Handle, stage: Stage, slots: &mut Slots) -> Self {
         let mut effects = Self::default();
         for rule in &rules.list {
             let takes = rule.takes(handle);
@@ -305,8 +308,7 @@ impl Effects {
                             rule,
                             toxic,
                             handle,
-                            born,
-                            accepted,
+                            stage,
                         };
                         toxic.settings.take_hold(&on, slots, &mut effects);
                     }
@@ -335,13 +337,13 @@ impl Effects {
                     }
                 }
                 Fault::Hold(_) => effects.hold.push(Arc::clone(rule)),
-                Fault::Reset(_) if rule.generation > seen => {
+                Fault::Reset(_) if rule.generation > stage.seen => {
                     effects.reset = Some(Arc::clone(rule));
                 }
-                Fault::WsClose(_) if rule.generation > seen => {
+                Fault::WsClose(_) if rule.generation > stage.seen => {
                     effects.close = Some(Arc::clone(rule));
                 }
-                Fault::Refuse(_) if rule.generation <= born => {
+                Fault::Refuse(_) if rule.generation <= stage.born => {
                     effects.refuse = Some(Arc::clone(rule));
                 }
                 Fault::RefuseUpgrade(settings) => {

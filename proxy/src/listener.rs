@@ -14,6 +14,8 @@ use crate::upstream::Upstream;
 
 /// How long connections may take to end once they are told to.
 const GRACE: Duration = Duration::from_millis(1_500);
+/// How long to wait with accepting when that failed.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// Accepts until `shutdown`, then closes every connection and waits until they are gone.
 pub(crate) async fn serve(
@@ -57,7 +59,10 @@ pub(crate) async fn accept(
             Err(error) => {
                 // Out of descriptors, mostly: to wait is all that can be done.
                 tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::select! {
+                    () = shutdown.cancelled() => return data,
+                    () = tokio::time::sleep(AGAIN) => {}
+                }
             }
         }
     }

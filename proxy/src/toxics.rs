@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use self::accept_limit::Gate;
 use self::draws::Draws;
-use crate::faults::{Effects, Rule};
+use crate::faults::{Effects, Rule, Stage};
 use crate::plane::Handle;
 use crate::tap::Way;
 
@@ -142,15 +142,13 @@ pub(crate) struct On<'a> {
     pub(crate) rule: &'a Arc<Rule>,
     pub(crate) toxic: &'a Toxic,
     pub(crate) handle: &'a Handle,
-    /// The generation that the connection was accepted in.
-    pub(crate) born: u64,
-    pub(crate) accepted: Mono,
+    pub(crate) stage: Stage,
 }
 
 impl On<'_> {
-    /// Whether the connection was accepted when the toxic was there.
+    /// Whether the connection was accepted when the toxic was there, and does not lead anywhere yet.
     const fn is_new(&self) -> bool {
-        self.toxic.uid <= self.born
+        self.toxic.uid <= self.stage.born && !self.stage.is_dialled
     }
 
     fn ways(&self) -> impl Iterator<Item = Way> + use<> {

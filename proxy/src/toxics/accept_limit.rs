@@ -51,7 +51,7 @@ impl Behaviour for AcceptLimit {
         let uid = on.toxic.uid;
         let taken = slots.iter().find(|(of, _)| *of == uid).copied();
         let slot = taken.map_or_else(
-            || on.toxic.gate.pass(self, on.accepted),
+            || on.toxic.gate.pass(self, on.stage.accepted),
             |(_, slot)| slot,
         );
         if taken.is_none() {

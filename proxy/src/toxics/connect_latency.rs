@@ -17,7 +17,7 @@ pub(crate) struct ConnectLatency {
 
 impl Behaviour for ConnectLatency {
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
-        let start = effects.dial_at.max(on.accepted);
+        let start = effects.dial_at.max(on.stage.accepted);
         effects.dial_at = start + Span::from_millis(self.latency);
     }
 }

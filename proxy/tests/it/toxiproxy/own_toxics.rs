@@ -130,6 +130,34 @@ async fn half_open_accepts_and_is_silent_and_its_end_is_a_reset() {
 }
 
 #[tokio::test]
+async fn what_is_about_new_connections_spares_those_that_were_let_in_beside_it() {
+    let api = Api::start();
+    let addr = api.proxy(echo()).await;
+    for (kind, attributes) in [
+        ("refuse", json!({})),
+        ("half_open", json!({})),
+        ("connect_latency", json!({"latency": 600_000})),
+        ("accept_limit", json!({"rate": 1})),
+    ] {
+        let body = json!({"type": kind, "toxicity": 0, "attributes": attributes});
+        assert_eq!(api.post("/proxies/p/toxics", body).await.0, 200);
+    }
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = connect(addr).await;
+        round_trip(&mut client, b"let in").await;
+        clients.push(client);
+    }
+    for kind in ["refuse", "half_open", "connect_latency", "accept_limit"] {
+        let path = format!("/proxies/p/toxics/{kind}_downstream");
+        assert_eq!(api.patch(&path, json!({"toxicity": 1})).await.0, 200);
+        for client in &mut clients {
+            round_trip(client, b"still").await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn one_way_stops_one_direction_and_not_the_other() {
     let api = Api::start();
     let addr = api

@@ -47,10 +47,14 @@ fn toxiproxy_rust(api: &str, upstream: &str) {
     assert_eq!(client.all().unwrap().len(), 2);
     let one = client.find_proxy("one").unwrap();
     let listen = one.proxy_pack.listen.clone();
-    assert!(one.proxy_pack.enabled && !listen.ends_with(":0"), "{listen}");
+    assert!(
+        one.proxy_pack.enabled && !listen.ends_with(":0"),
+        "{listen}"
+    );
     round_trip(&listen).unwrap();
 
-    one.with_down(|| assert!(TcpStream::connect(&listen).is_err())).unwrap();
+    one.with_down(|| assert!(TcpStream::connect(&listen).is_err()))
+        .unwrap();
     one.disable().unwrap();
     assert!(TcpStream::connect(&listen).is_err());
     one.enable().unwrap();
@@ -69,7 +73,13 @@ fn toxiproxy_rust(api: &str, upstream: &str) {
     let names: Vec<_> = toxics.iter().map(|toxic| toxic.name.as_str()).collect();
     assert_eq!(
         names,
-        ["timeout_upstream", "bandwidth_downstream", "slow_close_downstream", "slicer_downstream", "limit_data_downstream"]
+        [
+            "timeout_upstream",
+            "bandwidth_downstream",
+            "slow_close_downstream",
+            "slicer_downstream",
+            "limit_data_downstream"
+        ]
     );
     assert_eq!(toxics[3].attributes["average_size"], 100);
     round_trip(&listen).unwrap();
@@ -87,10 +97,21 @@ fn toxiproxy_rust(api: &str, upstream: &str) {
 
 async fn noxious_client(api: &str, upstream: &str) {
     let client = noxious_client::Client::new(api);
-    let proxy = client.create_proxy("nox", "127.0.0.1:0", upstream).await.unwrap();
-    assert!(client.create_proxy("nox", "127.0.0.1:0", upstream).await.is_err());
+    let proxy = client
+        .create_proxy("nox", "127.0.0.1:0", upstream)
+        .await
+        .unwrap();
+    assert!(
+        client
+            .create_proxy("nox", "127.0.0.1:0", upstream)
+            .await
+            .is_err()
+    );
     assert_eq!(client.proxies().await.unwrap().len(), 1);
-    let mut proxy = { drop(proxy); client.proxy("nox").await.unwrap() };
+    let mut proxy = {
+        drop(proxy);
+        client.proxy("nox").await.unwrap()
+    };
     let listen = proxy.config.listen.clone();
     round_trip(&listen).unwrap();
     proxy.disable().await.unwrap();
@@ -100,11 +121,18 @@ async fn noxious_client(api: &str, upstream: &str) {
     round_trip(&listen).unwrap();
 
     let kinds = [
-        ToxicKind::Latency { latency: 60, jitter: 5 },
+        ToxicKind::Latency {
+            latency: 60,
+            jitter: 5,
+        },
         ToxicKind::Timeout { timeout: 50 },
         ToxicKind::Bandwidth { rate: 500 },
         ToxicKind::SlowClose { delay: 10 },
-        ToxicKind::Slicer { average_size: 100, size_variation: 10, delay: 5 },
+        ToxicKind::Slicer {
+            average_size: 100,
+            size_variation: 10,
+            delay: 5,
+        },
         ToxicKind::LimitData { bytes: 1_000 },
     ];
     for (at, kind) in kinds.iter().enumerate() {
@@ -119,8 +147,14 @@ async fn noxious_client(api: &str, upstream: &str) {
         assert!(proxy.add_toxic(&toxic).await.is_err(), "its name is taken");
     }
     assert_eq!(proxy.toxics().await.unwrap().len(), kinds.len());
-    let slower = ToxicKind::Latency { latency: 80, jitter: 0 };
-    let updated = proxy.update_toxic("t0", 1.0, slower.clone(), StreamDirection::Downstream).await.unwrap();
+    let slower = ToxicKind::Latency {
+        latency: 80,
+        jitter: 0,
+    };
+    let updated = proxy
+        .update_toxic("t0", 1.0, slower.clone(), StreamDirection::Downstream)
+        .await
+        .unwrap();
     assert!(updated.kind == slower && updated.toxicity == 1.0);
     for at in 1..kinds.len() {
         proxy.remove_toxic(&format!("t{at}")).await.unwrap();
@@ -141,7 +175,9 @@ async fn main() {
     let upstream = echo().to_string();
     let (blocking_api, blocking_upstream) = (api.clone(), upstream.clone());
     // Its calls block, and may not do so on the runtime.
-    tokio::task::spawn_blocking(move || toxiproxy_rust(&blocking_api, &blocking_upstream)).await.unwrap();
+    tokio::task::spawn_blocking(move || toxiproxy_rust(&blocking_api, &blocking_upstream))
+        .await
+        .unwrap();
     println!("toxiproxy_rust: every call and every toxic");
     noxious_client(&api, &upstream).await;
     println!("noxious-client: every call and every toxic");
