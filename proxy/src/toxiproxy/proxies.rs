@@ -71,7 +71,8 @@ impl Proxies {
         Ok(view)
     }
 
-    /// Makes a proxy, in place of one of its name unless that one is the same: that one stays as it is.
+    /// Makes a proxy, in place of one of its name unless that one is the same, or the new one cannot listen: then that one
+    /// stays as it is.
     pub(super) async fn upsert(&self, input: ProxyInput) -> Result<ProxyView, Failure> {
         let addr = resolve(&input.listen, self.off_loopback).await;
         let mut map = self.lock().await;
@@ -83,16 +84,29 @@ impl Proxies {
             if same_address && before.upstream() == input.upstream {
                 return Ok(before.view());
             }
-            before.disable().await;
         }
         let enabled = input.enabled;
         let mut proxy = self.make(input);
-        let started = if enabled {
-            addr.and_then(|addr| proxy.enable(addr))
-        } else {
-            Ok(())
-        };
-        started.map_err(internal)?;
+        if enabled {
+            let addr = addr.map_err(internal)?;
+            // What is there may have the address that is asked for.
+            let before = map.get_mut(proxy.name());
+            let before = before.filter(|before| before.is_enabled());
+            let again = before
+                .as_ref()
+                .and_then(|before| before.listen().parse().ok());
+            if let Some(before) = before {
+                before.disable().await;
+            }
+            if let Err(reason) = proxy.enable(addr) {
+                if let (Some(before), Some(again)) = (map.get_mut(proxy.name()), again) {
+                    before.enable(again).map_err(internal)?;
+                }
+                return Err(internal(reason));
+            }
+        } else if let Some(before) = map.get_mut(proxy.name()) {
+            before.disable().await;
+        }
         let view = proxy.view();
         map.insert(view.name.clone(), proxy);
         Ok(view)

@@ -120,6 +120,36 @@ async fn a_port_that_is_taken_ends_it_with_those_that_were_made() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_cannot_be_replaced_stays() {
+    let (api, upstream) = (Api::start(), echo());
+    let addr = api.proxy(upstream).await;
+    api.toxic("latency", "upstream", json!({"latency": 1}))
+        .await;
+    let taken = loopback();
+    let busy = taken.local_addr().unwrap().to_string();
+    for listen in [busy.as_str(), "nowhere"] {
+        let other = json!([{"name": "p", "listen": listen, "upstream": "127.0.0.1:9"}]);
+        let (status, answer) = api.post("/populate", other).await;
+        assert_eq!(
+            (status, &answer["proxies"]),
+            (500, &Value::Null),
+            "{answer}"
+        );
+        let (_, proxy) = api.get("/proxies/p").await;
+        let kept = (
+            &proxy["listen"],
+            &proxy["enabled"],
+            &proxy["toxics"][0]["type"],
+        );
+        assert_eq!(
+            kept,
+            (&json!(addr.to_string()), &json!(true), &json!("latency"))
+        );
+        round_trip(&mut connect(addr).await, b"still").await;
+    }
+}
+
+#[tokio::test]
 async fn the_same_proxy_is_left_alone_and_another_one_replaced() {
     let (api, upstream) = (Api::start(), echo());
     let addr = api.proxy(upstream).await;

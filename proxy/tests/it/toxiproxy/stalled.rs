@@ -9,6 +9,61 @@ use tokio::io::AsyncWriteExt;
 use super::{Api, connect};
 use crate::harness::{upstream, within};
 
+/// What the proxy has read of `p` upstream and not passed on.
+async fn waiting(api: &Api) -> u64 {
+    let metrics = api.raw(Method::GET, "/metrics", "").await;
+    let text = String::from_utf8(metrics.body.to_vec()).unwrap();
+    let count = |what: &str| -> u64 {
+        let name = format!("toxiproxy_proxy_{what}_bytes_total{{direction=\"upstream\"");
+        let line = text.lines().find(|line| line.starts_with(&name)).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    count("received") - count("sent")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_in_the_proxy_is_bounded_in_bytes() {
+    const READ: u64 = 64 << 10;
+    for (kind, attributes, bound) in [
+        ("latency", json!({"latency": 600_000}), 1 << 20),
+        (
+            "loss_stall",
+            json!({"percent": 90, "rto": 600_000}),
+            1 << 20,
+        ),
+        ("bandwidth", json!({"rate": 1}), READ),
+        ("bandwidth", json!({"rate": 0}), READ),
+        (
+            "slicer",
+            json!({"average_size": 1, "delay": 1_000_000}),
+            READ,
+        ),
+        ("reset_peer", json!({"timeout": 600_000}), READ),
+        ("down", json!({}), READ),
+        ("one_way", json!({}), READ),
+        ("connect_latency", json!({"latency": 600_000}), READ),
+    ] {
+        let api = Api::start();
+        let addr = api.proxy(crate::harness::echo()).await;
+        api.toxic(kind, "upstream", attributes).await;
+        let mut client = connect(addr).await;
+        let writing =
+            tokio::spawn(async move { while client.write_all(&[7; 256 << 10]).await.is_ok() {} });
+        let fills = async {
+            while bound > READ && waiting(&api).await < bound {
+                tokio::task::yield_now().await;
+            }
+        };
+        within(fills).await;
+        let begun = Instant::now();
+        while begun.elapsed() < STALLED {
+            let waiting = waiting(&api).await;
+            assert!(waiting < bound + READ, "{kind}: {waiting}");
+        }
+        writing.abort();
+    }
+}
+
 /// Twenty times what a release build on an idle machine takes.
 const SOON: Duration = Duration::from_millis(400);
 /// A connection that takes nothing for so long takes nothing more.
