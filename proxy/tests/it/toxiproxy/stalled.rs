@@ -47,8 +47,8 @@ async fn what_waits_in_the_proxy_is_bounded_in_bytes() {
         let addr = api.proxy(crate::harness::echo()).await;
         api.toxic(kind, "upstream", attributes).await;
         let mut client = connect(addr).await;
-        let writing =
-            tokio::spawn(async move { while client.write_all(&[7; 256 << 10]).await.is_ok() {} });
+        let chunk = vec![7; 256 << 10];
+        let sender = tokio::spawn(async move { while client.write_all(&chunk).await.is_ok() {} });
         let fills = async {
             while bound > READ && waiting(&api).await < bound {
                 tokio::task::yield_now().await;
@@ -60,7 +60,7 @@ async fn what_waits_in_the_proxy_is_bounded_in_bytes() {
             let waiting = waiting(&api).await;
             assert!(waiting < bound + READ, "{kind}: {waiting}");
         }
-        writing.abort();
+        sender.abort();
     }
 }
 
