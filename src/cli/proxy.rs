@@ -22,7 +22,12 @@ pub(crate) struct ProxyArgs {
     #[arg(long, value_name = "ADDR")]
     pub(crate) upstream: Option<SocketAddr>,
     /// Where clients of the one proxy connect.
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    #[arg(
+        long,
+        requires = "upstream",
+        default_value = "127.0.0.1:0",
+        value_name = "ADDR"
+    )]
     pub(crate) listen: SocketAddr,
     /// The upstreams let nobody in unauthenticated, so that proxies may listen off loopback.
     #[arg(long)]
@@ -36,22 +41,22 @@ pub(crate) struct ProxyArgs {
 #[command(next_help_heading = "Toxiproxy's API")]
 pub(crate) struct ApiArgs {
     /// Where the API listens. Off loopback it needs a token.
-    #[arg(long, default_value = "localhost")]
+    #[arg(long, conflicts_with = "upstream", default_value = "localhost")]
     pub(crate) host: String,
     /// The API's port.
-    #[arg(long, default_value_t = API_PORT)]
+    #[arg(long, conflicts_with = "upstream", default_value_t = API_PORT)]
     pub(crate) port: u16,
     /// A JSON file of proxies to begin with, as `POST /populate` takes them: [{"name", "listen", "upstream"}, …].
     #[arg(long = "config", value_name = "FILE", conflicts_with = "upstream")]
     pub(crate) proxies: Option<PathBuf>,
     /// The seed of every random choice.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, conflicts_with = "upstream", default_value_t = 1)]
     pub(crate) seed: u64,
     /// A file with the token that callers of the API have to present: `Authorization: Bearer TOKEN`.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, conflicts_with = "upstream", value_name = "FILE")]
     pub(crate) api_token_file: Option<PathBuf>,
     /// Let browsers in, which a page could use against you by DNS rebinding.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "upstream")]
     pub(crate) allow_browsers: bool,
 }
 

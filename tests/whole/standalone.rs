@@ -182,6 +182,19 @@ fn off_loopback_its_api_asks_for_a_token() {
 }
 
 #[test]
+fn flags_of_the_one_form_are_no_flags_of_the_other() {
+    let upstream = ["proxy", "--upstream", "127.0.0.1:9"];
+    for flags in [["--seed", "1"], ["--port", "0"], ["--config", "x"]] {
+        output(&[upstream.as_slice(), &flags].concat())
+            .expect_code(2)
+            .says("--upstream");
+    }
+    output(&["proxy", "--listen", "127.0.0.1:0"])
+        .expect_code(2)
+        .says("--upstream");
+}
+
+#[test]
 fn a_server_that_is_not_there_is_said_so() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("its address"));

@@ -85,17 +85,24 @@ async fn bandwidth_takes_the_time_that_its_bytes_need_whichever_way() {
         .await;
     let mut client = connect(addr).await;
     let sent = pattern(480_000);
-    let begun = Instant::now();
-    client.write_all(&sent).await.unwrap();
-    let mut got = Vec::new();
-    while got.len() < sent.len() {
-        got.extend(within(told.recv()).await.unwrap());
+    // Never too fast; and of some attempts one that nothing else on the machine held up.
+    let mut attempts = Vec::new();
+    while attempts.len() < 8 {
+        let begun = Instant::now();
+        client.write_all(&sent).await.unwrap();
+        let mut got = Vec::new();
+        while got.len() < sent.len() {
+            got.extend(within(told.recv()).await.unwrap());
+        }
+        let elapsed = begun.elapsed();
+        assert!(got == sent);
+        assert!(elapsed >= millis(475), "{elapsed:?}");
+        if elapsed <= millis(490) {
+            return;
+        }
+        attempts.push(elapsed);
     }
-    let elapsed = begun.elapsed();
-    assert!(got == sent);
-    assert!(elapsed >= millis(475), "{elapsed:?}");
-    // 10 ms on a machine of its own; others may be at work on this one.
-    assert!(elapsed <= millis(490 + 150), "{elapsed:?}");
+    panic!("480,000 bytes at 1 MB/s took {attempts:?}");
 }
 
 #[tokio::test]
