@@ -8,6 +8,10 @@ use model::ids::{ClientId, Lane};
 use model::quantity::{Rate, Share, Span};
 use model::target::Wire;
 
+pub(crate) mod proxy;
+
+use self::proxy::ProxyArgs;
+
 /// Chaos drills for real-time sync services, with a verdict that can be recomputed from its evidence.
 ///
 /// Exit codes: 0 go, 1 no-go, 2 usage or invalid scenario, 3 inconclusive, 4 could not run, 130 interrupted twice.
@@ -86,20 +90,9 @@ pub(crate) enum Command {
     Why(WhyArgs),
     /// The supervisor of a node: faults, leases, journal, children.
     Agent(ConfigStdin),
-    /// The fault-injecting proxy.
-    Proxy {
-        #[command(flatten)]
-        config: ConfigStdin,
-        /// Where clients connect.
-        #[arg(long, default_value = "127.0.0.1:0")]
-        listen: SocketAddr,
-        /// Where the lane is.
-        #[arg(long, required_unless_present = "config_stdin")]
-        upstream: Option<SocketAddr>,
-        /// The upstream lets nobody in unauthenticated, so that the proxy may listen off loopback.
-        #[arg(long)]
-        upstream_authenticates: bool,
-    },
+    /// The fault-injecting proxy: a server with Toxiproxy's API, or one proxy before an upstream. Its subcommands speak
+    /// to a server that runs.
+    Proxy(Box<ProxyArgs>),
     /// A slice of the client fleet, a publisher, or probes.
     Shard(ConfigStdin),
     /// An embedded lane server.
@@ -148,7 +141,7 @@ impl Command {
     pub(crate) const fn default_log_filter(&self) -> &'static str {
         match self {
             Self::Agent(_)
-            | Self::Proxy { .. }
+            | Self::Proxy(_)
             | Self::Shard(_)
             | Self::Lane { .. }
             | Self::Spacetimedb { .. }

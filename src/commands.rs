@@ -11,6 +11,7 @@ mod init;
 mod plan;
 mod preflight;
 mod processes;
+mod proxy;
 mod source;
 mod target;
 mod why;
@@ -37,12 +38,7 @@ pub(crate) fn execute(command: Command) -> Result<Exit, Error> {
         Command::Gate { dir, json } => gate::gate(&dir, json),
         Command::Why(args) => why::why(&args),
         Command::Agent(config) => processes::agent(&config),
-        Command::Proxy {
-            config,
-            listen,
-            upstream,
-            upstream_authenticates,
-        } => processes::proxy(&config, listen, upstream, upstream_authenticates),
+        Command::Proxy(args) => proxy::proxy(*args),
         Command::Shard(config) => processes::shard(&config),
         Command::Lane {
             lane,

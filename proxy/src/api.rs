@@ -57,6 +57,7 @@ struct Faults {
 #[derive(Debug, Clone)]
 struct Record {
     rule: Arc<Rule>,
+    name: &'static str,
     active: bool,
     injected: Bracket,
     healed: Option<Bracket>,
@@ -70,15 +71,12 @@ impl Faults {
 
     fn record(&self, id: &str) -> Option<Record> {
         let records = self.records();
-        records
-            .iter()
-            .find(|record| record.rule.order.id == id)
-            .cloned()
+        records.iter().find(|record| record.rule.id == id).cloned()
     }
 
     fn update(&self, id: &str, update: impl FnOnce(&mut Record)) {
         let mut records = self.records();
-        if let Some(record) = records.iter_mut().find(|record| record.rule.order.id == id) {
+        if let Some(record) = records.iter_mut().find(|record| record.rule.id == id) {
             update(record);
         }
     }
@@ -104,7 +102,7 @@ impl Faults {
             .records()
             .iter()
             .filter(|record| record.active)
-            .map(|record| record.rule.order.id.clone())
+            .map(|record| record.rule.id.clone())
             .collect();
         let open = self.plane.handles().len() as u64;
         self.plane.counters.status(open, active)
@@ -135,7 +133,7 @@ impl Holder for Faults {
     async fn inject(&self, order: FaultOrder) -> Result<FaultView, Failure> {
         faults::check(&order.fault, self.plane.counters.sees_only_tls())
             .map_err(|reason| Failure::new(StatusCode::BAD_REQUEST, reason))?;
-        let id = order.id.clone();
+        let (id, name, share) = (order.id.clone(), order.fault.name(), order.share);
         let momentary = order.fault.ends_after().is_some();
         let limit = if momentary { END_CONNECTIONS } else { TAKE_ON };
         let asked = clock::now();
@@ -149,6 +147,7 @@ impl Holder for Faults {
         // Recorded before the first wait: a caller that gives up here leaves a fault that can be undone.
         self.records().push(Record {
             rule: Arc::clone(&rule),
+            name,
             active: true,
             injected: Bracket {
                 asked,
@@ -179,7 +178,7 @@ impl Holder for Faults {
             asked,
             observed: clock::now(),
         };
-        tracing::info!(fault = id, name = rule.order.fault.name(), share = %rule.order.share, open, "injected");
+        tracing::info!(fault = id, name, share = %share, open, "injected");
         self.update(&id, |record| {
             record.injected = injected;
             if momentary {
@@ -211,12 +210,7 @@ impl Holder for Faults {
                 asked,
                 observed: clock::now(),
             };
-            tracing::info!(
-                fault = id,
-                name = record.rule.order.fault.name(),
-                lapsed,
-                "undone"
-            );
+            tracing::info!(fault = id, name = record.name, lapsed, "undone");
             self.update(id, |record| {
                 record.active = false;
                 record.lapsed = lapsed;
@@ -230,7 +224,7 @@ impl Holder for Faults {
         let records = self.records();
         records
             .iter()
-            .map(|record| record.rule.order.id.clone())
+            .map(|record| record.rule.id.clone())
             .collect()
     }
 }

@@ -1,5 +1,6 @@
 //! One connection: a task that owns both sockets.
 
+mod admission;
 mod ending;
 
 use std::future::{Future, poll_fn};
@@ -14,12 +15,14 @@ use model::instant::Mono;
 use model::quantity::Span;
 
 use self::ending::{End, Entry};
-use crate::faults::{Effects, Rule, farewell};
+use crate::faults::{Effects, Rule, Stage, farewell};
 use crate::link::{Link, Turn, Wants};
-use crate::plane::{Identity, NOT_HELD, Plane};
+use crate::plane::{NOT_HELD, Plane};
 use crate::side::Side;
 use crate::tap::Way;
-use crate::websocket::{Head, Request};
+use crate::toxics::Slots;
+use crate::upstream::Upstream;
+use crate::websocket::Request;
 
 /// How long the head of a request is waited for where a fault depends on it. Later the connection is anonymous, and
 /// its frames are not looked for.
@@ -34,13 +37,19 @@ type Dial = Pin<Box<dyn Future<Output = io::Result<Side>> + Send>>;
 pub(crate) struct Connection {
     client: Side,
     upstream: Option<Side>,
+    /// Where it goes.
+    route: Arc<Upstream>,
     dial: Option<Dial>,
+    /// It is dialled for then.
+    dial_due: Option<Mono>,
     up: Link,
     down: Link,
     effects: Effects,
     /// The generation of rules that it was accepted in, and the last one that it looked at.
     born: u64,
     seen: u64,
+    accepted: Mono,
+    slots: Slots,
     /// The rules, by generation, that have bitten it.
     bitten: Vec<u64>,
     /// When its head has to be there.
@@ -70,24 +79,29 @@ struct Alarm {
 }
 
 impl Connection {
-    pub(crate) fn new(client: Side, plane: Arc<Plane>, ordinal: u64) -> Self {
+    pub(crate) fn new(client: Side, plane: Arc<Plane>, route: Arc<Upstream>, ordinal: u64) -> Self {
         let handle = plane.enter(ordinal);
         // Read after it was entered: of a change it either is woken or knows.
         let born = plane.rules().generation;
+        let accepted = clock::now();
         if let Err(error) = client.tcp().set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
         Self {
             client,
             upstream: None,
+            route,
             dial: None,
+            dial_due: None,
             up: Link::new(Arc::clone(&plane), Arc::clone(&handle), Way::Upstream),
             down: Link::new(Arc::clone(&plane), Arc::clone(&handle), Way::Downstream),
             effects: Effects::default(),
             born,
             seen: born,
+            accepted,
+            slots: Slots::new(),
             bitten: Vec::new(),
-            head_due: clock::now() + HEAD,
+            head_due: accepted + HEAD,
             request: Request::default(),
             admitted: false,
             upgraded: false,
@@ -138,14 +152,27 @@ impl Connection {
     /// Looks at the rules and obeys them from now on.
     fn refresh(&mut self) -> Option<End> {
         let Entry { plane, handle } = &self.entry;
-        if plane.is_ending() {
+        if plane.has_ended(self.born) {
             return Some(End::Close);
         }
         let rules = plane.rules();
-        let mut effects = Effects::of(&rules, handle, self.born, self.seen);
+        let mut effects = Effects::of(
+            &rules,
+            handle,
+            Stage {
+                born: self.born,
+                seen: self.seen,
+                accepted: self.accepted,
+                is_dialled: self.upstream.is_some() || self.dial.is_some(),
+            },
+            &mut self.slots,
+        );
         self.seen = rules.generation;
         if let Some(rule) = effects.reset.take() {
             return Some(End::Reset(Some(rule)));
+        }
+        if self.effects.silent.is_some() && effects.silent != self.effects.silent {
+            return Some(End::Reset(None));
         }
         if let Some(rule) = effects.close.take()
             && self.closing.is_none()
@@ -163,7 +190,12 @@ impl Connection {
         let before = std::mem::replace(&mut self.effects, effects);
         self.hold(&before);
         self.entry.handle.obeys.store(self.seen, Ordering::Release);
-        None
+        self.verdict()
+    }
+
+    /// How a toxic of either direction ends it.
+    fn verdict(&self) -> Option<End> {
+        self.up.verdict.or(self.down.verdict).map(End::from)
     }
 
     /// Only a WebSocket is closed with a Close frame; whether one is inside TLS that passes through nobody knows.
@@ -215,6 +247,9 @@ impl Connection {
                 return Ok(self.identified());
             }
         }
+        if self.effects.silent.is_some() && self.up.has_ended() {
+            return Ok(Step::End(End::Close));
+        }
         self.dial();
         if let Some(step) = self.close_at_boundary() {
             return Ok(step);
@@ -232,6 +267,9 @@ impl Connection {
             }
         }
         self.tally();
+        if let Some(end) = self.verdict() {
+            return Ok(Step::End(end));
+        }
         Ok(if self.up.is_finished() && self.down.is_finished() {
             Step::End(End::Close)
         } else if again {
@@ -239,98 +277,6 @@ impl Connection {
         } else {
             Step::Wait
         })
-    }
-
-    /// Goes on to the lane as soon as nothing speaks against it and, by TLS, the client has said whom it wants.
-    fn dial(&mut self) {
-        let decided = self.admitted || !self.effects.undecided;
-        let begun = self.upstream.is_some() || self.dial.is_some();
-        if begun || !decided || self.client.is_shaking_hands() {
-            return;
-        }
-        let plane = Arc::clone(&self.entry.plane);
-        let asked_for = self.client.asked_for().map(str::to_owned);
-        self.dial = Some(Box::pin(async move {
-            plane.upstream.dial(asked_for, &plane.counters).await
-        }));
-    }
-
-    /// What the client began with.
-    fn asked(&mut self, head: Head) {
-        match head {
-            Head::Request(request, end) => {
-                self.request = request;
-                self.up.meter.frames_from = request.upgrade.then_some(end);
-            }
-            Head::Tls => {
-                self.opaque = true;
-                let opaque = &self.entry.plane.counters.opaque;
-                opaque.fetch_add(1, Ordering::Relaxed);
-            }
-            Head::Response { .. } | Head::Unreadable => {}
-        }
-    }
-
-    /// Lets the request go on, refuses it, or has it wait for more of itself.
-    fn admit(&mut self) -> Option<Step> {
-        if self.admitted {
-            return None;
-        }
-        if let Some(rule) = self.effects.refuse.take() {
-            return Some(Step::End(End::Reset(Some(rule))));
-        }
-        if self.entry.handle.identity() == Identity::Unread {
-            if self.client.is_shaking_hands() {
-                self.head_due = clock::now() + HEAD;
-            }
-            if self.effects.undecided && clock::now() >= self.head_due {
-                self.up.stop_sniffing();
-                return Some(self.identified());
-            }
-            self.up.withheld = self.effects.undecided;
-            return None;
-        }
-        if self.request.upgrade
-            && let Some(refusal) = self.effects.refuse_upgrade.take()
-        {
-            return Some(Step::End(End::Refusal(refusal)));
-        }
-        if self.opaque
-            && let Some(refusal) = self.effects.refuse_upgrade.take()
-        {
-            refusal.rule.bites.opaque.fetch_add(1, Ordering::Relaxed);
-        }
-        self.admitted = true;
-        self.up.withheld = false;
-        None
-    }
-
-    /// The client is known, or known not to be: the rules are asked again.
-    fn identified(&mut self) -> Step {
-        self.entry.handle.identify(self.request.client);
-        self.refresh().map_or(Step::Decide, Step::End)
-    }
-
-    /// The lane's first answer.
-    fn answered(&mut self, head: Head) {
-        let Head::Response {
-            status,
-            retry_after,
-            end,
-        } = head
-        else {
-            return;
-        };
-        if !self.request.upgrade {
-            return;
-        }
-        self.entry.plane.counters.answered(status, retry_after);
-        if status == 101 {
-            self.upgraded = true;
-            self.down.meter.frames_from = Some(end);
-        } else {
-            self.up.meter.frames_from = None;
-        }
     }
 
     fn close_at_boundary(&mut self) -> Option<Step> {
@@ -373,7 +319,8 @@ impl Connection {
         let until = if self.effects.is_held() {
             None
         } else {
-            [self.up.wants.until, self.down.wants.until, closing, head]
+            let (up, down) = (self.up.wants.until, self.down.wants.until);
+            [up, down, closing, head, self.dial_due]
                 .into_iter()
                 .flatten()
                 .min()

@@ -16,6 +16,7 @@ use host::clock;
 use model::decide;
 use model::fault::{Fault, FaultOrder, Observation};
 use model::instant::Mono;
+use model::quantity::Span;
 
 pub(crate) use self::bandwidth::Pace;
 pub(crate) use self::latency::Delay;
@@ -23,6 +24,8 @@ pub(crate) use self::refuse_upgrade::Refusal;
 pub(crate) use self::reset::reset_on_close;
 use crate::plane::{Handle, Identity};
 use crate::tap::Way;
+use crate::toxics::{On, Slots, Toxic};
+use crate::twists::Twists;
 
 /// The rules of one generation.
 #[derive(Debug, Default)]
@@ -36,10 +39,22 @@ pub(crate) struct Rules {
 /// A fault in force.
 #[derive(Debug)]
 pub(crate) struct Rule {
-    pub(crate) order: FaultOrder,
+    /// What its decisions hang on, together with the seed.
+    pub(crate) id: String,
+    pub(crate) seed: u64,
+    pub(crate) cause: Cause,
     /// The generation that it came with: connections accepted in it or later are new ones.
     pub(crate) generation: u64,
     pub(crate) bites: Bites,
+}
+
+/// Who asked for a fault.
+#[derive(Debug)]
+pub(crate) enum Cause {
+    /// A drill, under a lease.
+    Ordered(FaultOrder),
+    /// A user of the standalone proxy's API.
+    Toxic(Toxic),
 }
 
 /// What a rule was seen to do. Which of these count depends on the fault.
@@ -84,7 +99,20 @@ impl Default for Bites {
 impl Rule {
     pub(crate) fn new(order: FaultOrder, generation: u64) -> Self {
         Self {
-            order,
+            id: order.id.clone(),
+            seed: order.seed,
+            cause: Cause::Ordered(order),
+            generation,
+            bites: Bites::default(),
+        }
+    }
+
+    /// A toxic in force; `proxy` is its proxy's name.
+    pub(crate) fn toxic(proxy: &str, seed: u64, toxic: Toxic, generation: u64) -> Self {
+        Self {
+            id: format!("{proxy}/{}", toxic.name),
+            seed,
+            cause: Cause::Toxic(toxic),
             generation,
             bites: Bites::default(),
         }
@@ -93,9 +121,12 @@ impl Rule {
     /// Whether it takes a connection; `None` as long as its client is not known. A connection that names no client
     /// is decided on by its ordinal, as the subject `connection-7`.
     pub(crate) fn takes(&self, handle: &Handle) -> Option<bool> {
-        let FaultOrder {
-            seed, id, share, ..
-        } = &self.order;
+        let (share, identity) = match &self.cause {
+            Cause::Ordered(order) => (order.share, handle.identity()),
+            // A toxic takes connections, whoever they belong to.
+            Cause::Toxic(toxic) => (toxic.toxicity, Identity::Anonymous),
+        };
+        let (seed, id) = (self.seed, &self.id);
         let ratio = share.as_ratio();
         if ratio >= 1.0 {
             return Some(true);
@@ -103,12 +134,12 @@ impl Rule {
         if ratio <= 0.0 {
             return Some(false);
         }
-        match handle.identity() {
+        match identity {
             Identity::Unread => None,
-            Identity::Client(client) => Some(decide::selected(*seed, id, client, *share)),
+            Identity::Client(client) => Some(decide::selected(seed, id, client, share)),
             Identity::Anonymous => {
                 let subject = format!("connection-{}", handle.ordinal);
-                Some(decide::unit(*seed, id, &subject, 0) < ratio)
+                Some(decide::unit(seed, id, &subject, 0) < ratio)
             }
         }
     }
@@ -123,7 +154,10 @@ impl Rule {
 
     /// What it was seen to do, with a look at the open connections.
     pub(crate) fn observe<'h>(&self, open: impl Iterator<Item = &'h Handle>) -> Observation {
-        let mut figures = match &self.order.fault {
+        let Cause::Ordered(FaultOrder { fault, .. }) = &self.cause else {
+            return Observation::default();
+        };
+        let mut figures = match fault {
             Fault::Latency(_) => latency::figures(&self.bites),
             Fault::Bandwidth(_) => bandwidth::figures(&self.bites),
             Fault::Hold(_) => hold::figures(self, open),
@@ -182,6 +216,17 @@ pub(crate) fn check(fault: &Fault, only_tls: bool) -> Result<(), String> {
     }
 }
 
+/// How far a connection is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stage {
+    /// The generation of rules that it was accepted in, and the last one that it looked at.
+    pub(crate) born: u64,
+    pub(crate) seen: u64,
+    pub(crate) accepted: Mono,
+    /// Its lane is there, or on the way.
+    pub(crate) is_dialled: bool,
+}
+
 /// What the rules in force mean for one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
@@ -199,6 +244,10 @@ pub(crate) struct Effects {
     pub(crate) upstream: Shape,
     /// Lane to client.
     pub(crate) downstream: Shape,
+    /// The lane is not dialled for before this instant.
+    pub(crate) dial_at: Mono,
+    /// The lane is never dialled for, by the toxic of this number.
+    pub(crate) silent: Option<u64>,
     /// Something depends on a request that has not been read: nothing of it may go on before it has.
     pub(crate) undecided: bool,
 }
@@ -210,11 +259,33 @@ pub(crate) struct Shape {
     pub(crate) delays: Vec<Delay>,
     /// The slowest counts.
     pub(crate) paces: Vec<Pace>,
+    /// What only toxics do.
+    pub(crate) twists: Option<Box<Twists>>,
 }
 
 impl Shape {
     pub(crate) const fn is_plain(&self) -> bool {
-        self.delays.is_empty() && self.paces.is_empty()
+        self.delays.is_empty() && self.paces.is_empty() && self.twists.is_none()
+    }
+
+    /// Whether bytes may have to wait for an instant.
+    pub(crate) fn is_late(&self) -> bool {
+        !self.delays.is_empty() || self.stalls()
+    }
+
+    /// Whether some wait for no foreseeable time.
+    pub(crate) fn stalls(&self) -> bool {
+        self.twists.as_ref().is_some_and(|twists| twists.stalls())
+    }
+
+    /// The longest that a chunk can wait for its delays.
+    pub(crate) fn longest_delay(&self) -> Span {
+        let delays = self.delays.iter().map(Delay::longest);
+        delays.fold(Span::ZERO, Span::plus)
+    }
+
+    pub(crate) fn twist(&mut self) -> &mut Twists {
+        self.twists.get_or_insert_default()
     }
 
     /// Bytes per second.
@@ -224,17 +295,32 @@ impl Shape {
 }
 
 impl Effects {
-    /// `born` is the generation that the connection was accepted in, `seen` the last one that it looked at: momentary
-    /// faults that came later are for it.
-    pub(crate) fn of(rules: &Rules, handle: &Handle, born: u64, seen: u64) -> Self {
+    /// Momentary faults that came after what the connection has `seen` are for it. `slots` are those that it has taken.
+    pub(crate) fn of(rules: &Rules, handle: &Handle, stage: Stage, slots: &mut Slots) -> Self {
         let mut effects = Self::default();
         for rule in &rules.list {
             let takes = rule.takes(handle);
-            effects.undecided |= takes.is_none() && rule.order.fault.ends_after().is_none();
+            let order = match &rule.cause {
+                Cause::Toxic(toxic) => {
+                    if takes == Some(true) {
+                        let slots = &mut *slots;
+                        let on = On {
+                            rule,
+                            toxic,
+                            handle,
+                            stage,
+                        };
+                        toxic.settings.take_hold(&on, slots, &mut effects);
+                    }
+                    continue;
+                }
+                Cause::Ordered(order) => order,
+            };
+            effects.undecided |= takes.is_none() && order.fault.ends_after().is_none();
             if takes != Some(true) {
                 continue;
             }
-            match &rule.order.fault {
+            match &order.fault {
                 Fault::Latency(settings) => {
                     for way in [Way::Upstream, Way::Downstream] {
                         if way.is_in(settings.direction) {
@@ -251,13 +337,13 @@ impl Effects {
                     }
                 }
                 Fault::Hold(_) => effects.hold.push(Arc::clone(rule)),
-                Fault::Reset(_) if rule.generation > seen => {
+                Fault::Reset(_) if rule.generation > stage.seen => {
                     effects.reset = Some(Arc::clone(rule));
                 }
-                Fault::WsClose(_) if rule.generation > seen => {
+                Fault::WsClose(_) if rule.generation > stage.seen => {
                     effects.close = Some(Arc::clone(rule));
                 }
-                Fault::Refuse(_) if rule.generation <= born => {
+                Fault::Refuse(_) if rule.generation <= stage.born => {
                     effects.refuse = Some(Arc::clone(rule));
                 }
                 Fault::RefuseUpgrade(settings) => {
@@ -274,7 +360,7 @@ impl Effects {
         !self.hold.is_empty()
     }
 
-    const fn shape(&mut self, way: Way) -> &mut Shape {
+    pub(crate) const fn shape(&mut self, way: Way) -> &mut Shape {
         match way {
             Way::Upstream => &mut self.upstream,
             Way::Downstream => &mut self.downstream,
@@ -284,8 +370,11 @@ impl Effects {
 
 /// The Close frame that a `ws_close` rule sends.
 pub(crate) fn farewell(rule: &Rule) -> Vec<u8> {
-    match &rule.order.fault {
-        Fault::WsClose(settings) => crate::websocket::close_frame(settings.code, &settings.reason),
+    match &rule.cause {
+        Cause::Ordered(FaultOrder {
+            fault: Fault::WsClose(settings),
+            ..
+        }) => crate::websocket::close_frame(settings.code, &settings.reason),
         _ => Vec::new(),
     }
 }

@@ -6,9 +6,12 @@
 //! link         one direction: read, sniff, queue, write; `passthrough` is its fast path
 //! queue        bytes that wait, and until when; `pacing` how fast they may go
 //! faults/      the rules in force and what they mean for one connection; one file per fault
+//! toxics/      the faults that only the standalone proxy has by name; one file each
+//! twists       what toxics do to one direction beyond delaying and pacing it
 //! websocket/   frame scanner, heads of requests and responses, Close frames: sans-IO
 //! plane        what all connections share: rules, registry, counters
 //! api          the leased fault API and the status
+//! toxiproxy/   the standalone proxy: named proxies, and Toxiproxy's API
 //! upstream     the lane: how a connection gets there
 //! side         one of the two sockets: plain, or with TLS on it; `tls` ends TLS and begins it anew
 //! tap          where a lane's decoder can listen
@@ -30,6 +33,9 @@ mod side;
 mod status;
 pub mod tap;
 mod tls;
+mod toxics;
+pub mod toxiproxy;
+mod twists;
 mod upstream;
 pub mod websocket;
 
@@ -37,6 +43,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use host::timer::Timer;
 use model::role::ProxyConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -73,7 +80,7 @@ pub async fn serve(
     upstream: impl Into<Upstream>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    run(data, control, Plane::new(upstream.into(), None)?, shutdown).await
+    run(data, control, upstream.into(), None, shutdown).await
 }
 
 /// As [`serve`], with a listener for the WebSocket frames that pass.
@@ -87,26 +94,22 @@ pub async fn serve_tapped(
     tap: Arc<dyn FrameTap>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    run(
-        data,
-        control,
-        Plane::new(upstream.into(), Some(tap))?,
-        shutdown,
-    )
-    .await
+    run(data, control, upstream.into(), Some(tap), shutdown).await
 }
 
 async fn run(
     data: TcpListener,
     control: TcpListener,
-    plane: Arc<Plane>,
+    upstream: Upstream,
+    tap: Option<Arc<dyn FrameTap>>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
+    let plane = Plane::new(Timer::start()?, tap);
     let watched = Arc::clone(&plane);
     let watch = tokio::spawn(async move { watched.counters.gauge.watch(&watched.timer).await });
     tokio::join!(
-        listener::accept(data, Arc::clone(&plane), shutdown.clone()),
-        api::serve(control, plane, shutdown),
+        listener::serve(data, &plane, Arc::new(upstream), shutdown.clone()),
+        api::serve(control, Arc::clone(&plane), shutdown),
     );
     watch.abort();
     Ok(())

@@ -1,25 +1,31 @@
 //! One direction of a connection: read, sniff, queue, write.
 
+mod meter;
+
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use host::clock;
 use model::instant::Mono;
+use model::quantity::Span;
 
+use self::meter::Meter;
 use crate::faults::Shape;
-use crate::pacing::Pacer;
+use crate::pacing::{Pacer, SLICE};
 use crate::passthrough::{READ, read_once, write_some};
 use crate::plane::{Handle, Plane};
 use crate::queue::ReleaseQueue;
 use crate::side::Side;
 use crate::tap::Way;
-use crate::websocket::{Event, Head, Scanner, Sniffer};
+use crate::twists::{Twists, Verdict};
+use crate::websocket::{Head, Sniffer};
 
 /// Bytes that may wait in one direction under a delay: about 20 MB/s at 50 ms.
 pub(crate) const IN_FLIGHT: usize = 1 << 20;
 /// Reads in one go, before other connections have their turn.
 const TURNS: usize = 8;
+/// Writes in one go; a toxic can make many of few bytes.
+const WRITES: usize = 64;
 
 /// What a link waits for.
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,14 +61,18 @@ pub(crate) struct Link {
     /// Chunks that were delayed and waits for the pace since the caller last took them.
     pub(crate) delayed: u64,
     pub(crate) waits: u64,
+    /// The connection is to end.
+    pub(crate) verdict: Option<Verdict>,
     sniffer: Option<Sniffer>,
     queue: ReleaseQueue,
     shape: Shape,
     pacer: Pacer,
     /// Chunks read.
     chunks: u64,
-    /// The reading side has ended; FIN goes on at this instant at the earliest.
-    fin: Option<Mono>,
+    /// The reading side has ended, then.
+    ended: Option<Mono>,
+    /// Its delays let the end go on at this instant at the earliest.
+    release_end: Mono,
     /// It ended without the goodbye that TLS says; so does the writing side then.
     torn: bool,
     tail: Tail,
@@ -88,12 +98,14 @@ impl Link {
             meter: Meter::new(plane, handle, way),
             delayed: 0,
             waits: 0,
+            verdict: None,
             sniffer: Some(Sniffer::new(way)),
             queue: ReleaseQueue::default(),
             shape: Shape::default(),
             pacer: Pacer::default(),
             chunks: 0,
-            fin: None,
+            ended: None,
+            release_end: Mono(0),
             torn: false,
             tail: Tail::Open,
         }
@@ -104,17 +116,58 @@ impl Link {
     }
 
     /// Slows the link down, or no longer: without a delay everything that waits for one goes at once.
-    pub(crate) fn set_shape(&mut self, shape: Shape) {
-        if shape.delays.is_empty() {
-            self.queue.release_all();
-            self.fin = self.fin.map(|_| Mono(0));
+    pub(crate) fn set_shape(&mut self, mut shape: Shape) {
+        let now = clock::now();
+        if !shape.is_late() {
+            self.queue.release_all(now);
+            self.release_end = Mono(0);
+        } else if !shape.stalls() {
+            let longest = shape.longest_delay();
+            self.queue.wait_at_most(longest);
+            let end = self.ended.unwrap_or_default() + longest;
+            self.release_end = self.release_end.min(end);
+        }
+        if self.shape.paces.is_empty() && !shape.paces.is_empty() {
+            self.pacer.stood(now);
+        }
+        if let Some(before) = self.shape.twists.take() {
+            if Twists::has_lost(&before, shape.twists.as_deref()) {
+                self.verdict = Some(Verdict::HangUp);
+            }
+            if let Some(twists) = &mut shape.twists {
+                twists.resume(*before);
+            }
         }
         self.shape = shape;
+        if self.swallows() {
+            self.queue.truncate(0);
+        }
     }
 
-    /// The end of the stream has been passed on.
-    pub(crate) const fn is_finished(&self) -> bool {
-        matches!(self.tail, Tail::Finished)
+    fn swallows(&self) -> bool {
+        self.shape
+            .twists
+            .as_ref()
+            .is_some_and(|twists| twists.swallows())
+    }
+
+    fn withholds(&self) -> bool {
+        self.withheld
+            || self
+                .shape
+                .twists
+                .as_ref()
+                .is_some_and(|twists| twists.withholds())
+    }
+
+    /// The end of the stream has been passed on, or it has come and is not to be.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.tail == Tail::Finished || self.has_ended() && self.swallows()
+    }
+
+    /// The reading side has ended.
+    pub(crate) const fn has_ended(&self) -> bool {
+        self.ended.is_some()
     }
 
     /// Gives up on the stream's head.
@@ -125,14 +178,43 @@ impl Link {
     /// Passes on what it can. A side that is not there yet is waited for.
     pub(crate) fn pump(
         &mut self,
-        mut from: Option<&mut Side>,
+        from: Option<&mut Side>,
         to: Option<&mut Side>,
     ) -> io::Result<Turn> {
         self.wants = Wants::default();
-        let mut to = to.filter(|_| !self.withheld);
+        let Some(twists) = &self.shape.twists else {
+            return self.pass(from, to);
+        };
+        if twists.is_dead {
+            return Ok(Turn::Waits);
+        }
+        let turn = self.pass(from, to)?;
+        self.judge();
+        Ok(turn)
+    }
+
+    /// Asks the toxics whether they end the connection.
+    fn judge(&mut self) {
+        let Some(twists) = &mut self.shape.twists else {
+            return;
+        };
+        match twists.judge(clock::now(), !self.queue.is_empty(), self.ended.is_some()) {
+            Ok(verdict) => self.verdict = Some(verdict),
+            Err(None) => {}
+            Err(Some(at)) => {
+                self.wants.until = Some(self.wants.until.map_or(at, |until| until.min(at)));
+            }
+        }
+    }
+
+    fn pass(&mut self, mut from: Option<&mut Side>, to: Option<&mut Side>) -> io::Result<Turn> {
+        let withheld = self.withholds();
+        let mut to = to.filter(|_| !withheld);
         for _ in 0..TURNS {
-            if let Some(to) = to.as_deref_mut() {
-                self.flush(to)?;
+            if let Some(to) = to.as_deref_mut()
+                && !self.flush(to)?
+            {
+                return Ok(Turn::Again);
             }
             let Some(from) = from.as_deref_mut().filter(|_| self.has_room()) else {
                 return Ok(Turn::Waits);
@@ -156,22 +238,31 @@ impl Link {
     }
 
     fn has_room(&self) -> bool {
-        let bound = if !self.shape.delays.is_empty() {
+        let bound = if self.shape.is_late() && !self.wants.write {
             IN_FLIGHT
+        } else if self.shape.is_late() {
+            // What waits for the peer instead of its time is not worth the memory.
+            READ
+        } else if let Some(rate) = self.shape.rate() {
+            // Two slices, so that the line never waits for the reader.
+            let slices = rate.saturating_mul(2 * SLICE.as_micros()) / 1_000_000;
+            usize::try_from(slices).map_or(IN_FLIGHT, |slices| slices.clamp(READ, IN_FLIGHT))
         } else if self.shape.is_plain() && !self.withheld && !self.stepwise {
             1
         } else {
             READ
         };
-        self.fin.is_none() && self.tail == Tail::Open && self.queue.len() < bound
+        self.ended.is_none() && self.tail == Tail::Open && self.queue.len() < bound
     }
 
     /// Takes bytes that were read; none is the end of the stream.
     fn take(&mut self, bytes: &[u8], fast: Option<&mut Side>) -> io::Result<Option<Head>> {
         if bytes.is_empty() {
-            self.fin = Some(self.release());
+            self.ended = Some(clock::now());
+            self.release_end = self.release();
             return Ok(self.sniffer.take().map(|_| Head::Unreadable));
         }
+        self.meter.receive(bytes);
         let head = self
             .sniffer
             .as_mut()
@@ -186,8 +277,21 @@ impl Link {
             self.meter.pass(gone);
             rest = left;
         }
+        if rest.is_empty() {
+            self.chunks += 1;
+            return Ok(head);
+        }
         let release = self.release();
-        self.queue.push(release, rest);
+        let now = if self.shape.is_plain() {
+            Mono(0)
+        } else {
+            clock::now()
+        };
+        match &mut self.shape.twists {
+            None => self.queue.push(now, release, rest),
+            Some(twists) if twists.swallows() => twists.swallow(now),
+            Some(twists) => twists.enqueue(&mut self.queue, now, release, rest),
+        }
         self.chunks += 1;
         Ok(head)
     }
@@ -202,47 +306,77 @@ impl Link {
         delays.fold(clock::now(), |at, delay| at + delay)
     }
 
-    fn flush(&mut self, to: &mut Side) -> io::Result<()> {
+    /// Writes what can be written; `false` when there is more to write at once.
+    fn flush(&mut self, to: &mut Side) -> io::Result<bool> {
         self.wants = Wants::default();
-        if to.settle()? {
-            self.drain(to)?;
-        }
+        let done = !to.settle()? || self.drain(to)?;
         self.wants.write |= to.owes();
-        Ok(())
+        Ok(done)
     }
 
-    fn drain(&mut self, to: &mut Side) -> io::Result<()> {
+    /// When FIN may go on.
+    fn fin(&self) -> Option<Mono> {
+        let twists = self.shape.twists.as_ref();
+        let after = twists.map_or(Span::ZERO, |twists| twists.close_after);
+        self.ended.map(|ended| self.release_end.max(ended) + after)
+    }
+
+    fn drain(&mut self, to: &mut Side) -> io::Result<bool> {
+        let mut writes = 0;
         while let Some(next) = self.queue.next_release() {
+            if writes == WRITES {
+                return Ok(false);
+            }
+            writes += 1;
             let now = clock::now();
             let due = self.queue.due(now);
             if due.is_empty() {
                 self.wants.until = Some(next);
-                return Ok(());
+                return Ok(true);
             }
             let mut some = due.len();
-            let rate = self.shape.rate();
+            if let Some(twists) = &mut self.shape.twists {
+                match twists.allowance(now, some) {
+                    Ok(most) => some = most,
+                    Err(until) => {
+                        self.wants.until = until;
+                        return Ok(true);
+                    }
+                }
+            }
+            let (rate, since) = (self.shape.rate(), self.queue.since());
             if let Some(rate) = rate {
-                match self.pacer.allowance(now, rate) {
-                    Ok(most) => some = some.min(most),
+                if rate == 0 {
+                    self.waits += 1;
+                    return Ok(true);
+                }
+                match self.pacer.allowance(now, rate, some, since) {
+                    Ok(most) => some = most,
                     Err(until) => {
                         self.waits += 1;
                         self.wants.until = Some(until);
-                        return Ok(());
+                        return Ok(true);
                     }
                 }
             }
             let written = write_some(to, &due[..some])?;
+            if rate.is_some() && written < some {
+                self.pacer.stood(now);
+            }
             if written == 0 {
                 self.wants.write = true;
-                return Ok(());
+                return Ok(true);
             }
             self.meter.pass(&due[..written]);
             self.queue.consume(written);
             if let Some(rate) = rate {
-                self.pacer.spend(now, rate, written);
+                self.pacer.spend(rate, written, since);
+            }
+            if let Some(twists) = &mut self.shape.twists {
+                twists.spend(now, written, self.queue.is_empty());
             }
         }
-        if let Some(fin) = self.fin.filter(|_| self.tail == Tail::Open) {
+        if let Some(fin) = self.fin().filter(|_| self.tail == Tail::Open) {
             if fin > clock::now() {
                 self.wants.until = Some(fin);
             } else {
@@ -253,7 +387,7 @@ impl Link {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Cuts the stream off behind the frame that is being passed on, if that frame's end is queued or it ended with
@@ -274,98 +408,6 @@ impl Link {
 
     /// The reading side has ended, and everything that it sent has gone out.
     pub(crate) fn is_drained(&self) -> bool {
-        self.fin.is_some() && self.queue.is_empty()
+        self.ended.is_some() && self.queue.is_empty()
     }
-}
-
-/// Counts what passes, and finds the frames in it.
-#[derive(Debug)]
-pub(crate) struct Meter {
-    /// The stream's offset at which frames begin, once it is known.
-    pub(crate) frames_from: Option<u64>,
-    plane: Arc<Plane>,
-    handle: Arc<Handle>,
-    way: Way,
-    passed: u64,
-    scanner: Scanner,
-    /// Whole frames that were not counted in the status yet.
-    frames: u64,
-}
-
-impl Meter {
-    fn new(plane: Arc<Plane>, handle: Arc<Handle>, way: Way) -> Self {
-        Self {
-            frames_from: None,
-            plane,
-            handle,
-            way,
-            passed: 0,
-            scanner: Scanner::default(),
-            frames: 0,
-        }
-    }
-
-    fn pass(&mut self, bytes: &[u8]) {
-        let count = bytes.len() as u64;
-        self.plane
-            .counters
-            .bytes(self.way)
-            .fetch_add(count, Ordering::Relaxed);
-        self.handle.passed.fetch_add(count, Ordering::Release);
-        if let Some(from) = self.frames_from {
-            let skip = offset(from.saturating_sub(self.passed), bytes.len());
-            self.scan(&bytes[skip..]);
-        }
-        self.passed += count;
-    }
-
-    fn scan(&mut self, mut bytes: &[u8]) {
-        while let Some(event) = self.scanner.next(&mut bytes) {
-            if self.scanner.at_boundary() {
-                self.frames += 1;
-            }
-            if let Some(tap) = &self.plane.tap {
-                match event {
-                    Event::Header(header) => tap.header(self.handle.ordinal, self.way, &header),
-                    Event::Payload(piece) => tap.payload(self.handle.ordinal, self.way, piece),
-                }
-            }
-        }
-    }
-
-    /// Counts the frames that passed in the status: to be called once the connection is known to be a WebSocket.
-    pub(crate) fn publish_frames(&mut self) {
-        if self.frames > 0 {
-            let total = self.plane.counters.frames(self.way);
-            total.fetch_add(std::mem::take(&mut self.frames), Ordering::Relaxed);
-        }
-    }
-
-    /// The first boundary between frames among bytes that are to pass next, as an offset in them.
-    fn boundary(&self, pieces: [&[u8]; 2]) -> Option<usize> {
-        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
-        let from = self.frames_from?.saturating_sub(self.passed);
-        if from > 0 {
-            return usize::try_from(from).ok().filter(|from| *from <= length);
-        }
-        let mut scanner = self.scanner.clone();
-        if scanner.at_boundary() {
-            return Some(0);
-        }
-        let mut before = 0;
-        for piece in pieces {
-            let mut rest = piece;
-            while scanner.next(&mut rest).is_some() {
-                if scanner.at_boundary() {
-                    return Some(before + piece.len() - rest.len());
-                }
-            }
-            before += piece.len();
-        }
-        None
-    }
-}
-
-fn offset(from: u64, length: usize) -> usize {
-    usize::try_from(from).map_or(length, |from| from.min(length))
 }

@@ -10,24 +10,47 @@ use tokio_util::task::TaskTracker;
 
 use crate::connection::Connection;
 use crate::plane::Plane;
+use crate::upstream::Upstream;
 
 /// How long connections may take to end once they are told to.
 const GRACE: Duration = Duration::from_millis(1_500);
+/// How long to wait with accepting when that failed.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// Accepts until `shutdown`, then closes every connection and waits until they are gone.
-pub(crate) async fn accept(data: TcpListener, plane: Arc<Plane>, shutdown: CancellationToken) {
+pub(crate) async fn serve(
+    data: TcpListener,
+    plane: &Arc<Plane>,
+    upstream: Arc<Upstream>,
+    shutdown: CancellationToken,
+) {
     let connections = TaskTracker::new();
+    let data = accept(data, Arc::clone(plane), upstream, &connections, shutdown).await;
+    drop(data);
+    plane.end();
+    drain(&connections).await;
+}
+
+/// Accepts until `shutdown`, and gives the listener back. The connections go on.
+pub(crate) async fn accept(
+    data: TcpListener,
+    plane: Arc<Plane>,
+    upstream: Arc<Upstream>,
+    connections: &TaskTracker,
+    shutdown: CancellationToken,
+) -> TcpListener {
     loop {
         let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
+            () = shutdown.cancelled() => return data,
             accepted = data.accept() => accepted,
         };
         match accepted {
             Ok((client, _)) => {
                 let ordinal = plane.counters.arrived(clock::now());
-                match plane.upstream.accept(client) {
+                match upstream.accept(client) {
                     Ok(client) => {
-                        let connection = Connection::new(client, Arc::clone(&plane), ordinal);
+                        let (plane, upstream) = (Arc::clone(&plane), Arc::clone(&upstream));
+                        let connection = Connection::new(client, plane, upstream, ordinal);
                         connections.spawn(connection.run());
                     }
                     Err(error) => tracing::warn!(%error, "TLS cannot begin"),
@@ -36,12 +59,17 @@ pub(crate) async fn accept(data: TcpListener, plane: Arc<Plane>, shutdown: Cance
             Err(error) => {
                 // Out of descriptors, mostly: to wait is all that can be done.
                 tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::select! {
+                    () = shutdown.cancelled() => return data,
+                    () = tokio::time::sleep(AGAIN) => {}
+                }
             }
         }
     }
-    drop(data);
-    plane.end();
+}
+
+/// Waits until connections are gone that have been told to end.
+pub(crate) async fn drain(connections: &TaskTracker) {
     connections.close();
     if tokio::time::timeout(GRACE, connections.wait())
         .await

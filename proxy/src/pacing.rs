@@ -4,57 +4,134 @@ use model::instant::Mono;
 use model::quantity::Span;
 
 /// One write takes no more than what the rate gives in this time, so that the bytes flow instead of coming in lumps.
-const SLICE: Span = Span::from_millis(10);
+pub(crate) const SLICE: Span = Span::from_millis(10);
+const SECOND_US: u128 = 1_000_000;
 
-/// Spaces the writes of one link: each pushes the next one back by the time that its bytes take at the rate.
+/// A line of a rate: bytes are on it one after the other, and each has gone when the line has had the time for it.
 #[derive(Debug, Default)]
 pub(crate) struct Pacer {
+    /// When the line has dealt with everything so far, and what is left of that instant's micro-second, in bytes
+    /// times 1,000,000.
     free: Mono,
+    rest: u128,
 }
 
 impl Pacer {
-    /// How many bytes may go at `now`; or from when on.
-    pub(crate) fn allowance(&self, now: Mono, per_second: u64) -> Result<usize, Mono> {
-        if self.free > now {
-            return Err(self.free);
+    /// How many of `waiting` bytes, the first of which is here since `since`, have gone at `now`; or when some will
+    /// have.
+    pub(crate) fn allowance(
+        &self,
+        now: Mono,
+        per_second: u64,
+        waiting: usize,
+        since: Mono,
+    ) -> Result<usize, Mono> {
+        let (start, rest) = if since > self.free {
+            (since, 0)
+        } else {
+            (self.free, self.rest)
+        };
+        let rate = u128::from(per_second.max(1));
+        let slice = (rate * u128::from(SLICE.as_micros()) / SECOND_US).max(1);
+        let least = slice.min(waiting as u128);
+        let at = start + micros((least * SECOND_US).saturating_sub(rest).div_ceil(rate));
+        if at > now {
+            return Err(at);
         }
-        let slice = per_second.saturating_mul(SLICE.as_micros()) / 1_000_000;
-        Ok(usize::try_from(slice.max(1)).unwrap_or(usize::MAX))
+        let line = (u128::from(now.since(start).as_micros()) * rate + rest) / SECOND_US;
+        Ok(usize::try_from(line.max(least)).map_or(waiting, |line| line.min(waiting)))
     }
 
-    /// So many bytes went at `now`.
-    pub(crate) fn spend(&mut self, now: Mono, per_second: u64, bytes: usize) {
-        let micros = (bytes as u64).saturating_mul(1_000_000) / per_second.max(1);
-        // Time that was not used is not saved up, except what a late timer took: without it the rate would not be had.
-        let start = self.free.max(now - SLICE);
-        self.free = start + Span::from_micros(micros);
+    /// So many bytes went, the first of which was here since `since`.
+    pub(crate) fn spend(&mut self, per_second: u64, bytes: usize, since: Mono) {
+        if since > self.free {
+            *self = Self {
+                free: since,
+                rest: 0,
+            };
+        }
+        let rate = u128::from(per_second.max(1));
+        let line = (bytes as u128 * SECOND_US).saturating_sub(self.rest);
+        let took = line.div_ceil(rate);
+        self.rest = (took * rate + self.rest).saturating_sub(bytes as u128 * SECOND_US);
+        self.free = self.free + micros(took);
     }
+
+    /// The line has stood still until `now`: that time is not made up for.
+    pub(crate) fn stood(&mut self, now: Mono) {
+        if now > self.free {
+            *self = Self { free: now, rest: 0 };
+        }
+    }
+}
+
+fn micros(count: u128) -> Span {
+    Span::from_micros(u64::try_from(count).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_busy_link_gets_its_rate_although_its_timer_is_late() {
-        let (mut pacer, mut now, mut sent) = (Pacer::default(), Mono(5_000_000), 0);
-        while now < Mono(15_000_000) {
-            match pacer.allowance(now, 100_000) {
+    /// Sends what is offered all the time by a timer that is late, and returns how much went.
+    fn offered(rate: u64, time: Span, late: Span) -> usize {
+        let start = Mono(5_000_000);
+        let (mut pacer, mut now, mut sent) = (Pacer::default(), start, 0);
+        while now < start + time {
+            match pacer.allowance(now, rate, 64 << 10, start) {
                 Ok(bytes) => {
-                    pacer.spend(now, 100_000, bytes);
+                    pacer.spend(rate, bytes, start);
                     sent += bytes;
                 }
-                Err(until) => now = until + Span::from_micros(700),
+                Err(until) => now = until + late,
             }
         }
-        assert!((990_000..=1_002_000).contains(&sent), "{sent}");
+        sent
+    }
+
+    #[test]
+    fn a_busy_line_has_its_rate_although_its_timer_is_late() {
+        let sent = offered(100_000, Span::from_secs(10), Span::from_micros(700));
+        assert!((998_000..=1_001_000).contains(&sent), "{sent}");
+        // Where a byte takes less than a micro-second too.
+        let sent = offered(7_777_777, Span::from_secs(1), Span::from_micros(110));
+        assert!((7_700_000..=7_780_000).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn bytes_take_their_time_on_a_line_that_was_idle_too() {
+        let mut pacer = Pacer::default();
+        let since = Mono(9_000_000);
+        assert_eq!(
+            pacer.allowance(since, 1_000, 5, since),
+            Err(Mono(9_005_000))
+        );
+        assert_eq!(pacer.allowance(Mono(9_005_000), 1_000, 5, since), Ok(5));
+        pacer.spend(1_000, 5, since);
+        // The next one comes before the line is free, the one after that long after.
+        let next = pacer.allowance(Mono(9_005_000), 1_000, 1, Mono(9_003_000));
+        assert_eq!(next, Err(Mono(9_006_000)));
+        pacer.spend(1_000, 1, Mono(9_003_000));
+        let later = pacer.allowance(Mono(20_000_000), 1_000, 900, Mono(19_995_000));
+        assert_eq!(later, Err(Mono(20_005_000)));
     }
 
     #[test]
     fn the_slowest_rate_still_moves() {
         let mut pacer = Pacer::default();
-        assert_eq!(pacer.allowance(Mono(9_000_000), 1), Ok(1));
-        pacer.spend(Mono(9_000_000), 1, 1);
-        assert_eq!(pacer.allowance(Mono(9_500_000), 1), Err(Mono(9_990_000)));
+        let since = Mono(9_000_000);
+        assert_eq!(pacer.allowance(since, 1, 3, since), Err(Mono(10_000_000)));
+        assert_eq!(pacer.allowance(Mono(10_000_000), 1, 3, since), Ok(1));
+        pacer.spend(1, 1, since);
+        let next = pacer.allowance(Mono(10_500_000), 1, 2, since);
+        assert_eq!(next, Err(Mono(11_000_000)));
+    }
+
+    #[test]
+    fn a_line_that_stood_still_does_not_catch_up() {
+        let mut pacer = Pacer::default();
+        pacer.stood(Mono(9_000_000));
+        let next = pacer.allowance(Mono(9_000_000), 1_000, 64, Mono(1_000_000));
+        assert_eq!(next, Err(Mono(9_010_000)));
     }
 }

@@ -1,8 +1,7 @@
 //! What all connections of a proxy share.
 
 use std::collections::HashMap;
-use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::task::AtomicWaker;
@@ -14,7 +13,6 @@ use model::quantity::Span;
 use crate::faults::{Rule, Rules};
 use crate::status::Counters;
 use crate::tap::FrameTap;
-use crate::upstream::Upstream;
 
 /// How often a change looks whether the connections have taken it on.
 const LOOK_EVERY: Span = Span::from_micros(300);
@@ -22,7 +20,6 @@ const LOOK_EVERY: Span = Span::from_micros(300);
 /// The rules, the connections and the counters.
 #[derive(Debug)]
 pub(crate) struct Plane {
-    pub(crate) upstream: Upstream,
     pub(crate) timer: Timer,
     pub(crate) tap: Option<Arc<dyn FrameTap>>,
     pub(crate) counters: Counters,
@@ -30,21 +27,21 @@ pub(crate) struct Plane {
     /// That of `rules`, to be seen without the lock.
     generation: AtomicU64,
     handles: Mutex<HashMap<u64, Arc<Handle>>>,
-    ending: AtomicBool,
+    /// Connections that were accepted in an earlier generation end.
+    ended: AtomicU64,
 }
 
 impl Plane {
-    pub(crate) fn new(upstream: Upstream, tap: Option<Arc<dyn FrameTap>>) -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self {
-            upstream,
-            timer: Timer::start()?,
+    pub(crate) fn new(timer: Timer, tap: Option<Arc<dyn FrameTap>>) -> Arc<Self> {
+        Arc::new(Self {
+            timer,
             tap,
             counters: Counters::default(),
             rules: Mutex::default(),
             generation: AtomicU64::new(0),
             handles: Mutex::default(),
-            ending: AtomicBool::new(false),
-        }))
+            ended: AtomicU64::new(0),
+        })
     }
 
     pub(crate) fn rules(&self) -> Arc<Rules> {
@@ -113,14 +110,14 @@ impl Plane {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells every connection to end, new ones too.
+    /// Tells every connection to end that there is.
     pub(crate) fn end(&self) {
-        self.ending.store(true, Ordering::Release);
-        self.change(|_, _| {});
+        self.change(|_, generation| self.ended.store(generation, Ordering::Release));
     }
 
-    pub(crate) fn is_ending(&self) -> bool {
-        self.ending.load(Ordering::Acquire)
+    /// Whether a connection that was accepted in that generation has to end.
+    pub(crate) fn has_ended(&self, born: u64) -> bool {
+        born < self.ended.load(Ordering::Acquire)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use model::instant::Mono;
+use model::quantity::Span;
 
 /// An emptied queue gives back its memory when it held more than this.
 const KEPT: usize = 16 << 10;
@@ -11,8 +12,15 @@ const KEPT: usize = 16 << 10;
 #[derive(Debug, Default)]
 pub(crate) struct ReleaseQueue {
     bytes: VecDeque<u8>,
-    /// Release and length of each chunk; the releases do not decrease.
-    chunks: VecDeque<(Mono, usize)>,
+    /// The releases do not decrease.
+    chunks: VecDeque<Chunk>,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    arrived: Mono,
+    release: Mono,
+    length: usize,
 }
 
 impl ReleaseQueue {
@@ -24,21 +32,32 @@ impl ReleaseQueue {
         self.bytes.is_empty()
     }
 
-    /// Appends bytes that go at `release` at the earliest, and after everything before them.
-    pub(crate) fn push(&mut self, release: Mono, bytes: &[u8]) {
+    /// Appends bytes that came at `arrived`, go at `release` at the earliest, and after everything before them.
+    pub(crate) fn push(&mut self, arrived: Mono, release: Mono, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
         self.bytes.extend(bytes);
+        let length = bytes.len();
         match self.chunks.back_mut() {
-            Some((last, length)) if *last >= release => *length += bytes.len(),
-            _ => self.chunks.push_back((release, bytes.len())),
+            Some(last) if last.release >= release => last.length += length,
+            _ => self.chunks.push_back(Chunk {
+                arrived,
+                release,
+                length,
+            }),
         }
     }
 
     /// When the first bytes may go.
     pub(crate) fn next_release(&self) -> Option<Mono> {
-        self.chunks.front().map(|(release, _)| *release)
+        self.chunks.front().map(|chunk| chunk.release)
+    }
+
+    /// Since when the first bytes could have gone.
+    pub(crate) fn since(&self) -> Mono {
+        let first = self.chunks.front();
+        first.map_or(Mono(0), |chunk| chunk.arrived.max(chunk.release))
     }
 
     /// Bytes that may go at `now`, as many as lie in one piece.
@@ -46,8 +65,8 @@ impl ReleaseQueue {
         let due: usize = self
             .chunks
             .iter()
-            .take_while(|(release, _)| *release <= now)
-            .map(|(_, length)| length)
+            .take_while(|chunk| chunk.release <= now)
+            .map(|chunk| chunk.length)
             .sum();
         let first = self.bytes.as_slices().0;
         &first[..due.min(first.len())]
@@ -59,15 +78,20 @@ impl ReleaseQueue {
         [first, second]
     }
 
+    /// Turns bits of a byte over.
+    pub(crate) fn flip(&mut self, at: usize, bits: u8) {
+        self.bytes[at] ^= bits;
+    }
+
     /// Removes bytes from the front.
     pub(crate) fn consume(&mut self, mut count: usize) {
         self.bytes.drain(..count);
-        while let Some((_, length)) = self.chunks.front_mut() {
-            if *length > count {
-                *length -= count;
+        while let Some(chunk) = self.chunks.front_mut() {
+            if chunk.length > count {
+                chunk.length -= count;
                 break;
             }
-            count -= *length;
+            count -= chunk.length;
             self.chunks.pop_front();
         }
         if self.bytes.is_empty() && self.bytes.capacity() > KEPT {
@@ -78,18 +102,29 @@ impl ReleaseQueue {
     /// Keeps only so many bytes.
     pub(crate) fn truncate(&mut self, mut count: usize) {
         self.bytes.truncate(count);
-        self.chunks.retain_mut(|(_, length)| {
-            *length = (*length).min(count);
-            count -= *length;
-            *length > 0
+        self.chunks.retain_mut(|chunk| {
+            chunk.length = chunk.length.min(count);
+            count -= chunk.length;
+            chunk.length > 0
         });
     }
 
-    /// Lets everything go at once.
-    pub(crate) fn release_all(&mut self) {
+    /// Lets nothing wait longer than so long after it came.
+    pub(crate) fn wait_at_most(&mut self, longest: Span) {
+        for chunk in &mut self.chunks {
+            chunk.release = chunk.release.min(chunk.arrived + longest);
+        }
+    }
+
+    /// Lets everything go at once, as if it had come at `now`.
+    pub(crate) fn release_all(&mut self, now: Mono) {
         if !self.bytes.is_empty() {
             self.chunks.clear();
-            self.chunks.push_back((Mono(0), self.bytes.len()));
+            self.chunks.push_back(Chunk {
+                arrived: now,
+                release: Mono(0),
+                length: self.bytes.len(),
+            });
         }
     }
 }
@@ -111,7 +146,7 @@ mod tests {
             for (release, length) in pushes {
                 last = last.max(release);
                 let bytes: Vec<u8> = (0..length).map(|n| u8::try_from((sent.len() + n) % 251).unwrap()).collect();
-                queue.push(Mono(release), &bytes);
+                queue.push(Mono(0), Mono(release), &bytes);
                 earliest.extend(std::iter::repeat_n(last, length));
                 sent.extend(bytes);
             }
@@ -137,12 +172,23 @@ mod tests {
         fn truncating_keeps_the_front(lengths in prop::collection::vec(1_usize..9, 0..9), keep in 0_usize..60) {
             let mut queue = ReleaseQueue::default();
             for (at, length) in lengths.iter().enumerate() {
-                queue.push(Mono(at as u64), &vec![7; *length]);
+                queue.push(Mono(0), Mono(at as u64), &vec![7; *length]);
             }
             let expected = keep.min(queue.len());
             queue.truncate(keep);
             prop_assert_eq!(queue.len(), expected);
-            prop_assert_eq!(queue.chunks.iter().map(|(_, length)| length).sum::<usize>(), expected);
+            prop_assert_eq!(queue.chunks.iter().map(|chunk| chunk.length).sum::<usize>(), expected);
         }
+    }
+
+    #[test]
+    fn a_shorter_delay_holds_for_what_waits_already() {
+        let mut queue = ReleaseQueue::default();
+        queue.push(Mono(10), Mono(1_010), b"early");
+        queue.push(Mono(900), Mono(1_900), b"late");
+        queue.wait_at_most(Span::from_micros(50));
+        assert_eq!(queue.due(Mono(60)), b"early");
+        queue.consume(5);
+        assert_eq!(queue.next_release(), Some(Mono(950)));
     }
 }

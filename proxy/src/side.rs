@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use crate::passthrough::read_once;
 use crate::tls::Tls;
 
 /// Towards the client, or towards the lane.
@@ -108,14 +109,12 @@ impl Side {
 
     /// Reads until the peer ends, whatever it says.
     pub(crate) async fn outlast(&mut self) -> io::Result<()> {
-        let mut sink = [0; 2_048];
         loop {
-            match self.try_read(&mut sink) {
-                Ok(0) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.tcp().readable().await?;
-                }
-                read => drop(read?),
+            match read_once(self, |bytes| Ok(bytes.len()))? {
+                Some(0) => return Ok(()),
+                // A peer that says much shall not keep others from their turn.
+                Some(_) => tokio::task::yield_now().await,
+                None => self.tcp().readable().await?,
             }
         }
     }

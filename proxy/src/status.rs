@@ -28,6 +28,8 @@ pub(crate) struct Counters {
     refused_with_retry_after: AtomicU64,
     upstream_bytes: AtomicU64,
     downstream_bytes: AtomicU64,
+    upstream_received: AtomicU64,
+    downstream_received: AtomicU64,
     upstream_frames: AtomicU64,
     downstream_frames: AtomicU64,
     pub(crate) gauge: Gauge,
@@ -101,6 +103,15 @@ impl Counters {
         self.opaque.load(Ordering::Relaxed) > 0 && self.upgraded.load(Ordering::Relaxed) == 0
     }
 
+    /// Bytes that were read, whatever became of them.
+    pub(crate) const fn received(&self, way: Way) -> &AtomicU64 {
+        match way {
+            Way::Upstream => &self.upstream_received,
+            Way::Downstream => &self.downstream_received,
+        }
+    }
+
+    /// Bytes that were passed on.
     pub(crate) const fn bytes(&self, way: Way) -> &AtomicU64 {
         match way {
             Way::Upstream => &self.upstream_bytes,

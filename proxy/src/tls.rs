@@ -214,7 +214,7 @@ mod tests {
 
         let (mut lane, far) = pair().await;
         let mut lanes = Side::Plain(far);
-        let plane = Plane::new(lane.local_addr().unwrap().into(), None).unwrap();
+        let plane = Plane::new(host::timer::Timer::start().unwrap(), None);
         let handle = plane.enter(0);
         let mut link = Link::new(plane, handle, Way::Downstream);
         while !client.owes() {

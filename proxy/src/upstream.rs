@@ -1,5 +1,6 @@
 //! The lane behind a proxy, and how a connection gets there.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,14 +20,34 @@ const DIAL: Duration = Duration::from_secs(5);
 /// Where connections go, and whether TLS ends on the way.
 #[derive(Debug)]
 pub struct Upstream {
-    addr: SocketAddr,
+    addr: Addr,
     tls: Option<Terminator>,
+}
+
+/// What is dialled.
+#[derive(Debug)]
+enum Addr {
+    Socket(SocketAddr),
+    /// `host:port`, asked for anew with every connection.
+    Name(String),
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(addr) => addr.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
 }
 
 impl From<SocketAddr> for Upstream {
     /// Bytes pass as they are, TLS too.
     fn from(addr: SocketAddr) -> Self {
-        Self { addr, tls: None }
+        Self {
+            addr: Addr::Socket(addr),
+            tls: None,
+        }
     }
 }
 
@@ -38,9 +59,17 @@ impl Upstream {
     pub fn of(config: &ProxyConfig) -> Result<Self, TlsError> {
         let tls = config.tls.as_ref().map(Terminator::new).transpose()?;
         Ok(Self {
-            addr: config.upstream,
+            addr: Addr::Socket(config.upstream),
             tls,
         })
+    }
+
+    /// What `host:port` stands for when a connection comes. Bytes pass as they are.
+    pub(crate) fn named(name: &str) -> Self {
+        let addr = name
+            .parse()
+            .map_or_else(|_| Addr::Name(name.to_owned()), Addr::Socket);
+        Self { addr, tls: None }
     }
 
     /// A client's side of a connection.
@@ -57,11 +86,17 @@ impl Upstream {
         asked_for: Option<String>,
         counters: &Counters,
     ) -> io::Result<Side> {
-        let addr = self.addr;
+        let addr = &self.addr;
         let named = |error: io::Error| {
             io::Error::new(error.kind(), format!("dial the lane at {addr}: {error}"))
         };
-        let tcp = tokio::time::timeout(DIAL, TcpStream::connect(addr))
+        let connect = async {
+            match addr {
+                Addr::Socket(addr) => TcpStream::connect(addr).await,
+                Addr::Name(name) => TcpStream::connect(name).await,
+            }
+        };
+        let tcp = tokio::time::timeout(DIAL, connect)
             .await
             .map_err(|_| named(io::ErrorKind::TimedOut.into()))?
             .map_err(named)?;

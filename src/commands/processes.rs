@@ -43,6 +43,7 @@ pub(super) fn proxy(
 ) -> Result<Exit, Error> {
     if !upstream_authenticates {
         refuse_off_loopback(
+            "--listen",
             listen,
             "the proxy asks nobody who they are",
             "listen on loopback, or say --upstream-authenticates if the upstream asks",
@@ -50,7 +51,7 @@ pub(super) fn proxy(
     }
     let typed = || ProxyConfig {
         listen,
-        upstream: upstream.expect("clap requires it"),
+        upstream: upstream.expect("it was typed"),
         tls: None,
     };
     serve(config, typed, proxy::main).map(|()| Exit::Go)
@@ -66,6 +67,7 @@ pub(super) fn lane(lane: Lane, config: &ConfigStdin, args: LaneArgs) -> Result<E
     let strict = args.profile == ProfileArg::Embedded;
     if !strict {
         refuse_off_loopback(
+            "--listen",
             args.listen,
             "--profile real lets anybody read and append",
             "listen on loopback, or take --profile embedded",
@@ -141,6 +143,7 @@ pub(super) fn spacetimedb(
     database: String,
 ) -> Result<Exit, Error> {
     refuse_off_loopback(
+        "--listen",
         listen,
         "the server lets anybody read and append",
         "listen on loopback",
@@ -168,12 +171,17 @@ pub(super) fn guard(command: &[std::ffi::OsString]) -> Result<Exit, Error> {
 }
 
 /// Off loopback nothing listens that lets anybody in.
-fn refuse_off_loopback(listen: SocketAddr, why: &str, remedy: &str) -> Result<(), Error> {
+pub(super) fn refuse_off_loopback(
+    flag: &str,
+    listen: SocketAddr,
+    why: &str,
+    remedy: &str,
+) -> Result<(), Error> {
     if listen.ip().is_loopback() {
         return Ok(());
     }
     Err(Error::usage(format!(
-        "--listen {listen} is off loopback, and {why}: {remedy}"
+        "{flag} {listen} is off loopback, and {why}: {remedy}"
     )))
 }
 
@@ -226,6 +234,17 @@ where
     } else {
         (typed(), CancellationToken::new())
     };
+    until_signalled(shutdown, |shutdown| main(config, shutdown))
+}
+
+/// Runs something that ends with `shutdown`, until SIGTERM or SIGINT; what came of it.
+pub(super) fn until_signalled<F, T>(
+    shutdown: CancellationToken,
+    main: impl FnOnce(CancellationToken) -> F,
+) -> Result<T, Error>
+where
+    F: Future<Output = io::Result<T>>,
+{
     runtime()?
         .block_on(async {
             let (mut terminate, mut interrupt) = (
@@ -240,7 +259,7 @@ where
                 }
                 on_signal.cancel();
             });
-            main(config, shutdown).await
+            main(shutdown).await
         })
         .map_err(Error::could_not_run)
 }

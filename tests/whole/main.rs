@@ -14,6 +14,7 @@
 //! lag             a harness that was held up itself
 //! crashes         SIGKILL of the conductor and of the agent, Ctrl-C
 //! processes       the processes by themselves, and the guard
+//! standalone      the proxy with Toxiproxy's API, and the commands that speak to it
 //! ```
 
 mod bad_scenarios;
@@ -27,6 +28,7 @@ mod processes;
 mod real_server;
 #[path = "../service/start.rs"]
 mod service;
+mod standalone;
 mod support;
 mod targets;
 mod verdicts;

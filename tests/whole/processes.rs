@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::{Running, alive, faultlane, output, until};
 
 /// Starts a process and reads its ready line.
-fn ready(mut command: Command) -> (Running, Value) {
+pub(crate) fn ready(mut command: Command) -> (Running, Value) {
     let child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -8,6 +8,7 @@ use super::Connection;
 use crate::faults::{Refusal, Rule, reset_on_close};
 use crate::plane::{Handle, Plane};
 use crate::side::Side;
+use crate::twists::Verdict;
 
 /// How long a peer may take to hear a last message and to close its side.
 const LINGER: Duration = Duration::from_secs(1);
@@ -16,12 +17,23 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(super) enum End {
     /// Both sides have ended, or the proxy does.
     Close,
+    /// FIN both ways, in such a way that the peers hear what was sent to them before.
+    HangUp,
     /// RST both ways: because of a rule, or because one side broke, which the other shall see too.
     Reset(Option<Arc<Rule>>),
     /// The proxy's answer to an upgrade.
     Refusal(Refusal),
     /// A Close frame (none where a frame was cut in its middle), then FIN both ways.
     Farewell(Arc<Rule>, Vec<u8>),
+}
+
+impl From<Verdict> for End {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::HangUp => Self::HangUp,
+            Verdict::Reset => Self::Reset(None),
+        }
+    }
 }
 
 /// A connection's place in the registry, given up when it is dropped.
@@ -49,6 +61,12 @@ impl Connection {
         } = self;
         match end {
             End::Close => {}
+            End::HangUp => {
+                let (client, upstream) = tokio::join!(say(client, &[]), part(upstream));
+                drop(entry);
+                tokio::join!(linger(client), linger(upstream));
+                return;
+            }
             End::Reset(rule) => {
                 reset_on_close(client.tcp());
                 drop(client);
@@ -80,10 +98,7 @@ impl Connection {
                 if client.is_some() && !frame.is_empty() {
                     rule.bites.messages.fetch_add(1, Ordering::Relaxed);
                 }
-                let upstream = match upstream {
-                    Some(upstream) => say(upstream, &[]).await,
-                    None => None,
-                };
+                let upstream = part(upstream).await;
                 rule.bite();
                 rule.bites.pending.fetch_sub(1, Ordering::AcqRel);
                 drop(entry);
@@ -103,6 +118,11 @@ async fn say(mut side: Side, message: &[u8]) -> Option<Side> {
         Ok(Ok(())) => Some(side),
         _ => None,
     }
+}
+
+/// FIN to the lane, where there is a connection to it.
+async fn part(upstream: Option<Side>) -> Option<Side> {
+    say(upstream?, &[]).await
 }
 
 /// Reads until the peer closes: a socket closed with bytes unread is closed with RST, which could overtake the last

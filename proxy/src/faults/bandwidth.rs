@@ -16,7 +16,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(rule: &Arc<Rule>, settings: &Bandwidth) -> Self {
+    pub(crate) fn new(rule: &Arc<Rule>, settings: &Bandwidth) -> Self {
         Self {
             rule: Arc::clone(rule),
             per_second: settings.per_second.bytes(),

@@ -23,7 +23,7 @@ pub(crate) struct Delay {
 }
 
 impl Delay {
-    pub(super) fn new(rule: &Arc<Rule>, settings: &Latency, handle: &Handle, way: Way) -> Self {
+    pub(crate) fn new(rule: &Arc<Rule>, settings: &Latency, handle: &Handle, way: Way) -> Self {
         let way = way.name();
         let subject = match handle.identity() {
             Identity::Client(client) => format!("{client}/{way}"),
@@ -39,12 +39,17 @@ impl Delay {
         }
     }
 
+    /// The longest that a chunk can wait for it.
+    pub(crate) fn longest(&self) -> Span {
+        self.base.plus(self.jitter)
+    }
+
     /// How long the link's chunk of this index waits: the delay ± the jitter, never less than nothing.
     pub(crate) fn of(&self, index: u64) -> Span {
         if self.jitter == Span::ZERO {
             return self.base;
         }
-        let (seed, id) = (self.rule.order.seed, &self.rule.order.id);
+        let (seed, id) = (self.rule.seed, &self.rule.id);
         let up = decide::span(seed, id, &self.subject, index, self.jitter.times(2));
         Span::from_micros(
             self.base

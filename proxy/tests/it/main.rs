@@ -5,4 +5,5 @@ mod harness;
 mod passing;
 mod selection;
 mod tls;
+mod toxiproxy;
 mod websocket;

@@ -1,0 +1,69 @@
+//! Timeout: what comes is dropped, its end too, and after so long without anything the connection is closed. Data were
+//! lost, so the connection cannot go on when the toxic is gone: it is closed then.
+
+use host::clock;
+use model::instant::Mono;
+use model::quantity::Span;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Behaviour, On, Slots};
+use crate::faults::Effects;
+use crate::twists::Lasting;
+
+/// Drops everything, and closes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct Timeout {
+    /// Milli-seconds without data until the connection is closed; 0 for never.
+    timeout: u64,
+}
+
+impl Behaviour for Timeout {
+    fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
+        let idle = (self.timeout > 0).then(|| Span::from_millis(self.timeout));
+        for way in on.ways() {
+            let hole = Blackhole::new(on.toxic.uid, idle);
+            effects.shape(way).twist().blackholes.push(hole);
+        }
+    }
+}
+
+/// Swallows a direction.
+#[derive(Debug)]
+pub(crate) struct Blackhole {
+    uid: u64,
+    idle: Option<Span>,
+    /// When something came last, or the hole did.
+    since: Mono,
+}
+
+impl Blackhole {
+    pub(super) fn new(uid: u64, idle: Option<Span>) -> Self {
+        Self {
+            uid,
+            idle,
+            since: clock::now(),
+        }
+    }
+
+    /// Something came.
+    pub(crate) const fn swallow(&mut self, now: Mono) {
+        self.since = now;
+    }
+
+    /// When the connection is to be closed, if nothing comes before that.
+    pub(crate) fn closes_at(&self) -> Option<Mono> {
+        self.idle.map(|idle| self.since + idle)
+    }
+}
+
+impl Lasting for Blackhole {
+    fn uid(&self) -> u64 {
+        self.uid
+    }
+
+    fn resume(&mut self, before: Self) {
+        self.since = before.since;
+    }
+}

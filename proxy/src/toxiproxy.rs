@@ -1,0 +1,100 @@
+//! The standalone proxy: named proxies, each with its own listener, upstream and toxics, driven by Toxiproxy's HTTP API
+//! so that its clients work unchanged.
+//!
+//! ```text
+//! api      routes, statuses and the order of checks
+//! input    request bodies, read as Toxiproxy reads them: any case of keys, unknown fields ignored
+//! view     what is answered
+//! error    refusals in Toxiproxy's words
+//! proxies  the named proxies and what changes them
+//! named    one of them: a plane, and a listener while it is enabled
+//! listen   binding, with the words that Go has for what goes wrong
+//! metrics  byte counters for Prometheus
+//! ```
+//!
+//! A change of the configuration changes rules and listeners, and tells connections; it never waits for them, so no
+//! stalled peer can delay it. Toxics have no lease: this API exists on a standalone proxy only, never on a drill's.
+
+mod api;
+mod error;
+mod input;
+mod listen;
+mod metrics;
+mod named;
+mod proxies;
+mod view;
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use self::proxies::Proxies;
+pub use crate::toxics::schema;
+
+/// How the standalone proxy behaves.
+#[derive(Clone, Default)]
+pub struct Settings {
+    /// The seed of every decision.
+    pub seed: u64,
+    /// What callers have to present as Bearer token.
+    pub token: Option<String>,
+    /// Browsers are let in: a page could then reach the API by DNS rebinding.
+    pub allow_browsers: bool,
+    /// Proxies may listen off loopback.
+    pub off_loopback: bool,
+}
+
+// By hand: the token is a secret.
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings")
+            .field("seed", &self.seed)
+            .field("token", &self.token.is_some())
+            .field("allow_browsers", &self.allow_browsers)
+            .field("off_loopback", &self.off_loopback)
+            .finish()
+    }
+}
+
+/// A standalone proxy that has not begun to answer its API.
+#[derive(Debug)]
+pub struct Server {
+    settings: Arc<Settings>,
+    proxies: Arc<Proxies>,
+}
+
+impl Server {
+    /// Without any proxy, on the current runtime.
+    ///
+    /// # Errors
+    /// No descriptor is left for the timer.
+    pub fn new(settings: Settings) -> io::Result<Self> {
+        Ok(Self {
+            proxies: Arc::new(Proxies::new(settings.seed, settings.off_loopback)?),
+            settings: Arc::new(settings),
+        })
+    }
+
+    /// Makes the proxies of a configuration, which is a body of `POST /populate`.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that a listener cannot be bound. Proxies before that one are there.
+    pub async fn populate(&self, configuration: &[u8]) -> Result<(), String> {
+        let (_, failure) = api::populate(&self.proxies, configuration).await;
+        failure.map_or(Ok(()), |failure| Err(failure.message))
+    }
+
+    /// Answers the API on `api` until `shutdown`, then closes every listener and every connection.
+    pub async fn serve(self, api: TcpListener, shutdown: CancellationToken) {
+        let Self { settings, proxies } = self;
+        let serving = Arc::clone(&proxies);
+        host::http::serve(api, shutdown, move |request| {
+            let (settings, proxies) = (Arc::clone(&settings), Arc::clone(&serving));
+            async move { Ok(api::answer(&settings, &proxies, &request).await) }
+        })
+        .await;
+        proxies.end().await;
+    }
+}

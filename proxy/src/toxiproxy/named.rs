@@ -1,0 +1,306 @@
+//! One named proxy: a plane for as long as it exists, and a listener while it is enabled.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use host::clock;
+use host::http::Failure;
+use model::fault::Direction;
+use model::quantity::Span;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::error::{no_toxic, toxic_exists};
+use super::input::{ToxicInput, ToxicPatch};
+use super::listen::bind;
+use super::view::{ProxyView, ToxicView};
+use crate::faults::{Cause, Rule};
+use crate::listener;
+use crate::plane::Plane;
+use crate::toxics::{Lifetime, Toxic};
+use crate::upstream::Upstream;
+
+/// A proxy with a name.
+#[derive(Debug)]
+pub(super) struct Named {
+    name: String,
+    seed: u64,
+    /// Where it listens; as it was asked for before it first did.
+    listen: String,
+    upstream: String,
+    plane: Arc<Plane>,
+    connections: TaskTracker,
+    accepting: Option<Accepting>,
+}
+
+/// A listener in use.
+#[derive(Debug)]
+struct Accepting {
+    stop: CancellationToken,
+    /// Gives the listener back.
+    task: JoinHandle<TcpListener>,
+}
+
+impl Accepting {
+    /// Stops, which takes no longer than an accept that is there. `None` when the task broke, and the listener with it.
+    async fn stop(self) -> Option<TcpListener> {
+        self.stop.cancel();
+        self.task.await.ok()
+    }
+}
+
+impl Named {
+    /// Disabled, and without toxics.
+    pub(super) fn new(
+        name: String,
+        listen: String,
+        upstream: String,
+        seed: u64,
+        plane: Arc<Plane>,
+    ) -> Self {
+        Self {
+            name,
+            seed,
+            listen,
+            upstream,
+            plane,
+            connections: TaskTracker::new(),
+            accepting: None,
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn listen(&self) -> &str {
+        &self.listen
+    }
+
+    pub(super) fn upstream(&self) -> &str {
+        &self.upstream
+    }
+
+    pub(super) const fn plane(&self) -> &Arc<Plane> {
+        &self.plane
+    }
+
+    pub(super) const fn is_enabled(&self) -> bool {
+        self.accepting.is_some()
+    }
+
+    pub(super) fn view(&self) -> ProxyView {
+        ProxyView {
+            name: self.name.clone(),
+            listen: self.listen.clone(),
+            upstream: self.upstream.clone(),
+            enabled: self.is_enabled(),
+            toxics: self.toxics(),
+        }
+    }
+
+    /// Begins to accept there.
+    pub(super) fn enable(&mut self, addr: SocketAddr) -> Result<(), String> {
+        let data = bind(addr)?;
+        self.accept(data);
+        Ok(())
+    }
+
+    fn accept(&mut self, data: TcpListener) {
+        if let Ok(addr) = data.local_addr() {
+            self.listen = addr.to_string();
+        }
+        let stop = CancellationToken::new();
+        let (plane, connections) = (Arc::clone(&self.plane), self.connections.clone());
+        let (upstream, stopped) = (Arc::new(Upstream::named(&self.upstream)), stop.clone());
+        let task = tokio::spawn(async move {
+            listener::accept(data, plane, upstream, &connections, stopped).await
+        });
+        self.accepting = Some(Accepting { stop, task });
+    }
+
+    /// Closes the listener, if there is one, and tells the connections to end; they are not waited for.
+    pub(super) async fn disable(&mut self) {
+        drop(self.pause().await);
+    }
+
+    async fn pause(&mut self) -> Option<TcpListener> {
+        let data = self.accepting.take()?.stop().await;
+        self.plane.end();
+        data
+    }
+
+    /// Takes another upstream; connections to the one before end.
+    pub(super) async fn redirect(&mut self, upstream: String) {
+        self.upstream = upstream;
+        if let Some(data) = self.pause().await {
+            self.accept(data);
+        }
+    }
+
+    /// Takes another address, or, where that cannot be had, keeps everything as it was. Connections end.
+    pub(super) async fn rebind(&mut self, addr: SocketAddr) -> Result<(), String> {
+        let data = if let Ok(data) = bind(addr) {
+            self.disable().await;
+            data
+        } else {
+            // What is in the way may be the proxy itself, on another address of the same port.
+            let before = self.pause().await;
+            let again = before.as_ref().and_then(|before| before.local_addr().ok());
+            drop(before);
+            match (bind(addr), again) {
+                (Ok(data), _) => data,
+                (Err(reason), None) => return Err(reason),
+                (Err(reason), Some(again)) => {
+                    self.enable(again)?;
+                    return Err(reason);
+                }
+            }
+        };
+        self.accept(data);
+        Ok(())
+    }
+
+    /// To be asked for later.
+    pub(super) fn set_listen(&mut self, listen: String) {
+        self.listen = listen;
+    }
+
+    /// Waits until its connections have ended, after they were told to.
+    pub(super) fn drained(&self) -> impl Future<Output = ()> + use<> {
+        let connections = self.connections.clone();
+        async move { listener::drain(&connections).await }
+    }
+
+    /// Upstream ones before downstream ones, each in the order in which they came.
+    pub(super) fn toxics(&self) -> Vec<ToxicView> {
+        let rules = self.plane.rules();
+        let (upstream, downstream): (Vec<_>, Vec<_>) = rules
+            .list
+            .iter()
+            .filter_map(|rule| toxic(rule))
+            .partition(|toxic| toxic.direction != Direction::Downstream);
+        upstream.into_iter().chain(downstream).map(view).collect()
+    }
+
+    fn find(&self, name: &str) -> Option<Toxic> {
+        let rules = self.plane.rules();
+        let mut toxics = rules.list.iter().filter_map(|rule| toxic(rule));
+        toxics.find(|toxic| toxic.name == name).cloned()
+    }
+
+    pub(super) fn toxic(&self, name: &str) -> Result<ToxicView, Failure> {
+        self.find(name).as_ref().map(view).ok_or_else(no_toxic)
+    }
+
+    pub(super) fn add_toxic(&self, mut input: ToxicInput) -> Result<ToxicView, Failure> {
+        input.check_type()?;
+        if self.find(&input.name).is_some() {
+            return Err(toxic_exists());
+        }
+        let settings = input.settings()?;
+        let mut toxic = Toxic {
+            name: input.name,
+            settings,
+            stream: input.stream,
+            direction: input.direction,
+            toxicity: input.toxicity,
+            lifetime: input.lifetime.map(lifetime),
+            uid: 0,
+            gate: Arc::default(),
+        };
+        let added = view(&toxic);
+        self.expire(&toxic);
+        self.plane.change(|list, generation| {
+            toxic.uid = generation;
+            list.push(Arc::new(Rule::toxic(
+                &self.name, self.seed, toxic, generation,
+            )));
+        });
+        Ok(added)
+    }
+
+    /// Changes it as a whole, or not at all.
+    pub(super) fn update_toxic(&self, name: &str, body: &[u8]) -> Result<ToxicView, Failure> {
+        let before = self.find(name).ok_or_else(no_toxic)?;
+        let patch = ToxicPatch::read(body, &before.settings)?;
+        let toxic = Toxic {
+            settings: patch.settings,
+            toxicity: patch.toxicity.unwrap_or(before.toxicity),
+            lifetime: patch.lifetime.map(lifetime).or(before.lifetime),
+            ..before
+        };
+        let updated = view(&toxic);
+        if patch.lifetime.is_some() {
+            self.expire(&toxic);
+        }
+        self.plane.change(|list, generation| {
+            let same = |rule: &&mut Arc<Rule>| toxic_uid(rule) == Some(toxic.uid);
+            if let Some(rule) = list.iter_mut().find(same) {
+                *rule = Arc::new(Rule::toxic(&self.name, self.seed, toxic, generation));
+            }
+        });
+        Ok(updated)
+    }
+
+    pub(super) fn remove_toxic(&self, name: &str) -> Result<(), Failure> {
+        let before = self.find(name).ok_or_else(no_toxic)?;
+        self.plane
+            .change(|list, _| list.retain(|rule| toxic_uid(rule) != Some(before.uid)));
+        Ok(())
+    }
+
+    pub(super) fn remove_toxics(&self) {
+        self.plane.change(|list, _| list.clear());
+    }
+
+    /// Has a toxic with a lifetime remove itself when that is over, unless it was given another one.
+    fn expire(&self, toxic: &Toxic) {
+        let Some(lifetime) = toxic.lifetime else {
+            return;
+        };
+        let (plane, timer) = (Arc::downgrade(&self.plane), self.plane.timer.clone());
+        tokio::spawn(async move {
+            timer.sleep_until(lifetime.until).await;
+            let Some(plane) = plane.upgrade() else { return };
+            plane.change(|list, _| {
+                list.retain(|rule| {
+                    self::toxic(rule).and_then(|toxic| toxic.lifetime) != Some(lifetime)
+                });
+            });
+        });
+    }
+}
+
+fn lifetime(span: Span) -> Lifetime {
+    Lifetime {
+        span,
+        until: clock::now() + span,
+    }
+}
+
+fn toxic(rule: &Rule) -> Option<&Toxic> {
+    match &rule.cause {
+        Cause::Toxic(toxic) => Some(toxic),
+        Cause::Ordered(_) => None,
+    }
+}
+
+fn toxic_uid(rule: &Rule) -> Option<u64> {
+    toxic(rule).map(|toxic| toxic.uid)
+}
+
+fn view(toxic: &Toxic) -> ToxicView {
+    ToxicView {
+        attributes: toxic.settings.clone(),
+        name: toxic.name.clone(),
+        kind: toxic.settings.name(),
+        stream: toxic.stream.clone(),
+        toxicity: toxic.toxicity.as_ratio(),
+        lifetime: toxic
+            .lifetime
+            .map(|lifetime| lifetime.span.as_micros() / 1_000),
+    }
+}

@@ -1,0 +1,208 @@
+//! The standalone proxy, driven by the commands that speak to it.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::processes::ready;
+use crate::support::{Finished, faultlane, output};
+
+/// Sends back what it gets, to one connection after the other.
+fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = listener.local_addr().expect("its address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut reader = stream.try_clone().expect("a second handle");
+            let _ = std::io::copy(&mut reader, &mut stream);
+        }
+    });
+    addr
+}
+
+/// How long a word takes through a proxy and back.
+fn round_trip(addr: &str) -> Duration {
+    let mut stream = TcpStream::connect(addr).expect("the proxy accepts");
+    let begun = Instant::now();
+    stream.write_all(b"hello").expect("written");
+    let mut back = [0; 5];
+    stream.read_exact(&mut back).expect("it comes back");
+    begun.elapsed()
+}
+
+/// The URL of a server that has just begun.
+fn url(ready: &Value) -> String {
+    format!("http://{}", ready["control"].as_str().expect("its API"))
+}
+
+#[test]
+fn proxies_and_toxics_are_made_changed_and_removed_from_the_command_line() {
+    let (_server, ready) = ready(faultlane(&["proxy", "--port", "0"]));
+    let url = url(&ready);
+    let tell = |args: &[&str]| output(&[&["proxy"], args, &["--host", &url]].concat());
+    let done = |args: &[&str]| -> Finished { tell(args).expect_code(0) };
+    let upstream = echo().to_string();
+    done(&["create", "a b", "--upstream", &upstream]).says("enabled  0 toxics");
+    let all = done(&["list", "--json"]);
+    let all: Value = serde_json::from_str(&all.stdout).expect("JSON");
+    let listen = all["a b"]["listen"].as_str().expect("where it listens");
+    round_trip(listen);
+
+    let latency = [
+        "toxic",
+        "add",
+        "a b",
+        "-t",
+        "latency",
+        "-n",
+        "slow",
+        "-a",
+        "latency=50",
+    ];
+    done(&latency).says("slow  latency  downstream  toxicity 1  jitter=0  latency=50");
+    assert!(round_trip(listen) >= Duration::from_millis(50));
+    done(&[
+        "toxic",
+        "update",
+        "a b",
+        "slow",
+        "-a",
+        "latency=90",
+        "--toxicity",
+        "1",
+        "--for",
+        "1h",
+    ])
+    .says("latency=90  for 3600000ms");
+    assert!(round_trip(listen) >= Duration::from_millis(90));
+    let limit = [
+        "toxic",
+        "add",
+        "a b",
+        "--type",
+        "accept_limit",
+        "-a",
+        "rate=9",
+        "-a",
+        "overflow=queue",
+    ];
+    done(&limit).says("overflow=queue");
+    done(&["inspect", "a b"])
+        .says("2 toxics")
+        .says("slow  latency");
+    done(&["toxic", "remove", "a b", "slow"]).says("removed slow");
+    done(&["toggle", "a b"]).says("disabled  1 toxic\n");
+    assert!(TcpStream::connect(listen).is_err());
+    done(&["toggle", "a b"]).says("enabled  1 toxic\n");
+    done(&["reset"]);
+    done(&["list"]).says("enabled  0 toxics");
+    round_trip(listen);
+
+    tell(&["create", "a b", "--upstream", &upstream])
+        .expect_code(2)
+        .says("proxy already exists");
+    tell(&["toxic", "add", "a b", "-t", "nothing"])
+        .expect_code(2)
+        .says("invalid toxic type");
+    tell(&["toxic", "add", "a b", "-t", "latency", "-a", "latency"])
+        .expect_code(2)
+        .says("KEY=VALUE");
+    tell(&["create", "b", "--listen", listen, "--upstream", &upstream])
+        .expect_code(4)
+        .says("bind: address already in use");
+    done(&["delete", "a b"]);
+    tell(&["inspect", "a b"])
+        .expect_code(2)
+        .says("proxy not found");
+}
+
+#[test]
+fn it_begins_with_the_proxies_of_a_file_and_takes_toxiproxys_flags() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("toxiproxy.json");
+    let path = file.to_str().expect("UTF-8");
+    let upstream = echo();
+    let proxy = format!(r#"[{{"name": "p", "listen": "127.0.0.1:0", "upstream": "{upstream}"}}]"#);
+    fs::write(&file, proxy).expect("written");
+    let flags = [
+        "proxy",
+        "-host=localhost",
+        "-port",
+        "0",
+        "-config",
+        path,
+        "-seed",
+        "7",
+    ];
+    let (_server, ready) = ready(faultlane(&flags));
+    let url = url(&ready);
+    output(&["proxy", "list", "--host", &url])
+        .expect_code(0)
+        .says("p  127.0.0.1:");
+
+    fs::write(&file, r#"[{"name": "p"}]"#).expect("written");
+    output(&["proxy", "--port", "0", "--config", path])
+        .expect_code(4)
+        .says("missing required field: upstream at proxy 1");
+    output(&["proxy", "--port", "0", "--config", "/nowhere.json"])
+        .expect_code(2)
+        .says("--config /nowhere.json");
+}
+
+#[test]
+fn off_loopback_its_api_asks_for_a_token() {
+    output(&["proxy", "--host", "0.0.0.0", "--port", "0"])
+        .expect_code(2)
+        .says("--host 0.0.0.0:0 is off loopback")
+        .says("--api-token-file");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("token");
+    let path = file.to_str().expect("UTF-8");
+    fs::write(&file, "\n").expect("written");
+    let guarded = [
+        "proxy",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        "0",
+        "--api-token-file",
+        path,
+    ];
+    output(&guarded).expect_code(2).says("it is empty");
+    fs::write(&file, "s3cret\n").expect("written");
+    let (_server, ready) = ready(faultlane(&guarded));
+    let url = url(&ready);
+    let list = ["proxy", "list", "--host", &url];
+    output(&list).expect_code(2).says("Authorization: Bearer");
+    output(&[list.as_slice(), &["--api-token-file", path]].concat()).expect_code(0);
+}
+
+#[test]
+fn flags_of_the_one_form_are_no_flags_of_the_other() {
+    let upstream = ["proxy", "--upstream", "127.0.0.1:9"];
+    for flags in [["--seed", "1"], ["--port", "0"], ["--config", "x"]] {
+        output(&[upstream.as_slice(), &flags].concat())
+            .expect_code(2)
+            .says("--upstream");
+    }
+    output(&["proxy", "--listen", "127.0.0.1:0"])
+        .expect_code(2)
+        .says("--upstream");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_said_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("its address"));
+    drop(listener);
+    output(&["proxy", "list", "--host", &url])
+        .expect_code(4)
+        .says("is `faultlane proxy` running there?");
+    output(&["proxy", "list", "--host", "https://localhost:1"])
+        .expect_code(2)
+        .says("http:// only");
+}
