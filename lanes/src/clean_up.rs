@@ -86,6 +86,7 @@ impl Cleaner {
                 tokens: TokenClient::new(tokens, lane, profile.refresh_lead)?,
                 begun: Cursors::new(),
                 budgets: (BTreeMap::new(), profile.replay_budget),
+                retentions: (BTreeMap::new(), profile.retention),
             },
             mark: mark.to_owned(),
             submitted: BTreeMap::new(),

@@ -37,6 +37,8 @@ pub struct Reader {
     pub begun: Cursors,
     /// The largest replay by stream, where it differs, and the usual one.
     pub budgets: (BTreeMap<StreamId, u64>, u64),
+    /// How many events a stream has to keep, likewise.
+    pub retentions: (BTreeMap<StreamId, u64>, u64),
 }
 
 /// How much of a stream is asked for.
@@ -68,6 +70,8 @@ pub struct Replay {
     pub rows: Vec<Row>,
     /// The head that the lane names.
     pub head: Seq,
+    /// The floor that it names, if it names one.
+    named_floor: Option<Seq>,
 }
 
 impl Reader {
@@ -84,7 +88,9 @@ impl Reader {
             match self.replay(org, stream, Extent::Whole).await {
                 Ok(found) => {
                     let contents = Contents::new(origin.clone(), world);
-                    drop(read.streams.insert(stream.clone(), judge(contents, &found)));
+                    let floor = self.floor(stream, &found);
+                    let found = judge(contents, &found, floor);
+                    drop(read.streams.insert(stream.clone(), found));
                 }
                 Err(why) => drop(read.failed.insert(stream.clone(), why.to_string())),
             }
@@ -154,11 +160,27 @@ impl Reader {
         };
         let after = self.cursor(stream, extent, head, floor);
         match self.asked.resume(jwt, &[(stream, after)]).await {
-            Answer::Replayed { rows, heads } => Ok(Replay::of(stream, after, rows, &heads)),
+            Answer::Replayed { rows, heads } => Ok(Replay {
+                named_floor: floor,
+                ..Replay::of(stream, after, rows, &heads)
+            }),
             Answer::Unreachable(refusal) => Err(Failed::Unreachable(refusal)),
             Answer::Stale(stale) => Err(Failed::For(ReplayError::Stale(format!("{stale:?}")))),
             answer => other(format!("the lane did not replay it: {answer:?}")),
         }
+    }
+
+    /// Below which seq an event need not be held: where the trial began, or the floor that the lane names where that is
+    /// no higher than what it has to keep allows. Not the oldest that came: a lane that lost its oldest events has those
+    /// too.
+    fn floor(&self, stream: &str, replay: &Replay) -> Seq {
+        let retention = self.retentions.0.get(stream).unwrap_or(&self.retentions.1);
+        let allowed = replay.head.saturating_sub(*retention);
+        let begun = self.begun.get(stream).copied().unwrap_or(0);
+        replay
+            .named_floor
+            .map_or(allowed, |floor| floor.min(allowed))
+            .max(begun.min(replay.head))
     }
 
     /// From where to read a stream.
@@ -190,11 +212,16 @@ impl Replay {
         rows.sort_by_key(|row| row.seq);
         let head = heads.iter().find(|(name, _)| name == stream);
         let head = head.map_or(0, |(_, head)| *head);
-        Self { after, rows, head }
+        Self {
+            after,
+            rows,
+            head,
+            named_floor: None,
+        }
     }
 }
 
-fn judge(mut contents: Contents, replay: &Replay) -> StreamRead {
+fn judge(mut contents: Contents, replay: &Replay, floor: Seq) -> StreamRead {
     let mut events = Vec::new();
     let mut foreign_at = IntervalSet::default();
     let (mut foreign, mut altered) = (0, 0);
@@ -209,14 +236,64 @@ fn judge(mut contents: Contents, replay: &Replay) -> StreamRead {
         }
     }
     StreamRead {
-        floor: replay
-            .rows
-            .first()
-            .map_or(replay.after, |oldest| oldest.seq - 1),
+        floor,
         head: replay.head,
         events: runs(events),
         foreign,
         foreign_at,
         altered,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use host::peer::Peer;
+    use model::ids::Lane;
+    use model::shard::TokenSource;
+    use model::target::Access;
+
+    use super::*;
+    use crate::lane::Kind;
+
+    fn reader(begun: Seq, retention: u64) -> Reader {
+        let addr = ([127, 0, 0, 1], 9).into();
+        let (access, peer) = (Access::plain(addr, addr), Arc::new(Peer::plain(addr)));
+        let source = TokenSource::service(addr, "s", "o");
+        Reader {
+            asked: Asked {
+                peer: Arc::clone(&peer),
+                kind: Kind::of(Lane::Khala),
+                access: Arc::new(access.clone()),
+                within: Duration::from_secs(1),
+            },
+            store: Store::new(Lane::Khala, &access, peer, ""),
+            tokens: TokenClient::new(&source, Lane::Khala, Span::ZERO).unwrap(),
+            begun: [("s".to_owned(), begun)].into(),
+            budgets: (BTreeMap::new(), 100),
+            retentions: (BTreeMap::new(), retention),
+        }
+    }
+
+    #[test]
+    fn a_floor_is_what_a_lane_may_have_let_go_of_and_not_the_oldest_that_came() {
+        let floor = |begun, retention, head, named_floor| {
+            let replay = Replay {
+                after: 0,
+                rows: Vec::new(),
+                head,
+                named_floor,
+            };
+            reader(begun, retention).floor("s", &replay)
+        };
+        assert_eq!(floor(0, 1_000, 80, Some(0)), 0);
+        assert_eq!(floor(0, 1_000, 80, None), 0, "it has to keep all of them");
+        assert_eq!(floor(0, 50, 80, Some(30)), 30);
+        assert_eq!(floor(0, 50, 80, None), 30);
+        assert_eq!(floor(0, 50, 80, Some(70)), 30, "it let go of too much");
+        assert_eq!(floor(0, 50, 80, Some(10)), 10, "it kept more");
+        assert_eq!(floor(60, 1_000, 80, Some(0)), 60);
+        assert_eq!(floor(90, 1_000, 80, None), 80, "the head went back");
     }
 }

@@ -227,6 +227,7 @@ impl Probes {
             answers: BTreeMap::new(),
             met: 0,
             unreachable: 0,
+            last_unreachable: None,
         });
         let mut count = |answer: &str| {
             let answer: String = answer.chars().take(REASON_KEPT).collect();
@@ -237,6 +238,7 @@ impl Probes {
             Shown::Unreachable(why) => {
                 tracing::debug!(probe = name, why, "no answer");
                 tally.unreachable += 1;
+                tally.last_unreachable = Some(why.chars().take(REASON_KEPT).collect());
                 return !tally.answers.is_empty();
             }
             Shown::Met => {

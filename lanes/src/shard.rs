@@ -36,7 +36,7 @@ use model::shard::{
 use tokio_util::sync::CancellationToken;
 
 use self::expiry::Expiries;
-use self::fleet::{Fleet, budgets, lock};
+use self::fleet::{Fleet, budgets, lock, retentions};
 use crate::clean_up::Cleaner;
 use crate::final_read::Reader;
 use crate::lane::Kind;
@@ -402,6 +402,7 @@ impl Shard {
             tokens: self.tokens.clone(),
             begun: lock(&self.begun).clone(),
             budgets: budgets(&self.config),
+            retentions: retentions(&self.config),
         })
     }
 }

@@ -384,6 +384,9 @@ pub struct ProbeTally {
     pub met: u64,
     /// How often no answer was had, because the lane was away: these prove nothing either way.
     pub unreachable: u64,
+    /// What the last of these was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_unreachable: Option<String>,
 }
 
 /// A head that lay behind what a client had already applied.
@@ -520,7 +523,7 @@ pub struct FinalRead {
 /// One stream at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StreamRead {
-    /// The oldest seq that was replayed, less one; where nothing was, the cursor that was asked from.
+    /// At or below this the lane need not hold an event: where the trial began, or what it may have let go of.
     pub floor: Seq,
     /// The head that the lane names.
     pub head: Seq,

@@ -41,7 +41,7 @@ pub fn judge(
     let filled = checker::guarded(|| {
         let mut filled = row.clone();
         merge::all(&mut filled, plan, trial);
-        filled.missing = missing::all(plan, trial);
+        filled.missing.extend(missing::all(plan, trial));
         found::all(&mut filled, trial, &plan.target.promise);
         filled
     });

@@ -207,6 +207,13 @@ pub(super) fn budgets(shard: &ShardConfig) -> (BTreeMap<StreamId, u64>, u64) {
     (own.collect(), shard.profile.replay_budget)
 }
 
+/// How many events each stream has to keep, where that differs, and how many the others.
+pub(super) fn retentions(shard: &ShardConfig) -> (BTreeMap<StreamId, u64>, u64) {
+    let own = shard.stream_budgets.iter();
+    let own = own.map(|(stream, (retention, _))| (stream.clone(), *retention));
+    (own.collect(), shard.profile.retention)
+}
+
 /// What the clients of a shard have in common.
 fn common(shard: &ShardConfig, late_after: Span) -> Common {
     Common {

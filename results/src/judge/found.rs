@@ -31,8 +31,15 @@ pub(super) fn all(row: &mut Row, trial: &Trial, promise: &Promise) {
         );
         let (found, broken) = checker::run(&checker::CHECKS, &evidence);
         row.census = census(trial, &evidence, ledger, &found);
-        if let Some(world) = &mut row.open_world {
-            world.unverified_snapshots = evidence.unverified_snapshots();
+        let unverified = evidence.unverified_snapshots();
+        match &mut row.open_world {
+            Some(world) => world.unverified_snapshots = unverified,
+            // Nobody else publishes, so what they hold could be known, and here it is not.
+            None if unverified > 0 => row.missing.push(format!(
+                "what the snapshots hold from which {unverified} clients began anew: they cover history from before \
+                 the trial"
+            )),
+            None => {}
         }
         findings.merge(&found.broken);
         unpromised = found.unpromised;

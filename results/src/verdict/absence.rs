@@ -8,6 +8,9 @@ use model::trial::Abort;
 use super::cut_short;
 use crate::record::Row;
 
+/// A probe that was asked so often and never answered was not merely unlucky.
+const HANGING: u64 = 3;
+
 /// What is absent, a phrase each.
 pub(super) fn all(row: &Row) -> Vec<String> {
     let mut absent = Vec::new();
@@ -53,10 +56,31 @@ pub(super) fn all(row: &Row) -> Vec<String> {
             .sum();
         if answers == 0 {
             absent.push("answers to the probes: there was none".to_owned());
+        } else {
+            absent.extend(never_answered(row));
         }
         absent.extend(deliveries(row));
     }
     absent
+}
+
+/// A lane that leaves those hanging who have to be refused has not refused them. Once or twice it may have been away.
+fn never_answered(row: &Row) -> Option<String> {
+    let hanging: Vec<_> = row
+        .probes
+        .iter()
+        .filter(|probe| probe.answers.is_empty() && probe.unreachable >= HANGING)
+        .collect();
+    let first = hanging.first()?;
+    let why = first.last_unreachable.as_deref().unwrap_or("no answer");
+    let others = match hanging.len() - 1 {
+        0 => String::new(),
+        more => format!(", nor to {more} others"),
+    };
+    Some(format!(
+        "an answer to the probe {} in {} attempts{others}: {why}",
+        first.probe, first.unreachable
+    ))
 }
 
 /// What had to be delivered was, or a finding says why not.

@@ -6,7 +6,7 @@ use model::anomaly::{Anomaly, Example};
 use model::ids::ClientId;
 use model::intervals::IntervalSet;
 use model::shard::{Applied, CensoredClient};
-use model::snapshot::Cover;
+use model::snapshot::{Cover, Snapshot};
 use model::trial::Trial;
 use results::{Row, Status};
 
@@ -323,4 +323,57 @@ fn a_snapshot_whose_digest_is_not_the_ledger_s_covers_nothing() {
     );
     assert_eq!(row.census.missed, 93 * clients);
     assert_eq!(found(&row)[&Anomaly::Lost], 10 + 93 * clients);
+}
+
+#[test]
+fn the_oldest_events_are_as_lost_as_any_other_that_the_lane_no_longer_has() {
+    let row = row(|_, trial| {
+        let read = read(trial);
+        assert_eq!(read.floor, 0);
+        read.events = vec![(6, 5, EVENTS - 5)];
+    });
+    assert_eq!(found(&row)[&Anomaly::Lost], 5);
+    assert_eq!(row.status, Status::Failed);
+}
+
+#[test]
+fn a_probe_that_is_left_hanging_throughout_proves_no_refusal() {
+    for (unreachable, expected) in [(2, Status::Passed), (3, Status::Inconclusive)] {
+        let row = row(|_, trial| {
+            let mut hanging = trial.shards[0].probes[0].clone();
+            hanging.probe = "alg-none/connect".to_owned();
+            hanging.answers.clear();
+            (hanging.met, hanging.unreachable) = (0, unreachable);
+            trial.shards[0].probes.push(hanging);
+        });
+        assert_eq!(row.status, expected, "{:?}", row.verdict);
+        if expected == Status::Inconclusive {
+            let reason = &row.verdict.reason;
+            assert!(
+                reason.contains("alg-none/connect") && reason.contains("connection refused"),
+                "{reason}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_over_history_that_nobody_knows_proves_nothing_where_nobody_else_publishes() {
+    let row = row(|_, trial| {
+        let applied = &mut trial.shards[1].applied[0];
+        applied.initial = 1;
+        applied.snapshot = Some(Cover {
+            watermark: EVENTS + 50,
+            snapshot: Some(Snapshot {
+                count: EVENTS + 50,
+                digest: "over what is in no ledger".to_owned(),
+            }),
+        });
+    });
+    assert_eq!(row.status, Status::Inconclusive, "{:?}", row.verdict);
+    assert!(
+        row.verdict.reason.contains("snapshots hold"),
+        "{:?}",
+        row.verdict
+    );
 }

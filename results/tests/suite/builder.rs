@@ -223,6 +223,7 @@ pub(crate) fn trial() -> Trial {
             answers: BTreeMap::from([("token_expired".to_owned(), 9)]),
             met: 9,
             unreachable: 3,
+            last_unreachable: Some("connection refused".to_owned()),
         }],
         harness: Harness {
             send_lag: histogram(200, |n| Span::from_micros(50 + n)),
