@@ -91,8 +91,12 @@ impl Side {
     pub(crate) async fn say_last(&mut self, mut message: &[u8]) -> io::Result<()> {
         loop {
             if message.is_empty() {
-                if self.finish(false)? {
-                    return Ok(());
+                match self.finish(false) {
+                    Ok(false) => {}
+                    Ok(true) => return Ok(()),
+                    // The peer has taken the message and is gone already: there is nobody left to end with.
+                    Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(()),
+                    Err(error) => return Err(error),
                 }
             } else {
                 match self.try_write(message) {
