@@ -320,7 +320,7 @@ pub enum CallError {
     /// No connection, or it broke: whether the call had an effect is unknown unless `connected` is false.
     #[error("{call}: {reason}")]
     Broken {
-        /// Method, address and path.
+        /// Method, address and path, without the query.
         call: String,
         /// Why.
         reason: String,
@@ -330,7 +330,7 @@ pub enum CallError {
     /// No answer in time.
     #[error("{call}: no answer within {after:?}")]
     TimedOut {
-        /// Method, address and path.
+        /// Method, address and path, without the query.
         call: String,
         /// How long it waited.
         after: Duration,
@@ -338,7 +338,7 @@ pub enum CallError {
     /// An answer with an error status.
     #[error("{call}: {status} {message}")]
     Refused {
-        /// Method, address and path.
+        /// Method, address and path, without the query.
         call: String,
         /// The status.
         status: StatusCode,
@@ -348,7 +348,7 @@ pub enum CallError {
     /// A body that is not what was expected.
     #[error("{call}: the answer is not what was expected: {reason}")]
     Garbled {
-        /// Method, address and path.
+        /// Method, address and path, without the query.
         call: String,
         /// What is wrong with it.
         reason: String,
@@ -403,6 +403,12 @@ impl Client {
         self.peer.addr()
     }
 
+    /// What errors call a call. Without the query, which may hold a credential.
+    fn name_of(&self, method: &Method, path: &str) -> String {
+        let path = path.split_once('?').map_or(path, |(path, _)| path);
+        format!("{method} {}{path}", self.addr())
+    }
+
     /// `GET path`, and its JSON answer.
     ///
     /// # Errors
@@ -439,7 +445,7 @@ impl Client {
         body: &impl Serialize,
         timeout: Duration,
     ) -> Result<T, CallError> {
-        let call = format!("{method} {}{path}", self.addr());
+        let call = self.name_of(&method, path);
         let body = serde_json::to_vec(body).map_err(|error| CallError::Garbled {
             call: call.clone(),
             reason: error.to_string(),
@@ -487,7 +493,7 @@ impl Client {
         body: Bytes,
         timeout: Duration,
     ) -> Result<Response, CallError> {
-        let call = || format!("{method} {}{path}", self.addr());
+        let call = || self.name_of(&method, path);
         let broken = |error: &(dyn std::error::Error + 'static), connected| CallError::Broken {
             call: call(),
             reason: tls::reason(error),
@@ -661,7 +667,11 @@ mod tests {
 
         shutdown.cancel();
         server.await.unwrap();
-        let gone = client.get::<()>("/echo", SECOND).await.unwrap_err();
+        let gone = client
+            .get::<()>("/echo?code=s3cr3t", SECOND)
+            .await
+            .unwrap_err();
+        assert!(!gone.to_string().contains("s3cr3t"), "{gone}");
         assert!(
             matches!(
                 gone,

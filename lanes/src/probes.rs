@@ -260,7 +260,8 @@ impl Probes {
                 (anomaly, what)
             }
         };
-        tracing::info!(probe = name, %anomaly, detail, "a probe found something");
+        // Without the detail, which is the lane's own words: evidence has it, with secrets masked.
+        tracing::info!(probe = name, %anomaly, "a probe found something");
         if anomaly.is_safety() {
             unsafe_turns.insert(turn);
         }

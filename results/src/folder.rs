@@ -30,9 +30,10 @@ use thiserror::Error;
 use crate::decision::Decision;
 use crate::gate::{self, GateError};
 use crate::record::{Row, trial_name};
+use crate::redact::Masker;
 use crate::seal::{self, Seal};
 use crate::waive::InForce;
-use crate::{hlog, judge, redact, summary};
+use crate::{hlog, judge, summary};
 
 /// The file of planned rows.
 pub(crate) const RUN_FILE: &str = "run.json";
@@ -122,6 +123,7 @@ pub struct RunFolder {
     path: PathBuf,
     run: String,
     in_force: InForce,
+    masker: Masker,
     rows: Vec<Row>,
     appender: Appender,
     /// The digest that the next row continues: `run.json`'s, then the last row's.
@@ -178,7 +180,7 @@ impl RunFolder {
         let mut written = || -> Result<(Waivers, Value), FolderError> {
             let kept = keep_waivers(path, waivers)?;
             record.waivers = waivers.map(|_| kept.digest());
-            let record = masked(&record);
+            let record = masked(&Masker::default(), &record);
             write_whole(&run_file, &pretty(&record))?;
             Ok((kept, record))
         };
@@ -195,6 +197,7 @@ impl RunFolder {
         Ok(Self {
             path: path.to_owned(),
             in_force: InForce::new(kept, &started),
+            masker: Masker::default(),
             run,
             rows: Vec::new(),
             appender,
@@ -202,6 +205,18 @@ impl RunFolder {
             plans: BTreeMap::new(),
             unwritten: None,
         })
+    }
+
+    /// From here on masks by this in all that it writes; until then by what looks like a secret.
+    #[must_use]
+    pub fn masking(self, masker: Masker) -> Self {
+        Self { masker, ..self }
+    }
+
+    /// What it masks by.
+    #[must_use]
+    pub fn masker(&self) -> &Masker {
+        &self.masker
     }
 
     /// Where it is.
@@ -223,7 +238,7 @@ impl RunFolder {
     pub fn keep_plan(&mut self, plan: &Plan, trial: u32) -> Result<(), FolderError> {
         let path = plan_file(&self.path, &plan.scenario, plan.lane, trial);
         let name = trial_name(&plan.scenario, plan.lane, trial);
-        let plan = masked(plan);
+        let plan = masked(&self.masker, plan);
         write_whole(&path, &pretty(&plan))?;
         self.plans.insert(name, seal::digest(&plan));
         Ok(())
@@ -248,7 +263,7 @@ impl RunFolder {
         let keep = || -> io::Result<()> {
             let masked = clients
                 .iter()
-                .map(redact::clean)
+                .map(|client| self.masker.clean(client))
                 .collect::<serde_json::Result<Vec<_>>>()?;
             Appender::open(&path)?.append_all(&masked)
         };
@@ -292,7 +307,10 @@ impl RunFolder {
     /// The row cannot be written.
     pub fn append(&mut self, row: &Row) -> Result<Row, FolderError> {
         let rows_file = self.path.join(ROWS_FILE);
-        let row = redact::clean(row).map_err(|error| at(&rows_file, error.into()))?;
+        let row = self
+            .masker
+            .clean(row)
+            .map_err(|error| at(&rows_file, error.into()))?;
         let mut row = self.judged(row);
         row.seal = None;
         let bare = serde_json::to_value(&row).map_err(|error| at(&rows_file, error.into()))?;
@@ -332,8 +350,11 @@ fn keep_waivers(folder: &Path, waivers: Option<&Waivers>) -> Result<Waivers, Fol
         return Ok(Waivers::default());
     };
     let path = folder.join(WAIVERS_FILE);
-    let kept = redact::clean(waivers).map_err(|error| at(&path, error.into()))?;
-    write_whole(&path, &pretty(&masked(&kept)))?;
+    let masker = Masker::default();
+    let kept = masker
+        .clean(waivers)
+        .map_err(|error| at(&path, error.into()))?;
+    write_whole(&path, &pretty(&masked(&masker, &kept)))?;
     Ok(kept)
 }
 
@@ -355,9 +376,9 @@ pub(crate) fn is_file_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(plain) && !name.starts_with('.')
 }
 
-fn masked(value: &impl Serialize) -> Value {
+fn masked(masker: &Masker, value: &impl Serialize) -> Value {
     serde_json::to_value(value)
-        .map(redact::mask_json)
+        .map(|value| masker.mask_json(value))
         .expect("records and plans have string keys, so they are JSON")
 }
 

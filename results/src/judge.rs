@@ -22,8 +22,9 @@ use crate::record::{
     AnomalyCount, Census, Clients, FaultEvidence, Fidelity, HarnessFigures, Interval, Row,
     SCHEMA_VERSION, Status, Verdict, round6,
 };
+use crate::redact::Masker;
 use crate::storm::Storm;
-use crate::{redact, verdict};
+use crate::verdict;
 
 /// Judges one execution of a plan. `number` is the trial's, from 1; `log_file` is relative to the run folder;
 /// `repeated` says why an earlier execution was discarded.
@@ -51,7 +52,7 @@ pub fn judge(
             .broken_checks
             .push(format!("merging the shards: {message}")),
     }
-    row = redact::clean(&row).unwrap_or_else(|error| {
+    row = Masker::default().clean(&row).unwrap_or_else(|error| {
         // Rather a row without its texts than a row with a secret.
         let mut bare = bare(plan, trial, number, log_file, None);
         bare.abort = None;

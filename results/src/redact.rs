@@ -2,11 +2,14 @@
 //! again in whatever is written.
 //!
 //! Masked are JSON web tokens (`eyJ….…`), what follows `Bearer` or `Basic`, values of keys that name a credential
-//! (`token=…`, `"secret": "…"`), and passwords in URLs.
+//! (`token=…`, `"secret": "…"`), and passwords in URLs. What a target file is known to hold is masked before that, by
+//! [`Masker`].
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+mod masker;
+
 use serde_json::Value;
+
+pub use masker::Masker;
 
 /// What stands in the place of a secret.
 pub const MASK: &str = "[redacted]";
@@ -61,14 +64,6 @@ pub fn mask_json(value: Value) -> Value {
             .collect(),
         other => other,
     }
-}
-
-/// The value with every text in it masked.
-///
-/// # Errors
-/// The value is not JSON, or no longer of its type once masked.
-pub(crate) fn clean<T: Serialize + DeserializeOwned>(value: &T) -> serde_json::Result<T> {
-    serde_json::from_value(mask_json(serde_json::to_value(value)?))
 }
 
 /// A secret at the beginning of the text: how many bytes lead up to it, and how many it has.

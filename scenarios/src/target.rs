@@ -9,6 +9,7 @@
 //! clean_up   how a drill's events are removed again
 //! ```
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
@@ -100,6 +101,8 @@ pub struct Target {
     pub profile: Profile,
     /// What its gates judge by.
     pub limits: Limits,
+    /// See [`Self::secrets`].
+    hidden: Vec<Secret>,
 }
 
 /// How a lane is reached, before anybody has resolved a name or started a proxy.
@@ -211,6 +214,13 @@ pub struct Limits {
 }
 
 impl Target {
+    /// What is in no message and no evidence, whoever repeats it: what environment variables held, credentials that stand
+    /// in the file, tokens out of files. Values of fewer than four characters are not among them: to mask each `1` would
+    /// leave nothing that can be read.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.hidden.iter().map(Secret::reveal)
+    }
+
     /// The node that a node fault hits when a scenario names none: `lane`, or the only one there is.
     #[must_use]
     pub fn default_node(&self) -> Option<&str> {
@@ -254,7 +264,25 @@ pub fn parse(source: &Source, around: &Surroundings<'_>) -> Result<Checked, Diag
     let (target, mut found) = match typed::read::<TargetFile>(&tree, source) {
         Ok(file) => {
             let mut checks = Checks::new(&tree, source, None);
-            let target = resolve(&mut checks, &file, around);
+            // Elsewhere the names of keys sound like secrets and are none: `authorization: enforced`.
+            let with_secrets = ["lanes", "tokens", "nodes"].into_iter();
+            let in_file = with_secrets
+                .filter_map(|key| tree.get(key))
+                .flat_map(|entry| secrets::under(&entry.key, &entry.node));
+            let held = RefCell::new(in_file.collect::<Vec<_>>());
+            let noting = |name: &str| {
+                let value = (around.variable)(name);
+                held.borrow_mut().extend(value.clone());
+                value
+            };
+            let around = Surroundings {
+                folder: around.folder,
+                variable: &noting,
+            };
+            let mut target = resolve(&mut checks, &file, &around);
+            if let Some(target) = &mut target {
+                target.hidden = secrets::hidden(&held.borrow(), &target.tokens);
+            }
             (target, checks.found)
         }
         Err(mistakes) => (None, mistakes),
@@ -356,6 +384,7 @@ fn resolve(
             expect: file.probes.expect.clone(),
         },
         limits: limits?,
+        hidden: Vec::new(),
     })
 }
 

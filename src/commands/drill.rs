@@ -10,6 +10,7 @@ use model::command::CommandConfig;
 use model::defect::Defect;
 use model::ids::Lane;
 use model::target::Kind;
+use results::redact::Masker;
 use results::{
     Decision, FolderError, PlannedRow, Row, RunFolder, RunRecord, SCHEMA_VERSION, Status,
 };
@@ -61,6 +62,7 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
         can_be_drilled(described, source, &commands, &trials)?;
     }
 
+    let masker = masker(&target, &trials);
     let now = Utc::now();
     let waivers = source::waivers(args.waivers.as_deref(), &now.to_rfc3339())?;
     let stamp = now.format("%Y%m%dT%H%M%SZ").to_string();
@@ -71,11 +73,11 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
         started: now.to_rfc3339_opts(SecondsFormat::Millis, true),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         seed: args.plan.seed,
-        settings: settings(names, args, &target),
+        settings: masker.mask_json(settings(names, args, &target)),
         waivers: None,
         rows: trials.iter().map(planned_row).collect(),
     };
-    let folder = create(args, &stamp, &record, waivers.as_ref())?;
+    let folder = create(args, &stamp, &record, waivers.as_ref())?.masking(masker);
     let dir = folder.path().to_owned();
     let folder = Arc::new(Mutex::new(folder));
     let program = std::env::current_exe().map_err(Error::could_not_run)?;
@@ -348,6 +350,20 @@ fn planned_row(planned: &PlannedTrial) -> PlannedRow {
         trial: planned.number,
         plan_digest: planned.plan.digest.clone(),
     }
+}
+
+/// Knows what the target file holds of secrets, but for what the rows are named by.
+fn masker(target: &Chosen, trials: &[PlannedTrial]) -> Masker {
+    let secrets = target.described().into_iter();
+    let masker = Masker::new(secrets.flat_map(|target| target.secrets()));
+    trials.iter().fold(masker, |masker, planned| {
+        let plan = &planned.plan;
+        masker.sparing(&RunFolder::log_path(
+            &plan.scenario,
+            plan.lane,
+            planned.number,
+        ))
+    })
 }
 
 fn settings(names: &[&str], args: &DrillArgs, target: &Chosen) -> serde_json::Value {

@@ -11,6 +11,7 @@ use lanes::preflight::{Door, Shut};
 use model::command::CommandConfig;
 use model::ids::Lane;
 use model::target::TokenSupply;
+use results::redact::Masker;
 use scenarios::Source;
 use scenarios::target::{self, Target};
 
@@ -46,28 +47,35 @@ pub(super) fn run(
         target,
         commands,
     };
+    let masker = Masker::new(target.secrets());
     let tried = preflight(&outside, lanes, |lane, open| {
-        say(&format!("{:<9} ok  {}", lane.name(), open.seen));
+        say(&masker.mask(&format!("{:<9} ok  {}", lane.name(), open.seen)));
     });
     processes::runtime()?
         .block_on(tried)
         .map_err(|error| match error {
             PreflightError::Shut { lane, shut } => {
-                let blamed = blame(source, target, lane, &shut);
+                let blamed = blame(source, target, &masker, lane, &shut);
                 Error::could_not_run(blamed)
             }
-            PreflightError::Outside(error) => Error::could_not_run(error),
+            PreflightError::Outside(error) => Error::could_not_run(masker.mask(&error.to_string())),
         })
 }
 
-/// The setting that is to blame for a door that is shut, and what to do about it.
-fn blame(source: &Source, target: &Target, lane: Lane, shut: &Shut) -> scenarios::Diagnostics {
+/// The setting that is to blame for a door that is shut, and what to do about it. Servers repeat what they are sent.
+fn blame(
+    source: &Source,
+    target: &Target,
+    masker: &Masker,
+    lane: Lane,
+    shut: &Shut,
+) -> scenarios::Diagnostics {
     let (path, hint) = remedy(target, lane, shut);
     let at: Vec<&str> = path.iter().map(String::as_str).collect();
     target::blame(
         source,
         &at,
-        format!("{}: {shut}", tried(lane, shut.door)),
+        masker.mask(&format!("{}: {shut}", tried(lane, shut.door))),
         hint,
     )
 }

@@ -187,6 +187,9 @@ class Service:
     def token(self, bearer: str, asked: dict[str, Any]) -> dict[str, Any]:
         if not hmac.compare_digest(bearer.encode(), self.options.session_secret.encode()):
             raise Denied("unauthorized")
+        if (device := str(asked.get("device_id"))) in self.options.refuse_device:
+            # As services do that help by saying what they were sent.
+            raise Refused(401, f"bad session {bearer} of {device}")
         org = asked.get("org") or next(iter(self.orgs))
         if unknown := [scope for scope in asked.get("scopes", []) if scope not in tokens.SCOPES]:
             raise Refused(422, "invalid_scope", scopes=unknown)
@@ -266,6 +269,7 @@ def parsed_options() -> argparse.Namespace:
     add("--origin", action="append", default=[], help="an Origin that may connect")
     add("--window", action="append", default=[], metavar="STREAM=RETENTION:BUDGET", help="in events")
     add("--shortest-ttl", type=int, default=tokens.SHORTEST, metavar="SECONDS", help="a request for less gets this")
+    add("--refuse-device", action="append", default=[], metavar="ID", help="gets no token, and what it presented told")
     add("--skew", type=int, default=30, metavar="SECONDS", help="how far tokens' clocks may be off")
     add("--tick", type=float, default=15, metavar="SECONDS")
     add("--idle", type=float, default=60, metavar="SECONDS", help="a connection without heartbeats lives so long")

@@ -3,6 +3,7 @@
 
 mod mistakes;
 mod page;
+mod repeated_secrets;
 
 use std::fs;
 use std::path::Path;

@@ -120,19 +120,18 @@ async fn one_trial(
     repeated: Option<String>,
 ) -> io::Result<(Row, Vec<ClientRecord>)> {
     let PlannedTrial { plan, number } = planned;
-    let logs = {
+    let (logs, masker) = {
         let mut folder = drill.folder.lock().unwrap_or_else(PoisonError::into_inner);
         folder.keep_plan(plan, *number).map_err(io::Error::other)?;
-        folder
-            .log_dir(&plan.scenario, plan.lane, *number)
-            .map_err(io::Error::other)?
+        let logs = folder.log_dir(&plan.scenario, plan.lane, *number);
+        (logs.map_err(io::Error::other)?, folder.masker().clone())
     };
     let name = if repeated.is_some() {
         "trial-repeated.log"
     } else {
         "trial.log"
     };
-    let diary = Diary::begin(&logs.join(name), clock::now())?;
+    let diary = Diary::begin(&logs.join(name), clock::now(), masker)?;
     let node = Node::start(
         &drill.program,
         drill.spacetimedb.clone(),

@@ -1,9 +1,16 @@
 //! Secrets: taken from the environment, warned of where they stand in the file, and masked wherever a line is shown.
 
+use std::collections::BTreeSet;
+
+use model::target::{Secret, TokenSupply};
+
 use crate::diagnostic::{Diagnostic, Place};
 use crate::tree::{Node, Value};
 
 use super::address::Mistake;
+
+/// What is shorter is not looked for: it stands everywhere by chance.
+const SHORTEST: usize = 4;
 
 /// Replaces each `${NAME}` by that environment variable. What it holds is in no message.
 pub(crate) fn expand(
@@ -87,6 +94,25 @@ pub(crate) fn under(key: &str, node: &Node) -> Vec<String> {
     let mut found = Vec::new();
     walk(key, node, &mut found);
     found
+}
+
+/// What is not to be repeated of these texts and of tokens out of files: each text, and what in it is a credential by
+/// itself, such as `x` of `Bearer x`, `user:x` and `code=x&v=2`.
+pub(crate) fn hidden(texts: &[String], tokens: &TokenSupply) -> Vec<Secret> {
+    let mut hidden = BTreeSet::new();
+    for text in texts {
+        let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+        hidden.extend(words.max_by_key(|word| word.len()));
+        hidden.insert(text.trim());
+        let fields = text.split(|c: char| c.is_whitespace() || matches!(c, '&' | ';'));
+        let values = fields.filter_map(|field| field.split_once(['=', ':']));
+        hidden.extend(values.map(|(_, value)| value));
+    }
+    if let TokenSupply::Files(tokens) = tokens {
+        hidden.extend(tokens.iter().map(Secret::reveal));
+    }
+    hidden.retain(|text| text.chars().count() >= SHORTEST);
+    hidden.into_iter().map(Secret::new).collect()
 }
 
 /// Hides secrets in what is shown, character by character, so that columns stay where they are.

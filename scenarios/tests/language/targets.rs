@@ -509,6 +509,29 @@ fn a_lane_and_a_source_of_tokens_have_to_be_there() {
 }
 
 #[test]
+fn a_target_knows_what_is_not_to_be_repeated() {
+    let secrets = |text: &str| -> Vec<String> {
+        let target = parse(text).expect("it is valid").target;
+        assert!(!format!("{target:?}").contains("hush"), "{target:?}");
+        target.secrets().map(str::to_owned).collect()
+    };
+    assert_eq!(secrets(GOOD), ["hush-GATEWAY", "hush-PUBLISH"]);
+    let clear = with("x-gateway: \"key ${GATEWAY}\"", "cookie: \"sid=abcd; n=1\"")
+        .replace("com/token", "com/token?code=s3cr3t&v=2");
+    assert_eq!(
+        secrets(&clear),
+        [
+            "abcd",
+            "code=s3cr3t&v=2",
+            "hush-PUBLISH",
+            "s3cr3t",
+            "sid=abcd;",
+            "sid=abcd; n=1"
+        ]
+    );
+}
+
+#[test]
 fn a_secret_in_clear_text_is_warned_of_and_never_shown() {
     let text = with(
         "x-gateway: \"key ${GATEWAY}\"",
