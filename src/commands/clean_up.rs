@@ -4,6 +4,7 @@ use agent::conductor::clean_up::clean_up;
 use agent::conductor::outside::Outside;
 use model::ids::Lane;
 use model::shard::CleanUp;
+use results::redact::Masker;
 
 use super::{print, processes, source, target};
 use crate::cli::CleanUpArgs;
@@ -37,7 +38,8 @@ pub(super) fn command(args: &CleanUpArgs) -> Result<Exit, Error> {
     if left.is_empty() {
         Ok(Exit::Go)
     } else {
-        Err(Error::could_not_run(left.join("\n")))
+        let masker = Masker::new(described.secrets());
+        Err(Error::could_not_run(masker.mask(&left.join("\n"))))
     }
 }
 
