@@ -9,7 +9,7 @@ use agent::conductor::preflight::{PreflightError, preflight};
 use host::tls::{self, Trouble};
 use lanes::preflight::{Door, Shut};
 use model::command::CommandConfig;
-use model::ids::Lane;
+use model::ids::{Lane, StreamId};
 use model::target::TokenSupply;
 use scenarios::Source;
 use scenarios::target::{self, Target};
@@ -64,10 +64,12 @@ pub(super) fn run(
 fn blame(source: &Source, target: &Target, lane: Lane, shut: &Shut) -> scenarios::Diagnostics {
     let (path, hint) = remedy(target, lane, shut);
     let at: Vec<&str> = path.iter().map(String::as_str).collect();
+    let of = shut.further.as_ref();
+    let of = of.map_or(String::new(), |stream| format!(" ({stream})"));
     target::blame(
         source,
         &at,
-        format!("{}: {shut}", tried(lane, shut.door)),
+        format!("{}{of}: {shut}", tried(lane, shut.door)),
         hint,
     )
 }
@@ -79,6 +81,7 @@ fn tried(lane: Lane, door: Door) -> String {
         Door::Tls => format!("TLS with the {lane} lane fails"),
         Door::Head => "a stream's head cannot be read".to_owned(),
         Door::Append => "an append is not taken".to_owned(),
+        Door::CleanUp => "events are not removed".to_owned(),
         Door::Token => "there is no token".to_owned(),
         Door::Upgrade => format!("the {lane} lane lets no client in"),
         Door::Subscription => "the streams cannot be subscribed to".to_owned(),
@@ -91,6 +94,9 @@ fn remedy(target: &Target, lane: Lane, shut: &Shut) -> (Vec<String>, &'static st
         path.extend(keys.iter().map(|key| (*key).to_owned()));
         path
     };
+    if let Some(stream) = &shut.further {
+        return further_remedy(target, stream);
+    }
     let unauthorized = matches!(shut.status, Some(401 | 403));
     match (shut.door, shut.status) {
         (Door::Settings, _) => (
@@ -105,9 +111,28 @@ fn remedy(target: &Target, lane: Lane, shut: &Shut) -> (Vec<String>, &'static st
             let (at, hint) = tls_remedy(target, lane, &shut.reason);
             (of_lane(at), hint)
         }
+        (Door::Head | Door::Append | Door::Upgrade | Door::Subscription, _)
+            if is_of_streams(&shut.reason) =>
+        {
+            (
+                vec!["streams".to_owned()],
+                "name streams that exist or may be made, and for which the tokens are granted",
+            )
+        }
         (Door::Head | Door::Append, _) if unauthorized => (
             of_lane(&["publish", "secret"]),
             "write what publishers present as bearer: secret: \"${NAME}\"",
+        ),
+        // So a real SpacetimeDB says that whoever asks is not the database's owner, with 400.
+        (Door::CleanUp, _) if unauthorized || shut.reason.contains("owners") => (
+            of_lane(&["publish", "secret"]),
+            "events are removed with the publishers' secret: write one that may, the database's owner's for `sql`, or \
+             choose another clean_up",
+        ),
+        (Door::CleanUp, _) => (
+            of_lane(&["clean_up"]),
+            "name what removes events by their keys, and succeeds where there are none; docs/targets.md says what the \
+             call looks like",
         ),
         (Door::Head, Some(404)) if lane == Lane::Khala => (
             of_lane(if states_head(target, lane) {
@@ -170,6 +195,34 @@ fn remedy(target: &Target, lane: Lane, shut: &Shut) -> (Vec<String>, &'static st
             "name streams that exist or may be made, and for which the tokens are granted",
         ),
     }
+}
+
+/// What is open for the drill's own streams and shut for this one is the stream's own matter.
+fn further_remedy(target: &Target, stream: &StreamId) -> (Vec<String>, &'static str) {
+    let of = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
+    let stale = target.probes.stale.as_ref();
+    if stale.is_some_and(|stale| stale.stream == *stream) {
+        return (
+            of(&["probes", "stale", "stream"]),
+            "name a stream that exists or may be made, and for which the drill's own tokens are granted",
+        );
+    }
+    let place = target
+        .tenants
+        .iter()
+        .position(|tenant| tenant.stream == *stream);
+    let place = place.unwrap_or_default().to_string();
+    (
+        of(&["tenants", &place, "stream"]),
+        "name a stream that exists or may be made, of an organisation for which tokens are issued that open it",
+    )
+}
+
+/// By the codes of the contract, which say that it is about the streams that were named.
+fn is_of_streams(reason: &str) -> bool {
+    ["_topic", "_stream", "bad_subscription"]
+        .iter()
+        .any(|code| reason.contains(code))
 }
 
 /// Where the address that was dialled stands.
@@ -267,5 +320,49 @@ fn token_remedy(target: &Target, status: Option<u16>, reason: &str) -> (Vec<Stri
             "the agent's own configuration has to name a command so, which prints one token",
         ),
         TokenSupply::Files(_) => (of(&["files"]), "a file holds one token that is still good"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGET: &str = r#"name: own
+lanes:
+  spacetime: { url: "ws://127.0.0.1:3000", clean_up: sql, publish: { secret: "not-the-owners" } }
+tokens: { service: {} }
+streams: [runtime.run.1.events]
+tenants: [{ name: acme, stream: runtime.run.2.events }, { name: rival, stream: runtime.run.3.events }]
+promise: { expiry_enforcement: at_connect, skew: 60s, acknowledged: within 500ms, world: open, authorization: none }
+limits: { migration_buffer: 100ms, storm_target: 30s, fallback_threshold: 1%, rollback_slo: 5m }
+"#;
+
+    #[test]
+    fn who_may_not_remove_and_whose_stream_is_shut_is_told_from_what_is_misnamed() {
+        let source = Source {
+            name: "target.yaml".to_owned(),
+            text: TARGET.to_owned(),
+        };
+        let target = check(&source).expect("it is sound");
+        let at = |door, further: Option<&str>, status, reason: &str| {
+            let shut = Shut {
+                door,
+                further: further.map(str::to_owned),
+                status: Some(status),
+                reason: reason.to_owned(),
+            };
+            remedy(&target, Lane::Spacetime, &shut).0.join(".")
+        };
+        let owners = "Only owners are authorized to run SQL DML statements";
+        for (status, reason, blamed) in [
+            (400, owners, "lanes.spacetime.publish.secret"),
+            (401, "", "lanes.spacetime.publish.secret"),
+            (400, "no such table", "lanes.spacetime.clean_up"),
+        ] {
+            assert_eq!(at(Door::CleanUp, None, status, reason), blamed);
+        }
+        let rivals = Some("runtime.run.3.events");
+        assert_eq!(at(Door::Token, rivals, 403, ""), "tenants.1.stream");
+        assert_eq!(at(Door::Token, None, 403, ""), "tokens.service");
     }
 }
