@@ -211,13 +211,32 @@ pub(crate) struct PlanArgs {
     pub(crate) target: String,
 }
 
+/// Part of an id is another run's mark too: only a whole one is taken.
+fn run_id(text: &str) -> Result<String, String> {
+    let digits = |text: &str, count: usize| {
+        text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let stamped = text.split_once('-').is_some_and(|(stamp, pid)| {
+        let time = stamp
+            .strip_suffix('Z')
+            .and_then(|time| time.split_once('T'));
+        time.is_some_and(|(day, time)| digits(day, 8) && digits(time, 6))
+            && (1..=10).any(|count| digits(pid, count))
+    });
+    if stamped {
+        Ok(text.to_owned())
+    } else {
+        Err("a run is YYYYMMDDTHHMMSSZ-PID, as `run` in its folder's run.json".to_owned())
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct CleanUpArgs {
     /// The target file.
     #[arg(default_value = "target.yaml")]
     pub(crate) target: PathBuf,
     /// The run, as `run` in its run.json names it.
-    #[arg(long, value_name = "RUN", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "RUN", value_parser = run_id)]
     pub(crate) run: String,
     /// The agent's own configuration, where tokens come from a command that it names.
     #[arg(long, value_name = "FILE")]

@@ -26,9 +26,9 @@ use crate::token_client::TokenClient;
 /// An append whose outcome was unknown may yet be committed, and a lane may be away for a moment.
 const ROUNDS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
-/// A batch of keys: a real `SpacetimeDB` takes 50,000 bytes of SQL, of which a key's condition takes some 30.
 /// A stream read to its end, whatever its history.
 const READ_WITHIN: Duration = Duration::from_secs(30);
+/// A batch of keys: a real `SpacetimeDB` takes 50,000 bytes of SQL, of which a key's condition takes some 30.
 const BATCH: usize = 100;
 const BATCH_BYTES: usize = 16 * 1024;
 

@@ -1,10 +1,10 @@
 //! The khala lane's wire: Phoenix frames `[join_ref, ref, topic, event, payload]` as JSON text, the messages of the
-//! channel `sync:v1` in both directions, and how topics map to streams. Client and embedded server share these types.
+//! channel `sync:v1` in both directions. Client and embedded server share these types.
 //!
 //! ```text
 //! frame     the array of five             message   what each side sends, by event
 //! error     stale_cursor, slow_consumer and the other refusals
-//! topic     topic ↔ stream                snapshot  a stream's digest
+//! snapshot  a stream's digest             ingress   what publishers call over HTTP
 //! ```
 
 pub mod error;
@@ -12,7 +12,6 @@ pub mod frame;
 pub mod ingress;
 pub mod message;
 pub mod snapshot;
-pub mod topic;
 
 /// The path of the socket.
 pub const SOCKET_PATH: &str = "/sync/socket/websocket";

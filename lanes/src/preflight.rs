@@ -45,6 +45,8 @@ pub struct Preflight<'a> {
     pub publish_secret: &'a str,
     /// The streams that a drill publishes to; at least one.
     pub streams: &'a [StreamId],
+    /// Further ones that its probes need, each with the organisation whose tokens open it.
+    pub further: &'a [(String, StreamId)],
 }
 
 /// A door.
@@ -60,6 +62,8 @@ pub enum Door {
     Head,
     /// Where a publisher appends.
     Append,
+    /// Where events are removed again.
+    CleanUp,
     /// Where tokens come from.
     Token,
     /// The WebSocket.
@@ -82,6 +86,8 @@ pub struct Open {
 pub struct Shut {
     /// Which.
     pub door: Door,
+    /// Which of [`Preflight::further`] it was tried for.
+    pub further: Option<StreamId>,
     /// The HTTP status, where there was an answer.
     pub status: Option<u16>,
     /// Why.
@@ -102,6 +108,7 @@ impl Error for Shut {}
 fn shut(door: Door, reason: impl Into<String>) -> Shut {
     Shut {
         door,
+        further: None,
         status: None,
         reason: reason.into(),
     }
@@ -110,9 +117,33 @@ fn shut(door: Door, reason: impl Into<String>) -> Shut {
 fn refused(door: Door, refusal: Refusal) -> Shut {
     Shut {
         door,
+        further: None,
         status: refusal.status,
         reason: refusal.reason,
     }
+}
+
+fn unread(door: Door, error: ReadError) -> Shut {
+    match error {
+        ReadError::Refused { status, reason } => Shut {
+            status: Some(status),
+            ..shut(door, reason)
+        },
+        ReadError::NoAnswer(reason) => shut(door, reason),
+    }
+}
+
+fn of(stream: &StreamId, shut: Shut) -> Shut {
+    Shut {
+        further: Some(stream.clone()),
+        ..shut
+    }
+}
+
+async fn head(store: &Store, stream: &str) -> Result<Seq, Shut> {
+    let head = store.head(stream).await;
+    let (head, _) = head.map_err(|error| unread(Door::Head, error))?;
+    Ok(head)
 }
 
 impl Preflight<'_> {
@@ -135,25 +166,27 @@ impl Preflight<'_> {
         );
         let mut heads = Vec::new();
         for stream in self.streams {
-            let head = store.head(stream).await.map_err(|error| match error {
-                ReadError::Refused { status, reason } => Shut {
-                    door: Door::Head,
-                    status: Some(status),
-                    reason,
-                },
-                ReadError::NoAnswer(reason) => shut(Door::Head, reason),
-            })?;
-            heads.push((stream.as_str(), head.0));
+            heads.push((stream.as_str(), head(&store, stream).await?));
+        }
+        let mut further = Vec::new();
+        for (org, stream) in self.further {
+            let head = head(&store, stream)
+                .await
+                .map_err(|shut| of(stream, shut))?;
+            further.push((org, stream, head));
         }
         let newest = heads.iter().map(|(_, head)| *head).max().unwrap_or(0);
-        let streams = heads.len();
+        let streams = heads.len() + further.len();
         open(
             Door::Head,
             format!("the heads of {streams} streams can be read; the highest is {newest}"),
         );
         open(Door::Append, self.append(&store).await?);
+        if store.removes() {
+            open(Door::CleanUp, self.remove(&store).await?);
+        }
 
-        let token = self.token().await?;
+        let token = self.token(&self.tokens.org, self.streams).await?;
         let left = token.exp.since(clock::now()).as_micros() / 1_000_000;
         open(
             Door::Token,
@@ -163,6 +196,17 @@ impl Preflight<'_> {
             Door::Subscription,
             self.subscribe(&peer, &token, &heads).await?,
         );
+        for (org, stream, head) in further {
+            let opened = async {
+                let token = self.token(org, std::slice::from_ref(stream)).await?;
+                self.subscribe(&peer, &token, &[(stream, head)]).await
+            };
+            opened.await.map_err(|shut| of(stream, shut))?;
+            open(
+                Door::Subscription,
+                format!("a token of {org} opens {stream}"),
+            );
+        }
         Ok(())
     }
 
@@ -236,27 +280,37 @@ impl Preflight<'_> {
             )),
             Err(AppendError::Refused(reason)) => {
                 let status = reason.split(' ').next().and_then(|code| code.parse().ok());
+                let reason = match status {
+                    Some(_) => reason.split_once(' ').map_or("", |(_, why)| why).to_owned(),
+                    None => reason,
+                };
                 Err(Shut {
-                    door: Door::Append,
                     status,
-                    reason: match status {
-                        Some(_) => reason.split_once(' ').map_or("", |(_, why)| why).to_owned(),
-                        None => reason,
-                    },
+                    ..shut(Door::Append, reason)
                 })
             }
             Err(error) => Err(shut(Door::Append, error.to_string())),
         }
     }
 
-    async fn token(&self) -> Result<Held, Shut> {
+    /// To remove what is not there has to succeed.
+    async fn remove(&self, store: &Store) -> Result<String, Shut> {
+        let key = format!("preflight-{}", clock::unix_micros());
+        store
+            .remove(&self.streams[0], &[key])
+            .await
+            .map_err(|error| unread(Door::CleanUp, error))?;
+        Ok("the removal of an event that is not there was acknowledged".to_owned())
+    }
+
+    async fn token(&self, org: &str, streams: &[StreamId]) -> Result<Held, Shut> {
         let tokens = TokenClient::new(self.tokens, self.lane, self.lead)
             .map_err(|error| shut(Door::Token, error.to_string()))?;
         let wish = Wish {
-            org: self.tokens.org.clone(),
+            org: org.to_owned(),
             user: User::Part("preflight"),
             scopes: vec![SCOPE_SUBSCRIBE.to_owned()],
-            streams: self.streams.to_vec(),
+            streams: streams.to_vec(),
             ttl: TTL,
         };
         tokens
@@ -276,10 +330,6 @@ impl Preflight<'_> {
             kind: Kind::of(self.lane),
             access: Arc::new(self.access.clone()),
             within: WITHIN,
-        };
-        let door = |refusal: &Refusal| match refusal.status {
-            Some(_) => Door::Upgrade,
-            None => Door::Subscription,
         };
         // First without streams, so that a lane that lets nobody in is told from one that knows no such stream.
         match asked.resume(&token.jwt, &[]).await {
@@ -308,8 +358,9 @@ impl Preflight<'_> {
                 Door::Subscription,
                 format!("no answer to a subscription within {WITHIN:?}"),
             )),
+            // One that was let in without streams is not refused for anything else.
             Answer::Unreachable(refusal) | Answer::Refused(refusal) => {
-                Err(refused(door(&refusal), refusal))
+                Err(refused(Door::Subscription, refusal))
             }
         }
     }

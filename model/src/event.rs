@@ -155,11 +155,12 @@ impl Origin {
 /// The idempotency key by which a row's event is removed again; `None` for a row that does not bear the mark. A mark is
 /// a run's id, which marks the events of all its trials, or that of one of its trials, see [`trial_mark`].
 ///
-/// A key that does not begin with the mark is never named, whatever the payload says: it is somebody else's.
+/// A row that has somebody else's key is theirs, whatever its payload says: a copy of ours would be named for removal for
+/// ever, and stay. The payload is looked into only on lanes that do not carry the key.
 #[must_use]
 pub fn own_key(mark: &str, stream: &str, key: Option<&str>, payload_json: &str) -> Option<String> {
-    if let Some(key) = key.filter(|key| is_marked(mark, key)) {
-        return Some(key.to_owned());
+    if let Some(key) = key {
+        return is_marked(mark, key).then(|| key.to_owned());
     }
     let payload: Value = serde_json::from_str(payload_json).ok()?;
     let key = format!(
@@ -305,8 +306,10 @@ mod tests {
                 "{payload}"
             );
         }
-        let quoting = own("r1", Some("somebody-elses"), &event.payload_json);
-        assert_eq!(quoting, Some(event.key), "and never the row's own key");
+        for copied in ["somebody-elses", "r2:runtime.run.1.events:3"] {
+            let copy = own("r1", Some(copied), &event.payload_json);
+            assert_eq!(copy, None, "it is {copied}, whatever its payload says");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! role        configuration of every child process       shard       what a fleet shard is told and reports
 //! target      how a lane is reached, spoken to, and what it promises
 //! probe       which clients have to be refused, and which have to notice that they are stale
+//! topic       khala topics ↔ streams
 //! moment      what one client did, kept where it was anomalous
 //! trial       all that was seen in one execution of a plan
 //! command     what an agent may run, by name          external    probes beside the lane
@@ -39,4 +40,5 @@ pub mod schedule;
 pub mod shard;
 pub mod snapshot;
 pub mod target;
+pub mod topic;
 pub mod trial;

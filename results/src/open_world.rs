@@ -39,30 +39,43 @@ impl OpenWorld {
     }
 
     /// What the run left behind in spite of its clean-up: this fails the trial.
-    pub(crate) fn left_behind(&self) -> Vec<String> {
+    pub(crate) fn left_behind(&self, run: &str) -> Vec<String> {
         let Some(done) = self.clean_up.as_ref().filter(|done| !done.declined) else {
             return Vec::new();
         };
-        let mut behind: Vec<String> = done
-            .error
-            .iter()
-            .map(|why| {
-                format!("what this run published: the clean-up could not be asked for: {why}")
-            })
-            .collect();
-        for (stream, rows) in &done.left {
-            let why = match done.failed.get(stream) {
-                Some(why) => format!(": {why}"),
-                None => String::new(),
+        let mut behind = Vec::new();
+        if let Some((stream, rows)) = done.left.first_key_value() {
+            let all: u64 = done.left.values().sum();
+            let place = match done.left.len() {
+                1 => stream.clone(),
+                streams => format!("{streams} streams, such as {rows} in {stream}"),
             };
-            behind.push(format!("{rows} rows of this run in {stream}{why}"));
+            let why = done.failed.get(stream);
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            behind.push(format!("{all} rows of this run in {place}{why}"));
         }
         let unread = done.failed.iter();
-        let unread = unread.filter(|(stream, _)| !done.left.contains_key(*stream));
-        behind.extend(
-            unread.map(|(stream, why)| format!("what this run published to {stream}: {why}")),
-        );
+        let mut unread = unread.filter(|(stream, _)| !done.left.contains_key(*stream));
+        if let Some((stream, why)) = unread.next() {
+            let place = match unread.count() {
+                0 => stream.clone(),
+                others => format!("{} streams, such as {stream}", others + 1),
+            };
+            behind.push(format!("what this run published to {place}: {why}"));
+        }
+        if let Some(last) = behind.last_mut() {
+            last.push_str(&afterwards(run));
+        }
         behind
+    }
+
+    /// Why the harness could not even ask for the clean-up: nobody knows what is left, and the target is not to blame.
+    pub(crate) fn not_cleaned(&self, run: &str) -> Option<String> {
+        let why = self.clean_up.as_ref()?.error.as_ref()?;
+        Some(format!(
+            "the clean-up could not be asked for: {why}{}",
+            afterwards(run)
+        ))
     }
 
     /// What somebody who reads the row has to know, a sentence each.
@@ -89,6 +102,10 @@ impl OpenWorld {
         }
         remarks
     }
+}
+
+fn afterwards(run: &str) -> String {
+    format!("; `faultlane clean-up FILE --run {run}` removes what is left")
 }
 
 fn cleaned(done: &CleanUp) -> String {

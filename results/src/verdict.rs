@@ -22,7 +22,6 @@ use model::shard::DeliveryPart;
 use model::trial::Abort;
 
 use crate::figures::Figures;
-use crate::open_world::OpenWorld;
 use crate::record::{AnomalyCount, Row, Status, Verdict};
 use crate::text;
 
@@ -55,6 +54,7 @@ pub fn verdict(row: &Row) -> Verdict {
     let valid = errors.is_empty() && invalid.is_empty();
     add(Status::Failed, safety(row));
     add(Status::Failed, residue(row));
+    add(Status::Failed, left_behind(row));
     add(Status::Failed, crashed(row));
     add(Status::Error, errors);
     add(Status::Inconclusive, invalid);
@@ -65,7 +65,12 @@ pub fn verdict(row: &Row) -> Verdict {
     let status = grounds
         .first()
         .map_or(Status::Passed, |(status, _)| *status);
-    let reasons: Vec<String> = grounds.into_iter().map(|(_, reason)| reason).collect();
+    let mut reasons: Vec<String> = grounds.into_iter().map(|(_, reason)| reason).collect();
+    // What cut a trial off mostly keeps its clean-up from succeeding too: the cause is told before what followed.
+    if row.abort.is_some() {
+        let behind = left_behind(row);
+        reasons.sort_by_key(|reason| behind.contains(reason));
+    }
     Verdict {
         status,
         reason: reasons.first().cloned().unwrap_or_else(|| passed(row)),
@@ -116,10 +121,14 @@ fn with_example(finding: String, tally: &AnomalyCount) -> String {
 
 fn residue(row: &Row) -> Vec<String> {
     let owned = row.residue.iter().flat_map(|residue| residue.owned.clone());
-    let published = row.open_world.iter().flat_map(OpenWorld::left_behind);
-    owned
-        .chain(published)
-        .map(|owned| format!("left behind: {owned}"))
+    owned.map(|owned| format!("left behind: {owned}")).collect()
+}
+
+fn left_behind(row: &Row) -> Vec<String> {
+    let world = row.open_world.iter();
+    let published = world.flat_map(|world| world.left_behind(&row.run));
+    published
+        .map(|published| format!("left behind: {published}"))
         .collect()
 }
 
@@ -142,6 +151,8 @@ fn errors(row: &Row) -> Vec<String> {
     if let Some(Abort::Harness(why)) = &row.abort {
         errors.push(format!("the harness lost a part of itself: {why}"));
     }
+    let world = row.open_world.as_ref();
+    errors.extend(world.and_then(|world| world.not_cleaned(&row.run)));
     for fault in &row.faults {
         let id = &fault.id;
         if let Some(error) = &fault.error {

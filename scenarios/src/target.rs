@@ -6,7 +6,7 @@
 //! lanes      how each lane is reached                    tokens    where tokens come from
 //! promise    what is promised, and what gates judge by   address   URLs and addresses
 //! secrets    ${NAME}, clear text, masks                  template  what `faultlane init` writes
-//! clean_up   how a drill's events are removed again
+//! clean_up   how a drill's events are removed again      topics   streams that a khala lane cannot carry
 //! ```
 
 use std::cell::RefCell;
@@ -39,6 +39,7 @@ mod promise;
 pub(crate) mod secrets;
 mod template;
 mod tokens;
+mod topics;
 
 pub use either::{Acknowledged, StreamNames, StreamPattern, TokenFiles};
 pub use file::TargetFile;
@@ -341,6 +342,7 @@ fn resolve(
     tenants(checks, file);
     nodes(checks, file);
     stale(checks, file, &streams);
+    topics::check(checks, file, &streams);
     let profile = file.promise.profile.apply(Profile {
         name: file.name.clone(),
         ..Profile::field()

@@ -9,7 +9,7 @@ use chrono::{SecondsFormat, Utc};
 use model::command::CommandConfig;
 use model::defect::Defect;
 use model::ids::Lane;
-use model::target::Kind;
+use model::target::{Kind, World};
 use results::redact::Masker;
 use results::{
     Decision, FolderError, PlannedRow, Row, RunFolder, RunRecord, SCHEMA_VERSION, Status,
@@ -89,6 +89,7 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
         if trials.len() == 1 { "" } else { "s" },
         dir.display()
     ));
+    let clean_up = clean_up_of(&target, &run);
     let cancel = CancellationToken::new();
     let rows: Arc<Mutex<Vec<Row>>> = Arc::default();
     let on_row = {
@@ -113,7 +114,7 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
         on_row,
     };
     let ended = processes::runtime()?.block_on(async {
-        tokio::spawn(until_interrupted(cancel, Arc::clone(&progress)));
+        tokio::spawn(until_interrupted(cancel, Arc::clone(&progress), clean_up));
         agent::conductor::drill(walk).await
     });
     progress.done();
@@ -395,8 +396,22 @@ fn list_defects() -> Exit {
     Exit::Go
 }
 
-/// The first Ctrl-C (or SIGTERM) winds up; a second one ends at once, and the children with their stdin.
-async fn until_interrupted(cancel: CancellationToken, progress: Arc<Progress>) {
+/// The command that removes what a run leaves among others' events when it ends at once.
+fn clean_up_of(target: &Chosen, run: &str) -> Option<String> {
+    let Chosen::Described(target, source) = target else {
+        return None;
+    };
+    let open = target.promise.world == World::Open;
+    open.then(|| format!("faultlane clean-up {} --run {run}", source.name))
+}
+
+/// The first Ctrl-C (or SIGTERM) winds up; a second one ends at once, and the children with their stdin. What is then left
+/// among others' events, `clean_up` removes.
+async fn until_interrupted(
+    cancel: CancellationToken,
+    progress: Arc<Progress>,
+    clean_up: Option<String>,
+) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (
         signal(SignalKind::interrupt()),
@@ -410,6 +425,11 @@ async fn until_interrupted(cancel: CancellationToken, progress: Arc<Progress>) {
             _ = terminate.recv() => {}
         }
         if !first {
+            if let Some(command) = &clean_up {
+                progress.say(&format!(
+                    "ended at once; this removes what the run published: {command}"
+                ));
+            }
             std::process::exit(130);
         }
         progress.say("stopping: undoing every fault and closing the fleet (again to end at once)");

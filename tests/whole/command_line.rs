@@ -147,3 +147,19 @@ fn a_reader_that_goes_away_is_not_an_error() {
     );
     assert_eq!(ended.status.code(), Some(0));
 }
+
+#[test]
+fn a_run_to_clean_up_after_is_named_whole() {
+    for part in [
+        "",
+        "/",
+        "2026",
+        "20261124T120000Z",
+        "20261124T120000Z-",
+        "20261124T120000Z-x",
+    ] {
+        output(&["clean-up", "target.yaml", "--run", part])
+            .expect_code(2)
+            .says("a run is YYYYMMDDTHHMMSSZ-PID");
+    }
+}

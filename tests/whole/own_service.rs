@@ -6,16 +6,18 @@ mod page;
 mod repeated_secrets;
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use host::tls::Authority;
 use model::target::TlsIdentity;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::service::{self, PUBLISH_SECRET, SESSION_SECRET, Service};
-use crate::support::{Finished, Running, faultlane, machine, until};
+use crate::support::{Finished, Running, descendants, faultlane, machine, signal, until};
 
 const HOST: &str = "sync.example.com";
 
@@ -242,17 +244,7 @@ fn what_a_killed_run_has_left_among_others_is_removed_afterwards() {
         return;
     };
     let _machine = machine();
-    fs::write(
-        own.folder.path().join("target.yaml"),
-        own.in_an_open_world(),
-    )
-    .expect("the file");
-    let args = ["run", "partition", "--target", "target.yaml"];
-    let child = own.command(&[&args[..], &SMALL].concat()).spawn();
-    let mut running = Running(child.expect("it starts"));
-    until("the run publishes", Duration::from_secs(30), || {
-        (own.published_and_removed().0 > 20).then_some(())
-    });
+    let mut running = under_way(&own);
     running.0.kill().expect("SIGKILL");
     running.0.wait().expect("it is gone");
     let record = fs::read_to_string(own.folder.path().join("evidence/run.json"));
@@ -270,4 +262,71 @@ fn what_a_killed_run_has_left_among_others_is_removed_afterwards() {
     of(run).says(&format!("khala: {ours} events of {run} removed"));
     assert_eq!(own.published_and_removed(), (ours, ours));
     of(run).says("khala: 0 events of");
+}
+
+/// A drill among others that publishes.
+fn under_way(own: &Own) -> Running {
+    fs::write(
+        own.folder.path().join("target.yaml"),
+        own.in_an_open_world(),
+    )
+    .expect("the file");
+    let args = ["run", "partition", "--target", "target.yaml"];
+    let mut command = own.command(&[&args[..], &SMALL].concat());
+    let child = command.stderr(Stdio::piped()).spawn();
+    let running = Running(child.expect("it starts"));
+    until("the run publishes", Duration::from_secs(30), || {
+        (own.published_and_removed().0 > 20).then_some(())
+    });
+    running
+}
+
+#[test]
+fn what_a_lost_publisher_has_left_among_others_the_conductor_removes() {
+    let test = "what_a_lost_publisher_has_left_among_others_the_conductor_removes";
+    let Some(own) = Own::start(test) else {
+        return;
+    };
+    let _machine = machine();
+    let mut running = under_way(&own);
+    // The shard with the publisher is started before the others.
+    let shards = descendants(running.0.id()).into_iter().filter(|pid| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.split(|byte| *byte == 0).nth(1) == Some(b"shard")
+    });
+    signal(shards.min().expect("a shard"), Signal::SIGKILL);
+    running.0.wait().expect("it ends");
+    let rows = fs::read_to_string(own.folder.path().join("evidence/results.jsonl"));
+    let row: Value = serde_json::from_str(rows.expect("results.jsonl").trim()).expect("JSON");
+    let done = &row["open_world"]["clean_up"];
+    assert!(done["removed"].as_u64() > Some(0), "{row}");
+    assert_eq!((&done["left"], &done["failed"]), (&json!({}), &json!({})));
+    let (ours, removed) = own.published_and_removed();
+    assert_eq!(ours, removed);
+}
+
+#[test]
+fn a_drill_among_others_that_is_ended_at_once_says_how_to_clean_up() {
+    let test = "a_drill_among_others_that_is_ended_at_once_says_how_to_clean_up";
+    let Some(own) = Own::start(test) else {
+        return;
+    };
+    let _machine = machine();
+    let mut running = under_way(&own);
+    let mut said = BufReader::new(running.0.stderr.take().expect("it is piped")).lines();
+    let mut says = |words: &str| {
+        let mut lines = said.by_ref().map(|line| line.expect("UTF-8"));
+        lines.find(|line| line.contains(words))
+    };
+    signal(running.0.id(), Signal::SIGINT);
+    says("again to end at once").expect("it stops");
+    signal(running.0.id(), Signal::SIGINT);
+    let told = says("faultlane clean-up target.yaml --run ").expect("the command");
+    let (_, run) = told.split_once("--run ").expect("it was found");
+    running.0.wait().expect("it ends");
+    let args = ["clean-up", "target.yaml", "--run", run.trim()];
+    let cleaned = own.command(&args).output().expect("faultlane starts");
+    Finished::from(cleaned).expect_code(0);
+    let (ours, removed) = own.published_and_removed();
+    assert_eq!(ours, removed);
 }

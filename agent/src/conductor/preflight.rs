@@ -7,7 +7,7 @@ use scenarios::target::Target;
 
 use super::node::Node;
 use super::outside::{Outside, OutsideError};
-use super::target::described::Direct;
+use super::target::described::{Direct, probe_streams};
 
 /// Why a lane cannot be drilled.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,7 @@ async fn one(
         .await
         .map_err(|(door, error)| Shut {
             door,
+            further: None,
             status: None,
             reason: error.to_string(),
         })?;
@@ -71,6 +72,7 @@ async fn one(
         lead: target.profile.refresh_lead,
         publish_secret: &direct.publish_secret,
         streams: &target.streams,
+        further: &probe_streams(target),
     };
     preflight.run(open).await
 }

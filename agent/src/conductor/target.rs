@@ -12,9 +12,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use host::http::CallError;
+use host::peer::PeerError;
 use host::tls::TlsError;
+use lanes::clean_up::Cleaner;
 use model::event::{Origin, hex};
-use model::ids::Lane;
+use model::ids::{Lane, StreamId};
 use model::probe::ProbesConfig;
 use model::quantity::Span;
 use model::role::{ProxyConfig, ProxyTls, Ready, Role};
@@ -45,6 +47,7 @@ pub struct Target {
     pub shards: Vec<String>,
     /// Whether the lane is a child, which tells its own counters.
     pub owns_lane: bool,
+    site: Site,
 }
 
 /// Why a trial has nothing to run against.
@@ -73,6 +76,7 @@ pub enum StartError {
 }
 
 /// A lane as its shards reach it.
+#[derive(Debug)]
 struct Site {
     access: Access,
     tokens: TokenSource,
@@ -140,7 +144,46 @@ impl Target {
         Ok(Self {
             shards,
             owns_lane: described.is_none(),
+            site,
         })
+    }
+
+    /// Who removes what bears the mark where no shard is left to do it: past the proxy, from the streams' beginnings.
+    ///
+    /// # Errors
+    /// The lane or the issuer of tokens cannot be reached by these settings.
+    pub(super) fn cleaner(&self, plan: &Plan, mark: &str) -> Result<Cleaner, PeerError> {
+        let Site {
+            access,
+            tokens,
+            publish_secret,
+            ..
+        } = &self.site;
+        Cleaner::afterwards(
+            plan.lane,
+            access,
+            tokens,
+            &plan.target.profile,
+            publish_secret,
+            mark,
+        )
+    }
+
+    /// The streams that its trial publishes to, and whose they are.
+    pub(super) fn written_streams(&self, plan: &Plan) -> Vec<(String, StreamId)> {
+        let Site { tokens, probes, .. } = &self.site;
+        let published = &plan.workload.streams;
+        let stale = probes.stale.iter();
+        let stale = stale.map(|stale| (&tokens.org, &stale.stream));
+        let rival = probes.rival.iter();
+        let rival = rival.map(|rival| (&rival.org, &rival.stream));
+        let further = stale.chain(rival);
+        let further = further.filter(|(_, stream)| !published.contains(stream));
+        let published = published.iter().map(|stream| (&tokens.org, stream));
+        published
+            .chain(further)
+            .map(|(org, stream)| (org.clone(), stream.clone()))
+            .collect()
     }
 }
 

@@ -187,7 +187,7 @@ impl Conductor<'_> {
             diary.note(&format!("cut off: {abort:?}"));
         }
         self.undo_everything().await;
-        let gathered = self.gather(&fleet, under_way.is_err()).await;
+        let gathered = self.gather(&fleet, &target, under_way.is_err()).await;
         under_way.and(gathered)
     }
 

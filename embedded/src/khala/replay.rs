@@ -5,9 +5,9 @@ use std::sync::Arc;
 use lanes::khala::error::{ErrorBody, ErrorCode, StaleTopic};
 use lanes::khala::message::{Subscribe, Watermark};
 use lanes::khala::snapshot::{FORMAT, SnapshotPlan, TopicSnapshot};
-use lanes::khala::topic::stream_of;
 use lanes::spacetime::rows::SyncEvent;
 use model::ids::{Seq, StreamId};
+use model::topic::stream_of;
 
 use super::subscribers::Item;
 use crate::connection::Outbox;

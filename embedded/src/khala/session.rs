@@ -11,10 +11,10 @@ use lanes::khala::error::{ErrorBody, ErrorCode, SlowAction};
 use lanes::khala::frame::encode;
 use lanes::khala::message::Watermark;
 use lanes::khala::message::{FrameKind, Reply, ServerMessage, Subscribed, SyncFrame};
-use lanes::khala::topic::topic_of;
 use lanes::token::{Claims, DenyReason};
 use model::ids::{ClientId, StreamId};
 use model::quantity::Rate;
+use model::topic::topic_of;
 use serde::Serialize;
 use tokio_websockets::CloseCode;
 

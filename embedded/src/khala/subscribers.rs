@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use lanes::khala::message::{FrameKind, ServerMessage, SyncFrame, Update, UpdateBatch, Watermark};
-use lanes::khala::topic::topic_of;
 use lanes::spacetime::rows::SyncEvent;
 use model::ids::{ClientId, Seq, StreamId};
+use model::topic::topic_of;
 use serde_json::Value;
 
 use super::replay::Subscription;

@@ -1,13 +1,13 @@
 //! What goes into a token.
 
 use host::http::StatusCode;
-use lanes::khala::topic::{stream_of, topic_of};
 use lanes::token::{
     AUDIENCE_KHALA, AUDIENCE_SPACETIME, Claims, SCOPE_SUBSCRIBE, SCOPES, Session, TokenGrant,
     TokenRequest,
 };
 use model::event::hex;
 use model::ids::Lane;
+use model::topic::{stream_of, topic_of};
 use sha2::{Digest, Sha256};
 
 use super::Service;

@@ -14,8 +14,8 @@ use crate::khala::message::{
     FrameKind, Joined, Reply, Request, ResumeAfter, ServerMessage, Subscribe, Subscribed,
     UpdateBatch, Watermark,
 };
-use crate::khala::topic::{stream_of, topic_of};
 use crate::khala::{REPLAY_BATCH_SIZE, socket_path};
+use model::topic::{stream_of, topic_of};
 
 const BATCH: usize = 0;
 const FRAME: usize = 1;

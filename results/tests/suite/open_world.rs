@@ -211,6 +211,8 @@ fn the_summary_says_whose_rows_were_met_and_what_became_of_the_run_s() {
 #[test]
 fn what_a_clean_up_leaves_behind_fails_the_trial_whatever_else_it_is() {
     let failed = |stream: &str, why: &str| BTreeMap::from([(stream.to_owned(), why.to_owned())]);
+    let streams = || (1..=12).map(|n| format!("stream-{n:02}"));
+    let unread = "it could not be read";
     let cases = [
         (
             CleanUp {
@@ -222,26 +224,66 @@ fn what_a_clean_up_leaves_behind_fails_the_trial_whatever_else_it_is() {
         ),
         (
             CleanUp {
-                failed: failed(STREAM, "it could not be read"),
+                failed: failed(STREAM, unread),
                 ..CleanUp::default()
             },
             format!("left behind: what this run published to {STREAM}: it could not be read"),
         ),
         (
-            CleanUp::unasked("connection refused".to_owned()),
-            "the clean-up could not be asked for: connection refused".to_owned(),
+            CleanUp {
+                failed: streams().map(|stream| (stream, unread.to_owned())).collect(),
+                ..CleanUp::default()
+            },
+            "left behind: what this run published to 12 streams, such as stream-01: it could not be read".to_owned(),
+        ),
+        (
+            CleanUp {
+                left: streams().map(|stream| (stream, 2)).collect(),
+                ..CleanUp::default()
+            },
+            "left behind: 24 rows of this run in 12 streams, such as 2 in stream-01".to_owned(),
         ),
     ];
     for (done, expected) in cases {
         for abort in [None, Some(Abort::Operator("interrupted".to_owned()))] {
+            let cut_off = abort.is_some();
             let row = among_others(|_, trial| {
                 trial.clean_up = Some(done.clone());
                 trial.abort = abort;
             });
             assert_eq!(row.status, Status::Failed, "{expected}");
-            assert!(row.verdict.reason.contains(&expected), "{:?}", row.verdict);
+            let told: Vec<&String> = row
+                .verdict
+                .reasons
+                .iter()
+                .filter(|reason| reason.starts_with("left behind"))
+                .collect();
+            assert_eq!(told.len(), 1, "{told:?}");
+            let command = format!(
+                "; `faultlane clean-up FILE --run {}` removes what is left",
+                row.run
+            );
+            assert_eq!(*told[0], format!("{expected}{command}"));
+            if cut_off {
+                assert_eq!(row.verdict.reason, "stopped by the operator: interrupted");
+            } else {
+                assert_eq!(row.verdict.reason, *told[0]);
+            }
         }
     }
+}
+
+#[test]
+fn a_clean_up_that_the_harness_could_not_ask_for_is_not_the_targets_failure() {
+    let row = among_others(|_, trial| {
+        trial.clean_up = Some(CleanUp::unasked("connection refused".to_owned()));
+    });
+    assert_eq!(row.status, Status::Error);
+    let expected = format!(
+        "the clean-up could not be asked for: connection refused; `faultlane clean-up FILE --run {}` removes what is left",
+        row.run
+    );
+    assert_eq!(row.verdict.reason, expected);
 }
 
 #[test]
@@ -262,7 +304,7 @@ fn a_row_that_hides_that_the_world_was_open_is_tampered() {
     run.keep_plan(&open_plan(), 1).unwrap();
     let mut row =
         among_others(|_, trial| trial.clean_up = Some(CleanUp::unasked("gone".to_owned())));
-    assert_eq!(verdict(&row).status, Status::Failed);
+    assert_eq!(verdict(&row).status, Status::Error);
     row.open_world = None;
     row.verdict = verdict(&row);
     row.status = row.verdict.status;

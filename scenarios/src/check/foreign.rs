@@ -71,7 +71,13 @@ fn node(checks: &mut Checks<'_>, place: &str, entry: &scenario::Entry, target: &
             let hint = format!("add node: with one of {}", names.join(", "));
             checks.error(&at_fault, message, hint);
         }
-        _ => {}
+        _ => {
+            let message = format!(
+                "a drill refuses `{fault}` on `{name}`: it does not speak to agents on other hosts yet"
+            );
+            let hint = "drill scenarios with faults on links and tokens, such as partition and reconnect-storm";
+            checks.warning(&at_fault, message, hint);
+        }
     }
 }
 

@@ -207,6 +207,8 @@ const SPACETIME_PROMISE: &str = "  # As SpacetimeDB 1.3.0 behaves: a connection 
   skew: 60s
   acknowledged: within 500ms
   authorization: none
+  # It looks at a token's signature and exp only.
+  token_checks: { not_before: false, revocation: false, max_age: null }
 ";
 
 const KHALA_PROMISE: &str = "  expiry_enforcement: live

@@ -440,7 +440,8 @@ fn where_others_publish_too_each_lane_says_how_events_are_removed() {
         let from = GOOD.find("  spacetime:").expect("the lane");
         let to = GOOD.find("tokens:").expect("tokens");
         let lane = format!("  khala:\n    url: wss://a\n{clean_up}");
-        parse(&format!("{}{lane}{}", &GOOD[..from], &GOOD[to..]))
+        let text = format!("{}{lane}{}", &GOOD[..from], &GOOD[to..]);
+        parse(&with_topics(&text))
     };
     let path = "/internal/sync/remove".to_owned();
     let told = khala(&format!("    clean_up: {{ path: {path} }}\n")).expect("it is said");
@@ -591,7 +592,13 @@ fn a_scenario_is_checked_against_its_target() {
     assert_eq!(against(SCENARIO, GOOD), Ok(Vec::new()));
     let kill = changed("hold: {}", "kill: {}");
     let on = |node: &str| kill.replace("share: 100%", &format!("node: {node}"));
-    assert_eq!(against(&on("sync-2"), GOOD), Ok(Vec::new()));
+    let refused = against(&on("sync-2"), GOOD).expect("the node is there");
+    assert!(
+        refused.len() == 1
+            && refused[0].contains("a drill refuses `kill` on `staging`")
+            && refused[0].contains("test.yaml:8:14"),
+        "{refused:?}"
+    );
     let nodes = GOOD.find("nodes:").expect("nodes");
     let promise = GOOD.find("promise:").expect("promise");
     let bare = format!("{}{}", &GOOD[..nodes], &GOOD[promise..]);
@@ -813,4 +820,61 @@ proptest! {
             let _ = parse(&with(from, &quoted));
         }
     }
+}
+
+/// With streams that a khala lane can carry.
+fn with_topics(text: &str) -> String {
+    text.replace("run.{n}.events", "runtime.run.{n}.events")
+        .replace("canary.acme", "runtime.run.acme.events")
+        .replace("canary.rival", "runtime.run.rival.events")
+}
+
+#[test]
+fn a_stream_that_no_topic_leads_to_is_refused_where_there_is_a_khala_lane() {
+    let khala = "lanes:\n  khala: { url: wss://a, clean_up: none }\n";
+    let both = with_topics(&GOOD.replacen("lanes:\n", khala, 1));
+    parse(&both).expect("all have topics");
+    let told = |from: &str, to: &str, place: &str| {
+        assert!(both.contains(from), "{from}");
+        let text = both.replacen(from, to, 1);
+        let shown = parse(&text).expect_err(to).to_string();
+        assert!(
+            shown.contains("no topic of the khala lane leads to the stream")
+                && shown.contains(place)
+                && shown.contains("runtime.worker.ID.lifecycle"),
+            "{shown}"
+        );
+        assert_eq!(shown.matches("error: ").count(), 1, "{shown}");
+    };
+    told(
+        "\"runtime.run.{n}.events\"",
+        "\"run.{n}.events\"",
+        "`run.1.events`",
+    );
+    told(
+        "runtime.run.{n}.events",
+        "runtime.run. {n}.events",
+        "`runtime.run. 1.events`",
+    );
+    told(
+        "runtime.run.{n}.events",
+        "runtime.run.a:{n}.events",
+        "`runtime.run.a:1.events`",
+    );
+    told(
+        "runtime.run.rival.events",
+        "runtime.run.ca",
+        "`runtime.run.ca`",
+    );
+    told(
+        "promise:\n",
+        "probes: { stale: { stream: old, retention: 20, replay_budget: 10 } }\npromise:\n",
+        "`old`",
+    );
+    let list = "[runtime.run.1.events, elsewhere]";
+    told(
+        "{ pattern: \"runtime.run.{n}.events\", count: 6 }",
+        list,
+        "`elsewhere`",
+    );
 }

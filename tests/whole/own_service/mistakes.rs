@@ -148,7 +148,7 @@ fn what_the_file_itself_gets_wrong_is_told_without_asking_anybody() {
 }
 
 /// What has to be asked for. `{name}` is an address: see the test.
-const AT_THE_SERVICE: [Mistake; 19] = [
+const AT_THE_SERVICE: [Mistake; 22] = [
     Mistake {
         change: ("tls: { ca: ca.pem }", "tls: { ca: stranger.pem }"),
         blamed: "stranger.pem",
@@ -261,6 +261,35 @@ const AT_THE_SERVICE: [Mistake; 19] = [
         says: &["403", "forbidden_stream"],
     },
     Mistake {
+        change: (
+            "tokens:\n",
+            "    clean_up: { path: /internal/sync/erase }\ntokens:\n",
+        ),
+        blamed: "clean_up",
+        code: 4,
+        says: &["events are not removed: 404"],
+    },
+    Mistake {
+        change: (
+            "promise:\n",
+            "probes: { stale: { stream: runtime.run.old.events, retention: 50, replay_budget: 20 } }\npromise:\n",
+        ),
+        blamed: "runtime.run.old.events",
+        code: 4,
+        says: &["(runtime.run.old.events): 403", "forbidden_stream"],
+    },
+    Mistake {
+        change: (
+            "\"device_id\": \"{identity}\"}'\n    token_field: data.token\n    expires_field: data.expires_at\n",
+            "\"org\": \"{tenant}\"}'\n    token_field: data.token\n    expires_field: data.expires_at\n\
+             tenants: [{ name: acme, stream: runtime.run.drill-1.events }, \
+             { name: rival, stream: runtime.run.theirs.events }]\n",
+        ),
+        blamed: "runtime.run.theirs.events",
+        code: 4,
+        says: &["(runtime.run.theirs.events): 403", "forbidden_stream"],
+    },
+    Mistake {
         change: ("\n    ca: ca.pem", "\n    ca: stranger.pem"),
         blamed: "stranger.pem",
         code: 4,
@@ -276,6 +305,9 @@ fn what_only_the_service_can_show_is_blamed_on_the_line_that_says_it() {
     };
     own.run(&own.target(), &["preflight", "target.yaml"])
         .expect_code(0);
+    own.run(&own.in_an_open_world(), &["preflight", "target.yaml"])
+        .expect_code(0)
+        .says("the removal of an event that is not there was acknowledged");
     let folder = own.folder.path();
     let stranger = Authority::ephemeral("of nobody").expect("an authority");
     std::fs::write(folder.join("stranger.pem"), stranger.pem()).expect("the file");

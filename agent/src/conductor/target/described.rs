@@ -101,15 +101,20 @@ impl Direct {
 #[must_use]
 pub fn written_streams(target: &Target) -> Vec<(String, StreamId)> {
     let own = own_org(target);
-    let stale = target.probes.stale.iter().map(|stale| &stale.stream);
-    let own = target
-        .streams
-        .iter()
-        .chain(stale)
-        .map(|stream| (own, stream));
-    let rival = target.tenants.get(1);
-    own.chain(rival.map(|rival| (rival.name.as_str(), &rival.stream)))
-        .map(|(org, stream)| (org.to_owned(), stream.clone()))
+    let streams = target.streams.iter();
+    streams
+        .map(|stream| (own.to_owned(), stream.clone()))
+        .chain(probe_streams(target))
+        .collect()
+}
+
+/// Those of them that are there for the probes.
+#[must_use]
+pub fn probe_streams(target: &Target) -> Vec<(String, StreamId)> {
+    let stale = target.probes.stale.iter();
+    let stale = stale.map(|stale| (own_org(target).to_owned(), stale.stream.clone()));
+    stale
+        .chain(rival(target).map(|rival| (rival.org, rival.stream)))
         .collect()
 }
 
@@ -221,21 +226,24 @@ fn own_org(target: &Target) -> &str {
     target.tenants.first().map_or(ORG, |own| &own.name)
 }
 
+/// Whose streams the clients' tokens must not open. Tokens that nobody was asked for belong to nobody who could be told
+/// from another.
+fn rival(target: &Target) -> Option<Rival> {
+    let asked_for = !matches!(target.tokens, TokenSupply::Files(_));
+    let rival = target.tenants.get(1).filter(|_| asked_for)?;
+    Some(Rival {
+        org: rival.name.clone(),
+        stream: rival.stream.clone(),
+    })
+}
+
 fn probes(lane: Lane, target: &Target, every: Span) -> ProbesConfig {
-    // Tokens that nobody was asked for belong to nobody who could be told from another.
-    let rival = match (&target.tokens, target.tenants.get(1)) {
-        (TokenSupply::Files(_), _) | (_, None) => None,
-        (_, Some(rival)) => Some(Rival {
-            org: rival.name.clone(),
-            stream: rival.stream.clone(),
-        }),
-    };
     let stated = &target.probes;
     ProbesConfig {
         every,
         stream: probed(target),
         stale: stated.stale.clone(),
-        rival,
+        rival: rival(target),
         operations: stated
             .operations
             .clone()

@@ -10,10 +10,10 @@ use model::shard::{CleanUp, Finish, Ledger};
 use model::trial::Abort;
 use serde::de::DeserializeOwned;
 
-use super::{Conductor, seen};
+use super::{Conductor, Setting, seen};
 use crate::client::Agent;
 use crate::conductor::fleet::Fleet;
-use crate::conductor::target::{LANE, PROXY};
+use crate::conductor::target::{LANE, PROXY, Target};
 
 /// How long clients that are live may take to apply the last events after the publisher has stopped.
 const SETTLE: Span = Span::from_secs(3);
@@ -45,7 +45,12 @@ impl Conductor<'_> {
     }
 
     /// Collects what was seen. One part that cannot be had does not keep the others away.
-    pub(super) async fn gather(&mut self, fleet: &Fleet, aborted: bool) -> Result<(), Abort> {
+    pub(super) async fn gather(
+        &mut self,
+        fleet: &Fleet,
+        target: &Target,
+        aborted: bool,
+    ) -> Result<(), Abort> {
         self.beat("final read");
         let mut first_error = None;
         let mut keep = |what: &'static str, error: CallError| {
@@ -99,9 +104,10 @@ impl Conductor<'_> {
             .ok();
         if self.is_among_others() {
             self.beat("cleaning up");
-            // No clean-up is no loss of the harness: what is left behind fails the trial by itself.
-            let done = fleet.clean_up().await;
-            let done = done.unwrap_or_else(|error| CleanUp::unasked(error.to_string()));
+            let done = match fleet.clean_up().await {
+                Ok(done) => done,
+                Err(error) => self.clean_up_without(target, &error).await,
+            };
             self.setting.diary.note(&format!("cleaned up: {done:?}"));
             self.trial.clean_up = Some(done);
         }
@@ -112,6 +118,20 @@ impl Conductor<'_> {
             .map_err(|error| keep("residue", error))
             .ok();
         first_error.map_or(Ok(()), Err)
+    }
+
+    /// Without the publisher nobody knows how many events were submitted; what the lane shows of them goes all the same.
+    async fn clean_up_without(&self, target: &Target, error: &CallError) -> CleanUp {
+        let Setting {
+            plan, mark, diary, ..
+        } = *self.setting;
+        diary.note(&format!(
+            "the publisher does not clean up: {error}; the conductor does"
+        ));
+        match target.cleaner(plan, mark) {
+            Ok(cleaner) => cleaner.clean_up(&target.written_streams(plan)).await,
+            Err(unreachable) => CleanUp::unasked(format!("{error}; {unreachable}")),
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use lanes::khala::frame::{Frame, encode};
 use lanes::khala::message::{
     FrameKind, Joined, Reply, Request, ServerMessage, Subscribe, SyncFrame,
 };
-use lanes::khala::topic::{stream_of, topic_of};
 use lanes::token::DenyReason;
+use model::topic::{stream_of, topic_of};
 use serde_json::json;
 use tokio_websockets::{CloseCode, Message};
 

@@ -1,7 +1,7 @@
-//! Topics and the streams behind them. Cursors are kept by stream, so that one keeps its seq when a client moves from
+//! The khala lane's topics and the streams behind them. Cursors are kept by stream, so that one keeps its seq when a client moves from
 //! one lane to the other.
 
-use model::ids::StreamId;
+use crate::ids::StreamId;
 
 const PATTERNS: [(&str, &str, &str, &str); 4] = [
     ("run:", ":events", "runtime.run.", ".events"),
