@@ -289,4 +289,31 @@ mod tests {
             assert_eq!(host_of(authority), host);
         }
     }
+
+    const TARGET: &str = r#"name: own
+lanes: { khala: { url: "ws://127.0.0.1:4000", clean_up: none } }
+tokens: { command: token }
+streams: [runtime.run.1.events]
+tenants: [{ name: acme, stream: runtime.run.2.events }, { name: rival, stream: runtime.run.3.events }]
+promise: { expiry_enforcement: live, skew: 30s, acknowledged: durable, world: open, authorization: enforced }
+limits: { migration_buffer: 100ms, storm_target: 30s, fallback_threshold: 1%, rollback_slo: 5m }
+"#;
+
+    #[test]
+    fn a_rival_whose_tokens_cannot_be_asked_for_is_neither_probed_nor_cleaned_up_after() {
+        let source = scenarios::Source {
+            name: "target.yaml".to_owned(),
+            text: TARGET.to_owned(),
+        };
+        let around = scenarios::target::Surroundings::of(&source);
+        let checked = scenarios::target::parse(&source, &around).expect("it is sound");
+        let mut target = checked.target;
+        let met = |target: &Target| {
+            let probes = probes(Lane::Khala, target, Span::from_secs(1));
+            (probes.rival.is_some(), written_streams(target).len())
+        };
+        assert_eq!(met(&target), (true, 2));
+        target.tokens = TokenSupply::Files(Vec::new());
+        assert_eq!(met(&target), (false, 1));
+    }
 }
