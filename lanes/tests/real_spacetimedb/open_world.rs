@@ -84,12 +84,12 @@ impl Other {
         }
     }
 
-    /// Appends to all streams until it is dropped.
-    fn busy(self: &Arc<Self>) -> AbortOnDropHandle<()> {
+    /// Appends to all streams until it is told to stop; no append is broken off, for it would be counted by one side only.
+    fn busy(self: &Arc<Self>, stop: CancellationToken) -> AbortOnDropHandle<()> {
         let other = Arc::clone(self);
         AbortOnDropHandle::new(tokio::spawn(async move {
             let mut next = [HISTORY + 1; STREAMS.len()];
-            loop {
+            while !stop.is_cancelled() {
                 for (stream, next) in STREAMS.iter().zip(&mut next) {
                     *next = other.append(stream, *next).await;
                 }
@@ -142,14 +142,16 @@ async fn a_trial_among_others(test: &str, wire: Wire) {
         },
         rig::clients(CLIENTS, &STREAMS),
     );
-    let busy = other.busy();
+    let stop = CancellationToken::new();
+    let busy = other.busy(stop.clone());
     let begun = rig.start_after_heads().await;
     assert!(begun.values().all(|head| *head >= HISTORY), "{begun:?}");
     peer.more(&mut rig).await;
     peer.more(&mut rig).await;
     let ledger = rig.stop_publishing().await;
     let (publisher, clients, read) = rig.finish(&ledger, Span::from_secs(5)).await;
-    drop(busy);
+    stop.cancel();
+    busy.await.expect("the other ends when it is told to");
 
     for report in [&publisher, &clients] {
         let found: Vec<_> = report.findings.iter().collect();
