@@ -579,7 +579,7 @@ impl Client {
             };
             self.rebootstraps += 1;
             tracing::info!(
-                client = %self.id, stream = answer.stream, reason = answer.reason,
+                client = %self.id, stream = answer.stream,
                 resume_after = answer.resume_after, "stale cursor: beginning anew"
             );
             match &answer.snapshot {
