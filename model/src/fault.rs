@@ -29,6 +29,8 @@ pub enum Fault {
     WsClose(WsClose),
     /// WebSocket: upgrades are answered with an HTTP error.
     RefuseUpgrade(RefuseUpgrade),
+    /// Any toxic of the standalone proxy, under a lease: faults of bytes, TLS, requests and WebSocket messages.
+    Toxic(Toxic),
     /// Node: SIGKILL; the undo starts the node again.
     Kill(Kill),
     /// Node: SIGTERM, and SIGKILL where that does not end it in time; the undo starts the node again.
@@ -102,6 +104,21 @@ pub struct RefuseUpgrade {
     /// Sent as `Retry-After`, in whole seconds, rounded up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Span>,
+}
+
+/// Settings of [`Fault::Toxic`]. The entry's `share` is its toxicity.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Toxic {
+    /// Its type, such as `ws_drop`; docs/toxics.md has them all.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Which way.
+    #[serde(default)]
+    pub direction: Direction,
+    /// Its settings, as its page in docs/toxics has them.
+    #[serde(default)]
+    pub attributes: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Settings of [`Fault::Kill`]: none.
@@ -182,6 +199,7 @@ impl Fault {
             Self::Refuse(_) => "refuse",
             Self::WsClose(_) => "ws_close",
             Self::RefuseUpgrade(_) => "refuse_upgrade",
+            Self::Toxic(_) => "toxic",
             Self::Kill(_) => "kill",
             Self::Terminate(_) => "terminate",
             Self::Pause(_) => "pause",
@@ -237,6 +255,9 @@ impl Fault {
             }
             Self::Refuse(_) => "let connections through",
             Self::RefuseUpgrade(_) => "let upgrades through",
+            Self::Toxic(_) => {
+                "let everything pass as it comes; what still waits is passed on first"
+            }
             Self::Kill(_) | Self::Terminate(_) => "start the node again",
             Self::Pause(_) => "SIGCONT",
             Self::Restore(_) => "start the node again, on the older data",

@@ -137,13 +137,12 @@ impl Holder for Faults {
         let momentary = order.fault.ends_after().is_some();
         let limit = if momentary { END_CONNECTIONS } else { TAKE_ON };
         let asked = clock::now();
-        let mut made = None;
+        let mut made = Err(String::new());
         let (generation, handles) = self.plane.change(|list, generation| {
-            let rule = Arc::new(Rule::new(order, generation));
-            made = Some(Arc::clone(&rule));
-            list.push(rule);
+            made = Rule::new(order, generation).map(Arc::new);
+            list.extend(made.clone());
         });
-        let rule = made.expect("the change was made");
+        let rule = made.map_err(|reason| Failure::new(StatusCode::BAD_REQUEST, reason))?;
         // Recorded before the first wait: a caller that gives up here leaves a fault that can be undone.
         self.records().push(Record {
             rule: Arc::clone(&rule),

@@ -50,8 +50,6 @@ pub(crate) struct Connection {
     seen: u64,
     accepted: Mono,
     slots: Slots,
-    /// The rules, by generation, that have bitten it.
-    bitten: Vec<u64>,
     /// When its head has to be there.
     head_due: Mono,
     request: Request,
@@ -100,7 +98,6 @@ impl Connection {
             seen: born,
             accepted,
             slots: Slots::new(),
-            bitten: Vec::new(),
             head_due: accepted + HEAD,
             request: Request::default(),
             admitted: false,
@@ -221,9 +218,12 @@ impl Connection {
             handle.held_from.store(NOT_HELD, Ordering::Release);
         }
         for rule in &self.effects.hold {
-            if bite_once(&mut self.bitten, rule) && rule.generation <= self.born {
+            if handle.bitten_by(rule) && rule.generation <= self.born {
                 rule.bites.connects.fetch_add(1, Ordering::Relaxed);
             }
+        }
+        for rule in &self.effects.stopped {
+            handle.bitten_by(rule);
         }
     }
 
@@ -306,7 +306,7 @@ impl Connection {
                 .map(|delay| (&delay.rule, delayed));
             let paces = link.shape().paces.iter().map(|pace| (&pace.rule, waits));
             for (rule, count) in delays.chain(paces).filter(|(_, count)| *count > 0) {
-                bite_once(&mut self.bitten, rule);
+                self.entry.handle.bitten_by(rule);
                 rule.bites.chunks.fetch_add(count, Ordering::Relaxed);
             }
         }
@@ -407,14 +407,4 @@ enum Step {
     /// What is known of the connection has changed.
     Decide,
     End(End),
-}
-
-/// Counts a connection that a rule bites, the first time that it does.
-fn bite_once(bitten: &mut Vec<u64>, rule: &Rule) -> bool {
-    let first = !bitten.contains(&rule.generation);
-    if first {
-        bitten.push(rule.generation);
-        rule.bite();
-    }
-    first
 }

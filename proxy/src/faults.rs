@@ -24,7 +24,7 @@ pub(crate) use self::refuse_upgrade::Refusal;
 pub(crate) use self::reset::reset_on_close;
 use crate::plane::{Handle, Identity};
 use crate::tap::Way;
-use crate::toxics::{On, Slots, Toxic};
+use crate::toxics::{On, Settings, Slots, Toxic};
 use crate::twists::Twists;
 
 /// The rules of one generation.
@@ -53,6 +53,8 @@ pub(crate) struct Rule {
 pub(crate) enum Cause {
     /// A drill, under a lease.
     Ordered(FaultOrder),
+    /// A drill, under a lease: one of the toxics.
+    Leased(Toxic),
     /// A user of the standalone proxy's API.
     Toxic(Toxic),
 }
@@ -70,6 +72,8 @@ pub(crate) struct Bites {
     pub(crate) chunks: AtomicU64,
     /// Bytes passed on when none should have been, of holds that are over.
     pub(crate) leaked: AtomicU64,
+    /// What a toxic did: pieces that it cut, bits that it turned over, messages that it dropped.
+    pub(crate) acts: AtomicU64,
     /// Close frames that the client's socket took, or refusals with Retry-After.
     pub(crate) messages: AtomicU64,
     /// Connections that have been told to close and have not closed yet.
@@ -87,6 +91,7 @@ impl Default for Bites {
             first: AtomicU64::new(u64::MAX),
             connects: AtomicU64::new(0),
             chunks: AtomicU64::new(0),
+            acts: AtomicU64::new(0),
             leaked: AtomicU64::new(0),
             messages: AtomicU64::new(0),
             pending: AtomicU64::new(0),
@@ -97,14 +102,21 @@ impl Default for Bites {
 }
 
 impl Rule {
-    pub(crate) fn new(order: FaultOrder, generation: u64) -> Self {
-        Self {
-            id: order.id.clone(),
-            seed: order.seed,
-            cause: Cause::Ordered(order),
+    /// # Errors
+    /// The settings of a toxic are wrong: see [`check`].
+    pub(crate) fn new(order: FaultOrder, generation: u64) -> Result<Self, String> {
+        let (id, seed) = (order.id.clone(), order.seed);
+        let cause = match &order.fault {
+            Fault::Toxic(settings) => Cause::Leased(Toxic::leased(&order, settings, generation)?),
+            _ => Cause::Ordered(order),
+        };
+        Ok(Self {
+            id,
+            seed,
+            cause,
             generation,
             bites: Bites::default(),
-        }
+        })
     }
 
     /// A toxic in force; `proxy` is its proxy's name.
@@ -124,6 +136,7 @@ impl Rule {
         let (share, identity) = match &self.cause {
             Cause::Ordered(order) => (order.share, handle.identity()),
             // A toxic takes connections, whoever they belong to.
+            Cause::Leased(toxic) => (toxic.toxicity, handle.identity()),
             Cause::Toxic(toxic) => (toxic.toxicity, Identity::Anonymous),
         };
         let (seed, id) = (self.seed, &self.id);
@@ -154,22 +167,12 @@ impl Rule {
 
     /// What it was seen to do, with a look at the open connections.
     pub(crate) fn observe<'h>(&self, open: impl Iterator<Item = &'h Handle>) -> Observation {
-        let Cause::Ordered(FaultOrder { fault, .. }) = &self.cause else {
-            return Observation::default();
-        };
-        let mut figures = match fault {
-            Fault::Latency(_) => latency::figures(&self.bites),
-            Fault::Bandwidth(_) => bandwidth::figures(&self.bites),
-            Fault::Hold(_) => hold::figures(self, open),
-            Fault::Reset(_) => reset::figures(&self.bites),
-            Fault::Refuse(_) => refuse::figures(&self.bites),
-            Fault::WsClose(_) => ws_close::figures(&self.bites),
-            Fault::RefuseUpgrade(_) => refuse_upgrade::figures(&self.bites),
-            Fault::Kill(_)
-            | Fault::Terminate(_)
-            | Fault::Pause(_)
-            | Fault::Restore(_)
-            | Fault::TokenExpiry(_) => BTreeMap::new(),
+        let mut figures = match &self.cause {
+            Cause::Ordered(order) => self.figures(&order.fault, open),
+            Cause::Leased(_) | Cause::Toxic(_) => named([
+                ("connections_bitten", get(&self.bites.total)),
+                ("acts", get(&self.bites.acts)),
+            ]),
         };
         for (name, counter) in [
             ("connections_opaque", &self.bites.opaque),
@@ -185,6 +188,28 @@ impl Rule {
             bitten: get(&self.bites.total),
             observed: (first != u64::MAX).then_some(Mono(first)),
             figures,
+        }
+    }
+
+    fn figures<'h>(
+        &self,
+        fault: &Fault,
+        open: impl Iterator<Item = &'h Handle>,
+    ) -> BTreeMap<String, u64> {
+        match fault {
+            Fault::Latency(_) => latency::figures(&self.bites),
+            Fault::Bandwidth(_) => bandwidth::figures(&self.bites),
+            Fault::Hold(_) => hold::figures(self, open),
+            Fault::Reset(_) => reset::figures(&self.bites),
+            Fault::Refuse(_) => refuse::figures(&self.bites),
+            Fault::WsClose(_) => ws_close::figures(&self.bites),
+            Fault::RefuseUpgrade(_) => refuse_upgrade::figures(&self.bites),
+            Fault::Toxic(_)
+            | Fault::Kill(_)
+            | Fault::Terminate(_)
+            | Fault::Pause(_)
+            | Fault::Restore(_)
+            | Fault::TokenExpiry(_) => BTreeMap::new(),
         }
     }
 }
@@ -203,6 +228,7 @@ pub(crate) fn check(fault: &Fault, only_tls: bool) -> Result<(), String> {
         Fault::Bandwidth(settings) => bandwidth::check(settings),
         Fault::WsClose(settings) => ws_close::check(settings),
         Fault::RefuseUpgrade(settings) => refuse_upgrade::check(settings),
+        Fault::Toxic(settings) => Settings::of(settings).map(drop),
         Fault::Latency(_) | Fault::Hold(_) | Fault::Reset(_) | Fault::Refuse(_) => Ok(()),
         Fault::Kill(_)
         | Fault::Terminate(_)
@@ -244,8 +270,11 @@ pub(crate) struct Effects {
     pub(crate) upstream: Shape,
     /// Lane to client.
     pub(crate) downstream: Shape,
-    /// The lane is not dialled for before this instant.
+    /// One direction is stopped by these.
+    pub(crate) stopped: Vec<Arc<Rule>>,
+    /// The lane is not dialled for before this instant, because of these.
     pub(crate) dial_at: Mono,
+    pub(crate) late_for: Vec<Arc<Rule>>,
     /// The lane is never dialled for, by the toxic of this number.
     pub(crate) silent: Option<u64>,
     /// Something depends on a request that has not been read: nothing of it may go on before it has.
@@ -296,12 +325,13 @@ impl Shape {
 
 impl Effects {
     /// Momentary faults that came after what the connection has `seen` are for it. `slots` are those that it has taken.
-    pub(crate) fn of(rules: &Rules, handle: &Handle, stage: Stage, slots: &mut Slots) -> Self {
+    pub(crate) fn of(rules: &Rules, handle: &Arc<Handle>, stage: Stage, slots: &mut Slots) -> Self {
         let mut effects = Self::default();
         for rule in &rules.list {
             let takes = rule.takes(handle);
             let order = match &rule.cause {
-                Cause::Toxic(toxic) => {
+                Cause::Leased(toxic) | Cause::Toxic(toxic) => {
+                    effects.undecided |= takes.is_none();
                     if takes == Some(true) {
                         let slots = &mut *slots;
                         let on = On {

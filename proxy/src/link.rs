@@ -317,7 +317,7 @@ impl Link {
     /// When FIN may go on.
     fn fin(&self) -> Option<Mono> {
         let twists = self.shape.twists.as_ref();
-        let after = twists.map_or(Span::ZERO, |twists| twists.close_after);
+        let after = twists.map_or(Span::ZERO, |twists| twists.close_after());
         self.ended.map(|ended| self.release_end.max(ended) + after)
     }
 
@@ -378,6 +378,9 @@ impl Link {
         }
         if let Some(fin) = self.fin().filter(|_| self.tail == Tail::Open) {
             if fin > clock::now() {
+                if let Some(twists) = &mut self.shape.twists {
+                    twists.end();
+                }
                 self.wants.until = Some(fin);
             } else {
                 match to.finish(self.torn) {

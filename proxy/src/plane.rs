@@ -145,6 +145,8 @@ pub(crate) struct Handle {
     /// `passed` when the present hold began; [`NOT_HELD`] outside of one.
     pub(crate) held_from: AtomicU64,
     identity: AtomicU64,
+    /// The rules, by generation, that have bitten it.
+    bitten: Mutex<Vec<u64>>,
 }
 
 pub(crate) const NOT_HELD: u64 = u64::MAX;
@@ -160,7 +162,19 @@ impl Handle {
             passed: AtomicU64::new(0),
             held_from: AtomicU64::new(NOT_HELD),
             identity: AtomicU64::new(UNREAD),
+            bitten: Mutex::new(Vec::new()),
         }
+    }
+
+    /// Counts the connection as one that the rule bit; `true` the first time that it did.
+    pub(crate) fn bitten_by(&self, rule: &Rule) -> bool {
+        let mut bitten = self.bitten.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = !bitten.contains(&rule.generation);
+        if first {
+            bitten.push(rule.generation);
+            rule.bite();
+        }
+        first
     }
 
     pub(crate) fn identity(&self) -> Identity {

@@ -1,12 +1,13 @@
 //! Toxics: the faults of the standalone proxy's API. Each is one file with its settings, as they stand in `attributes`,
 //! and what it does; a line in the registry here gives it its name.
 
+mod acts;
 mod draws;
 mod gaps;
 
 use std::sync::Arc;
 
-use model::fault::Direction;
+use model::fault::{self, Direction, FaultOrder};
 use model::instant::Mono;
 use model::quantity::{Share, Span};
 use schemars::generate::{SchemaGenerator, SchemaSettings};
@@ -15,6 +16,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use self::accept_limit::Gate;
+pub(crate) use self::acts::Acts;
 use self::draws::Draws;
 use crate::faults::{Effects, Rule, Stage};
 use crate::plane::Handle;
@@ -92,6 +94,22 @@ registry! {
 }
 
 impl Settings {
+    /// Those of a toxic that a drill orders.
+    ///
+    /// # Errors
+    /// There is no such type, or its attributes are wrong.
+    pub(crate) fn of(toxic: &fault::Toxic) -> Result<Self, String> {
+        let kind = &toxic.kind;
+        Self::parse(kind, toxic.attributes.clone())
+            .ok_or_else(|| {
+                format!(
+                    "there is no toxic `{kind}`; it is one of {}",
+                    TYPES.join(", ")
+                )
+            })?
+            .map_err(|reason| format!("toxic `{kind}`: {reason}"))
+    }
+
     /// Does to a connection's effects what the toxic does to it.
     pub(crate) fn take_hold(&self, on: &On<'_>, slots: &mut Slots, effects: &mut Effects) {
         self.behaviour().take_hold(on, slots, effects);
@@ -125,6 +143,26 @@ pub(crate) struct Toxic {
     pub(crate) gate: Arc<Gate>,
 }
 
+impl Toxic {
+    /// One that a drill orders, which ends with its lease.
+    pub(crate) fn leased(
+        order: &FaultOrder,
+        toxic: &fault::Toxic,
+        uid: u64,
+    ) -> Result<Self, String> {
+        Ok(Self {
+            name: order.id.clone(),
+            settings: Settings::of(toxic)?,
+            stream: String::new(),
+            direction: toxic.direction,
+            toxicity: order.share,
+            lifetime: None,
+            uid,
+            gate: Arc::default(),
+        })
+    }
+}
+
 /// How long a toxic stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lifetime {
@@ -141,7 +179,7 @@ pub(crate) type Slots = Vec<(u64, accept_limit::Slot)>;
 pub(crate) struct On<'a> {
     pub(crate) rule: &'a Arc<Rule>,
     pub(crate) toxic: &'a Toxic,
-    pub(crate) handle: &'a Handle,
+    pub(crate) handle: &'a Arc<Handle>,
     pub(crate) stage: Stage,
 }
 
@@ -156,6 +194,11 @@ impl On<'_> {
         [Way::Upstream, Way::Downstream]
             .into_iter()
             .filter(move |way| way.is_in(direction))
+    }
+
+    /// What the toxic is seen to do to the connection.
+    fn acts(&self) -> Acts {
+        Acts::new(self.rule, self.handle)
     }
 
     /// What the toxic decides about one direction of the connection.

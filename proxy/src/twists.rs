@@ -9,6 +9,7 @@ use crate::toxics::limit_data::Limit;
 use crate::toxics::loss_stall::Losses;
 use crate::toxics::reset_peer::Fuse;
 use crate::toxics::slicer::Knife;
+use crate::toxics::slow_close::LateEnd;
 use crate::toxics::timeout::Blackhole;
 
 /// The state of one direction's toxics, apart from those that only delay or pace.
@@ -16,8 +17,7 @@ use crate::toxics::timeout::Blackhole;
 pub(crate) struct Twists {
     /// Nothing is read or written.
     pub(crate) is_dead: bool,
-    /// The end goes so much later.
-    pub(crate) close_after: Span,
+    pub(crate) late_ends: Vec<LateEnd>,
     pub(crate) blackholes: Vec<Blackhole>,
     pub(crate) fuses: Vec<Fuse>,
     pub(crate) knives: Vec<Knife>,
@@ -55,12 +55,26 @@ fn resume<T: Lasting>(now: &mut [T], before: Vec<T>) {
 impl Twists {
     /// Goes on from what was before a change of the rules.
     pub(crate) fn resume(&mut self, before: Self) {
+        resume(&mut self.late_ends, before.late_ends);
         resume(&mut self.blackholes, before.blackholes);
         resume(&mut self.fuses, before.fuses);
         resume(&mut self.knives, before.knives);
         resume(&mut self.limits, before.limits);
         resume(&mut self.noises, before.noises);
         resume(&mut self.losses, before.losses);
+    }
+
+    /// How late the end goes.
+    pub(crate) fn close_after(&self) -> Span {
+        let delays = self.late_ends.iter().map(|late| late.delay);
+        delays.fold(Span::ZERO, Span::plus)
+    }
+
+    /// The end has come.
+    pub(crate) fn end(&mut self) {
+        for late in &mut self.late_ends {
+            late.see();
+        }
     }
 
     /// Whether something swallowed the direction that no longer does: it cannot go on without what it has lost.
@@ -151,7 +165,11 @@ impl Twists {
         bytes_wait: bool,
         end_waits: bool,
     ) -> Result<Verdict, Option<Mono>> {
-        if self.limits.iter().any(|limit| limit.is_reached(bytes_wait)) {
+        if self
+            .limits
+            .iter_mut()
+            .any(|limit| limit.is_reached(bytes_wait))
+        {
             return Ok(Verdict::HangUp);
         }
         let mut next = None;

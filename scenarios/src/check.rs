@@ -15,6 +15,7 @@ use crate::typed::place;
 mod foreign;
 pub(crate) mod probes;
 mod timeline;
+mod toxics;
 
 /// Larger fleets want more than one host.
 const MAX_CLIENTS: u32 = 100_000;

@@ -447,7 +447,11 @@ fn reached(client: ClientId, seed: u64, episode: &Episode) -> bool {
     episode.faults.iter().any(|fault| {
         matches!(
             fault.fault,
-            Fault::Hold(_) | Fault::Pause(_) | Fault::Latency(_) | Fault::Bandwidth(_)
+            Fault::Hold(_)
+                | Fault::Pause(_)
+                | Fault::Latency(_)
+                | Fault::Bandwidth(_)
+                | Fault::Toxic(_)
         ) && decide::selected(seed, &fault.id, client, fault.share)
     })
 }

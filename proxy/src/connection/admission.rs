@@ -21,6 +21,9 @@ impl Connection {
         }
         if self.effects.dial_at > clock::now() {
             self.dial_due = Some(self.effects.dial_at);
+            for rule in &self.effects.late_for {
+                self.entry.handle.bitten_by(rule);
+            }
             return;
         }
         let route = Arc::clone(&self.route);

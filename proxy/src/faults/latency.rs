@@ -89,7 +89,7 @@ mod tests {
             seed: 7,
             lease: Span::from_secs(1),
         };
-        let rule = Arc::new(Rule::new(order, 1));
+        let rule = Arc::new(Rule::new(order, 1).unwrap());
         let on = |ordinal, client| {
             let handle = Handle::new(ordinal);
             handle.identify(client);

@@ -58,7 +58,12 @@ impl Behaviour for AcceptLimit {
             slots.push((uid, slot));
         }
         match slot {
-            Slot::At(at) => effects.dial_at = effects.dial_at.max(at),
+            Slot::At(at) => {
+                if at > on.stage.accepted {
+                    effects.late_for.push(Arc::clone(on.rule));
+                }
+                effects.dial_at = effects.dial_at.max(at);
+            }
             Slot::None => effects.refuse = Some(Arc::clone(on.rule)),
         }
     }

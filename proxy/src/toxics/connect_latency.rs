@@ -1,5 +1,7 @@
 //! Connect latency: the upstream is dialled so much later than the client was accepted. Several add up.
 
+use std::sync::Arc;
+
 use model::quantity::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,9 @@ pub(crate) struct ConnectLatency {
 
 impl Behaviour for ConnectLatency {
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
+        if on.is_new() {
+            effects.late_for.push(Arc::clone(on.rule));
+        }
         let start = effects.dial_at.max(on.stage.accepted);
         effects.dial_at = start + Span::from_millis(self.latency);
     }

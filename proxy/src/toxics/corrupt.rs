@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::gaps::Gaps;
-use super::{Behaviour, On, Slots};
+use super::{Acts, Behaviour, On, Slots};
 use crate::faults::Effects;
 use crate::queue::ReleaseQueue;
 use crate::twists::Lasting;
@@ -35,6 +35,7 @@ impl Behaviour for Corrupt {
         for way in on.ways() {
             effects.shape(way).twist().noises.push(Noise {
                 uid: on.toxic.uid,
+                acts: on.acts(),
                 flips: Gaps::new(on.draws(way), self.rate as f64 / MEGABYTE as f64),
             });
         }
@@ -45,6 +46,7 @@ impl Behaviour for Corrupt {
 #[derive(Debug)]
 pub(crate) struct Noise {
     uid: u64,
+    acts: Acts,
     flips: Gaps,
 }
 
@@ -58,6 +60,7 @@ impl Noise {
             };
             from += usize::try_from(before).unwrap_or(left);
             queue.flip(from, 1 << self.flips.first_below(8));
+            self.acts.act(1);
             from += 1;
         }
     }

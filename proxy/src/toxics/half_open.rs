@@ -19,7 +19,7 @@ impl Behaviour for HalfOpen {
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
         if on.is_new() {
             effects.silent = Some(on.toxic.uid);
-            let hole = Blackhole::new(on.toxic.uid, None);
+            let hole = Blackhole::new(on, None);
             effects.shape(Way::Upstream).twist().blackholes.push(hole);
         }
     }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Behaviour, On, Slots};
+use super::{Acts, Behaviour, On, Slots};
 use crate::faults::Effects;
 use crate::twists::Lasting;
 
@@ -20,6 +20,7 @@ impl Behaviour for LimitData {
         for way in on.ways() {
             effects.shape(way).twist().limits.push(Limit {
                 uid: on.toxic.uid,
+                acts: on.acts(),
                 bytes: self.bytes,
                 passed: 0,
             });
@@ -31,6 +32,7 @@ impl Behaviour for LimitData {
 #[derive(Debug)]
 pub(crate) struct Limit {
     uid: u64,
+    acts: Acts,
     bytes: u64,
     passed: u64,
 }
@@ -47,8 +49,10 @@ impl Limit {
     }
 
     /// Whether the connection is to be closed: when its bytes are used up, by what went or by what `waits` and cannot.
-    pub(crate) const fn is_reached(&self, waits: bool) -> bool {
-        self.passed >= self.bytes && (self.passed > 0 || waits)
+    pub(crate) fn is_reached(&mut self, waits: bool) -> bool {
+        let reached = self.passed >= self.bytes && (self.passed > 0 || waits);
+        self.acts.act(u64::from(reached));
+        reached
     }
 }
 

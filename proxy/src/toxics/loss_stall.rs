@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::draws::floor;
 use super::gaps::Gaps;
-use super::{Behaviour, On, Slots};
+use super::{Acts, Behaviour, On, Slots};
 use crate::faults::Effects;
 use crate::twists::Lasting;
 
@@ -53,6 +53,7 @@ impl Behaviour for LossStall {
         for way in on.ways() {
             effects.shape(way).twist().losses.push(Losses {
                 uid: on.toxic.uid,
+                acts: on.acts(),
                 settings: self.clone(),
                 lost: Gaps::new(on.draws(way), self.percent / 100.0),
             });
@@ -64,6 +65,7 @@ impl Behaviour for LossStall {
 #[derive(Debug)]
 pub(crate) struct Losses {
     uid: u64,
+    acts: Acts,
     settings: LossStall,
     lost: Gaps,
 }
@@ -76,6 +78,7 @@ impl Losses {
         while let Some(before) = self.lost.next_within(segments - passed) {
             let at = (passed + before) * SEGMENT;
             tell(usize::try_from(at).unwrap_or(length), self.length());
+            self.acts.act(1);
             passed += before + 1;
         }
     }

@@ -1,6 +1,8 @@
 //! One way: one direction is dead, its end too, while the other lives. Nothing is lost: what waits goes on when the toxic
 //! is gone.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +18,7 @@ impl Behaviour for OneWay {
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
         for way in on.ways() {
             effects.shape(way).twist().is_dead = true;
+            effects.stopped.push(Arc::clone(on.rule));
         }
     }
 }

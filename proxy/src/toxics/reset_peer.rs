@@ -6,7 +6,7 @@ use model::quantity::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Behaviour, On, Slots};
+use super::{Acts, Behaviour, On, Slots};
 use crate::faults::Effects;
 use crate::twists::Lasting;
 
@@ -23,6 +23,7 @@ impl Behaviour for ResetPeer {
         for way in on.ways() {
             effects.shape(way).twist().fuses.push(Fuse {
                 uid: on.toxic.uid,
+                acts: on.acts(),
                 burns: Span::from_millis(self.timeout),
                 lit: None,
             });
@@ -34,6 +35,7 @@ impl Behaviour for ResetPeer {
 #[derive(Debug)]
 pub(crate) struct Fuse {
     uid: u64,
+    acts: Acts,
     burns: Span,
     lit: Option<Mono>,
 }
@@ -41,7 +43,10 @@ pub(crate) struct Fuse {
 impl Fuse {
     /// Something is there.
     pub(crate) fn light(&mut self, now: Mono) {
-        self.lit.get_or_insert(now);
+        if self.lit.is_none() {
+            self.lit = Some(now);
+            self.acts.act(1);
+        }
     }
 
     /// When the connection is to be reset.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::draws::Draws;
-use super::{Behaviour, On, Slots};
+use super::{Acts, Behaviour, On, Slots};
 use crate::faults::Effects;
 use crate::twists::Lasting;
 
@@ -40,6 +40,7 @@ impl Behaviour for Slicer {
         for way in on.ways() {
             effects.shape(way).twist().knives.push(Knife {
                 uid: on.toxic.uid,
+                acts: on.acts(),
                 settings: self.clone(),
                 draws: on.draws(way),
                 pieces: 0,
@@ -54,6 +55,7 @@ impl Behaviour for Slicer {
 #[derive(Debug)]
 pub(crate) struct Knife {
     uid: u64,
+    acts: Acts,
     settings: Slicer,
     draws: Draws,
     /// Pieces begun, and the bytes left of the last one.
@@ -91,6 +93,7 @@ impl Knife {
     pub(crate) fn spend(&mut self, now: Mono, bytes: usize, is_last: bool) {
         self.left = if is_last { 0 } else { self.left.saturating_sub(bytes) };
         if self.left == 0 {
+            self.acts.act(u64::from(!is_last));
             self.pause = now + Span::from_micros(self.settings.delay);
         }
     }

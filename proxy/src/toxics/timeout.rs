@@ -7,7 +7,7 @@ use model::quantity::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Behaviour, On, Slots};
+use super::{Acts, Behaviour, On, Slots};
 use crate::faults::Effects;
 use crate::twists::Lasting;
 
@@ -23,7 +23,7 @@ impl Behaviour for Timeout {
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
         let idle = (self.timeout > 0).then(|| Span::from_millis(self.timeout));
         for way in on.ways() {
-            let hole = Blackhole::new(on.toxic.uid, idle);
+            let hole = Blackhole::new(on, idle);
             effects.shape(way).twist().blackholes.push(hole);
         }
     }
@@ -33,22 +33,25 @@ impl Behaviour for Timeout {
 #[derive(Debug)]
 pub(crate) struct Blackhole {
     uid: u64,
+    acts: Acts,
     idle: Option<Span>,
     /// When something came last, or the hole did.
     since: Mono,
 }
 
 impl Blackhole {
-    pub(super) fn new(uid: u64, idle: Option<Span>) -> Self {
+    pub(super) fn new(on: &On<'_>, idle: Option<Span>) -> Self {
         Self {
-            uid,
+            uid: on.toxic.uid,
+            acts: on.acts(),
             idle,
             since: clock::now(),
         }
     }
 
     /// Something came.
-    pub(crate) const fn swallow(&mut self, now: Mono) {
+    pub(crate) fn swallow(&mut self, now: Mono) {
+        self.acts.act(1);
         self.since = now;
     }
 

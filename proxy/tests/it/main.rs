@@ -2,6 +2,7 @@
 
 mod faults;
 mod harness;
+mod leased_toxics;
 mod passing;
 mod selection;
 mod tls;

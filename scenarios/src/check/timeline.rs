@@ -3,7 +3,7 @@
 use model::fault::{Fault, Holder};
 use model::quantity::{ByteSize, Span};
 
-use super::{Checks, MAX_WAIT};
+use super::{Checks, MAX_WAIT, toxics};
 use crate::resolve::{DEFAULT_NODE, lasts};
 use crate::scenario::{Entry, Scenario};
 use crate::target::Target;
@@ -217,6 +217,7 @@ fn settings(checks: &mut Checks<'_>, path: [&str; 2], entry: &Entry, scenario: &
             let message = format!("{} is not the status of an error", refuse.status);
             wrong("status", message, "it is 400 to 599, such as 503");
         }
+        Fault::Toxic(toxic) => toxics::check(checks, path, toxic),
         Fault::Restore(restore) => {
             let (youngest, oldest) = AGES;
             if !(youngest..=oldest).contains(&restore.age) {

@@ -284,6 +284,14 @@ fn action(fault: &Fault) -> String {
                 retry.unwrap_or_default()
             )
         }
+        Fault::Toxic(toxic) => {
+            let settings: String = toxic
+                .attributes
+                .iter()
+                .map(|(key, value)| format!(" {key}={value}"))
+                .collect();
+            format!("{}{settings}, {}", toxic.kind, way(toxic.direction))
+        }
         Fault::Kill(_) => "SIGKILL".to_owned(),
         Fault::Terminate(terminate) => format!("SIGTERM, and SIGKILL after {}", terminate.grace),
         Fault::Pause(_) => "SIGSTOP".to_owned(),

@@ -231,6 +231,41 @@ fn settings_of_faults_are_checked() {
 }
 
 #[test]
+fn toxics_are_checked_against_their_settings() {
+    let toxic = |toxic: &str| GOOD.replace("{ hold: {} }", &format!("{{ toxic: {{ {toxic} }} }}"));
+    for (text, words) in [
+        ("type: slicerr", &["no toxic `slicerr`", "`slicer`"][..]),
+        (
+            "type: slicer, attributes: { average_sise: 9 }",
+            &["no attribute `average_sise`", "`average_size`"],
+        ),
+        (
+            "type: latency, attributes: { latency: 50ms }",
+            &[
+                "\"50ms\" is not of type \"integer\"",
+                "docs/toxics/latency.md",
+            ],
+        ),
+        ("type: latency, stream: both", &["`stream`", "direction"]),
+        ("direction: both", &["`type`"]),
+    ] {
+        let text = toxic(text);
+        let shown = parse(&text).expect_err(words[0]).to_string();
+        for word in words {
+            assert!(
+                shown.contains(word) && shown.contains("test.yaml:8:"),
+                "{word} in\n{shown}"
+            );
+        }
+    }
+    let good = toxic("type: latency, direction: upstream, attributes: { latency: 50 }");
+    assert!(parse(&good).is_ok());
+    let endless = good.replace("    for: 5s\n", "");
+    let shown = parse(&endless).expect_err("it has no end").to_string();
+    assert!(shown.contains("`toxic` has no end"), "{shown}");
+}
+
+#[test]
 fn the_steady_window_must_outlast_late_waves() {
     let text = changed("deadline: 20s", "deadline: 20s\nsteady: { window: 1s }");
     refused(&text, 15, 19, &["a steady window of 1s", "3s"]);

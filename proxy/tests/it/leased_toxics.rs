@@ -1,0 +1,147 @@
+//! Toxics as leased faults: each is seen to bite when something comes by, and not before; and each is over when it is undone.
+
+use model::fault::Fault;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::harness::{Proxy, echo, ending, fault, figure, order, round_trip};
+
+/// What brings a toxic out.
+#[derive(Clone, Copy, PartialEq)]
+enum Stir {
+    /// It has bitten as soon as it takes a connection.
+    Nothing,
+    Data,
+    End,
+    Connect,
+}
+
+fn toxic(kind: &str, attributes: &Value) -> Fault {
+    fault(json!({"toxic": {"type": kind, "attributes": attributes}}))
+}
+
+#[tokio::test]
+async fn each_is_seen_to_bite_when_something_comes_by_and_is_over_when_it_is_undone() {
+    let second_at_a_time = json!({"rate": 1, "overflow": "queue"});
+    for (kind, attributes, stir) in [
+        ("latency", json!({"latency": 1}), Stir::Data),
+        ("bandwidth", json!({"rate": 1}), Stir::Data),
+        ("slow_close", json!({"delay": 1}), Stir::End),
+        ("timeout", json!({"timeout": 0}), Stir::Data),
+        ("reset_peer", json!({"timeout": 1}), Stir::Data),
+        ("slicer", json!({"average_size": 4}), Stir::Data),
+        ("limit_data", json!({"bytes": 6}), Stir::Data),
+        ("down", json!({}), Stir::Nothing),
+        ("connect_latency", json!({"latency": 1}), Stir::Connect),
+        ("refuse", json!({}), Stir::Connect),
+        ("half_open", json!({}), Stir::Connect),
+        ("one_way", json!({}), Stir::Nothing),
+        ("corrupt", json!({"rate": 1_000_000}), Stir::Data),
+        ("loss_stall", json!({"percent": 99, "rto": 1}), Stir::Data),
+        ("accept_limit", second_at_a_time, Stir::Connect),
+    ] {
+        let proxy = Proxy::before(echo());
+        let mut stream = proxy.tcp().await;
+        round_trip(&mut stream, b"before").await;
+        let view = proxy.inject("t", toxic(kind, &attributes)).await;
+        let at_once = u64::from(stir == Stir::Nothing);
+        assert_eq!(view.observation.bitten, at_once, "{kind} at first");
+        let mut others = Vec::new();
+        match stir {
+            Stir::Nothing => {}
+            Stir::Data => stream.write_all(b"twelve bytes").await.unwrap(),
+            Stir::End => stream.shutdown().await.unwrap(),
+            Stir::Connect => {
+                for _ in 0..2 {
+                    // Refused meanwhile, perhaps.
+                    let Ok(mut other) = TcpStream::connect(proxy.addr).await else {
+                        continue;
+                    };
+                    let _ = other.write_all(b"hello").await;
+                    others.push(other);
+                }
+            }
+        }
+        let view = proxy
+            .until_fault("t", |view| view.observation.bitten > 0)
+            .await;
+        assert!(view.observation.observed.is_some(), "{kind}");
+        let view = proxy.undo("t").await;
+        assert!(!view.active && view.healed.is_some(), "{kind}");
+        round_trip(&mut proxy.tcp().await, b"after").await;
+    }
+}
+
+#[tokio::test]
+async fn what_it_did_is_counted_and_a_connection_once() {
+    let proxy = Proxy::before(echo());
+    let mut stream = proxy.tcp().await;
+    let corrupt = toxic("corrupt", &json!({"rate": 1_000_000}));
+    proxy.inject("t", corrupt).await;
+    stream.write_all(b"twelve bytes").await.unwrap();
+    let view = proxy
+        .until_fault("t", |view| figure(view, "acts") == 24)
+        .await;
+    assert_eq!(view.observation.bitten, 1, "both ways are one connection");
+    let undone = proxy.undo("t").await;
+    assert_eq!(figure(&undone, "connections_bitten"), 1);
+}
+
+#[tokio::test]
+async fn a_share_takes_clients_and_takes_them_again() {
+    let proxy = Proxy::before(echo());
+    let reset = order("t", toxic("reset_peer", &json!({"timeout": 0})));
+    let some = serde_json::from_value(json!("50%")).unwrap();
+    proxy
+        .try_inject(&model::fault::FaultOrder {
+            share: some,
+            ..reset
+        })
+        .await
+        .unwrap();
+    let mut taken = Vec::new();
+    for attempt in 0..2 {
+        let mut now = Vec::new();
+        for client in 0..12 {
+            let mut stream = proxy.ask_upgrade(Some(client)).await;
+            stream.shutdown().await.unwrap();
+            now.push(ending(&mut stream).await.is_err());
+        }
+        if attempt == 0 {
+            taken = now;
+        } else {
+            assert_eq!(taken, now, "the same clients each time");
+        }
+    }
+    assert!(taken.contains(&true) && taken.contains(&false), "{taken:?}");
+}
+
+#[tokio::test]
+async fn a_toxic_with_wrong_settings_is_refused_and_nothing_is_in_force() {
+    let proxy = Proxy::before(echo());
+    for (kind, attributes, words) in [
+        (
+            "slicerr",
+            json!({}),
+            "there is no toxic `slicerr`; it is one of latency",
+        ),
+        (
+            "slicer",
+            json!({}),
+            "toxic `slicer`: average_size 0 cuts nothing",
+        ),
+        (
+            "latency",
+            json!({"latency": "50ms"}),
+            "toxic `latency`: invalid type",
+        ),
+    ] {
+        let refused = proxy
+            .try_inject(&order("t", toxic(kind, &attributes)))
+            .await;
+        let said = refused.unwrap_err();
+        assert!(said.contains(words), "{said}");
+    }
+    assert_eq!(proxy.status().await.faults, Vec::<String>::new());
+}
