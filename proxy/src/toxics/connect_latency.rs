@@ -16,6 +16,10 @@ pub(crate) struct ConnectLatency {
 }
 
 impl Behaviour for ConnectLatency {
+    fn draws(&self) -> bool {
+        false
+    }
+
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
         let start = effects.dial_at.max(on.stage.accepted);
         effects.dial_at = start + Span::from_millis(self.latency);

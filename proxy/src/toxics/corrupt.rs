@@ -57,7 +57,9 @@ impl Noise {
                 return;
             };
             from += usize::try_from(before).unwrap_or(left);
-            queue.flip(from, 1 << self.flips.first_below(8));
+            let bit = self.flips.first_below(8);
+            queue.flip(from, 1 << bit);
+            self.flips.fired(format_args!("bit {bit} after {before}B"));
             from += 1;
         }
     }
