@@ -1,6 +1,7 @@
 //! The standalone proxy, by its HTTP API.
 
 mod api;
+mod decisions;
 mod documented;
 mod exactness;
 mod lifetimes;
@@ -9,6 +10,7 @@ mod populate;
 mod stalled;
 mod toxics;
 mod updates;
+mod upgrades;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
