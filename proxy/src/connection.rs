@@ -267,7 +267,7 @@ impl Connection {
             Turn::Waits => {}
             Turn::Again => again = true,
             Turn::Head(head) => {
-                self.answered(head);
+                self.answered(&head);
                 again = true;
             }
         }

@@ -168,11 +168,6 @@ impl Link {
                 .is_some_and(|twists| twists.withholds())
     }
 
-    /// Nothing can be written now, whatever the toxics of the shape say.
-    fn is_shut(&self) -> bool {
-        self.withheld || self.not_before > Mono(0)
-    }
-
     /// The end of the stream has been passed on, or it has come and is not to be.
     pub(crate) fn is_finished(&self) -> bool {
         self.tail == Tail::Finished || self.has_ended() && self.swallows()
@@ -226,15 +221,7 @@ impl Link {
     }
 
     fn pass(&mut self, mut from: Option<&mut Side>, to: Option<&mut Side>) -> io::Result<Turn> {
-        let mut withheld = self.withholds();
-        if self.not_before > Mono(0) {
-            if self.not_before > clock::now() {
-                self.wants.until = Some(self.not_before);
-                withheld = true;
-            } else {
-                self.not_before = Mono(0);
-            }
-        }
+        let withheld = self.waits_for_its_time() || self.withholds();
         let mut to = to.filter(|_| !withheld);
         for _ in 0..TURNS {
             if let Some(to) = to.as_deref_mut()
@@ -374,11 +361,9 @@ impl Link {
                 return Ok(true);
             }
             let mut some = due.len();
-            if let Some(stop) = self.stops_at {
-                some = some.min(usize::try_from(stop - self.meter.passed()).unwrap_or(some));
-                if some == 0 {
-                    return Ok(true);
-                }
+            some = some.min(self.left_before_the_stop());
+            if some == 0 {
+                return Ok(true);
             }
             if let Some(twists) = &mut self.shape.twists {
                 match twists.allowance(now, some) {

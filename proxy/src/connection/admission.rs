@@ -100,7 +100,7 @@ impl Connection {
     }
 
     /// The lane's first answer.
-    pub(super) fn answered(&mut self, head: Head) {
+    pub(super) fn answered(&mut self, head: &Head) {
         if self.request.upgrade {
             self.upgrade_answered(head);
         }

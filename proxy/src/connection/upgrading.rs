@@ -77,8 +77,8 @@ impl Connection {
     }
 
     /// The lane's answer to an upgrade is there.
-    pub(super) fn upgrade_answered(&mut self, head: Head) {
-        let Head::Response {
+    pub(super) fn upgrade_answered(&mut self, head: &Head) {
+        let &Head::Response {
             status,
             retry_after,
             start,
@@ -134,5 +134,78 @@ impl Connection {
         self.down.stops_at = answer.map(|answer| answer.at.end);
         let passed = self.up.meter.passed();
         self.up.stops_at = answer.map(|_| self.up.stops_at.unwrap_or(passed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    use host::timer::Timer;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::super::Step;
+    use super::*;
+    use crate::plane::Plane;
+    use crate::side::Side;
+    use crate::upstream::Upstream;
+
+    const HEAD: &str = "GET / HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Extensions: permessage-deflate, x-own\r\n\r\n";
+    const FRAMES: &[u8] = b"\x81\x83\0\0\0\0one\x81\x83\0\0\0\0two";
+
+    /// A connection that some rule wants uncompressed or not: what its lane gets, and the whole frames that were seen
+    /// in it.
+    async fn passed_on(reads_payload: bool) -> (String, u64) {
+        let listen = || host::net::listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let (front, lane) = (listen(), listen());
+        let mut client = TcpStream::connect(front.local_addr().unwrap())
+            .await
+            .unwrap();
+        let side = Side::Plain(front.accept().await.unwrap().0);
+        let plane = Plane::new(Timer::start().unwrap(), None);
+        let route = Arc::new(Upstream::from(lane.local_addr().unwrap()));
+        let mut connection = Connection::new(side, Arc::clone(&plane), route, 0);
+        client
+            .write_all(&[HEAD.as_bytes(), FRAMES].concat())
+            .await
+            .unwrap();
+        connection.client.tcp().readable().await.unwrap();
+        assert!(
+            matches!(connection.turn().unwrap(), Step::Decide),
+            "the head is there"
+        );
+        connection.effects.reads_payload = reads_payload;
+        connection.turn().unwrap();
+        tokio::spawn(connection.run());
+        let mut lane = lane.accept().await.unwrap().0;
+        let mut got = Vec::new();
+        while !got.ends_with(FRAMES) {
+            lane.read_buf(&mut got).await.unwrap();
+        }
+        lane.write_all(b"HTTP/1.1 101 \r\n\r\n").await.unwrap();
+        client.read_u8().await.unwrap();
+        got.truncate(got.len() - FRAMES.len());
+        drop(client);
+        while !plane.handles().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let frames = plane.counters.frames(crate::tap::Way::Upstream);
+        (
+            String::from_utf8(got).unwrap(),
+            frames.load(Ordering::Relaxed),
+        )
+    }
+
+    #[tokio::test]
+    async fn compression_is_not_offered_where_payload_is_to_be_read() {
+        assert_eq!(passed_on(false).await, (HEAD.to_owned(), 2));
+        let without = HEAD.replace("permessage-deflate, ", "");
+        assert_eq!(
+            passed_on(true).await,
+            (without, 2),
+            "frames begin behind the shorter head"
+        );
     }
 }

@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+use host::clock;
+use model::instant::Mono;
+
 use super::Link;
 use crate::websocket::{Edit, rewrite};
 
@@ -35,6 +38,29 @@ impl Link {
         self.queue.truncate(0);
         self.chunks = 0;
         self.enqueue(&bytes);
+    }
+
+    /// Whether nothing can be written now because of a head.
+    pub(super) fn is_shut(&self) -> bool {
+        self.withheld || self.not_before > Mono(0)
+    }
+
+    /// Whether the instant is still to come before which nothing is written; it is waited for then.
+    pub(super) fn waits_for_its_time(&mut self) -> bool {
+        let waits = self.not_before > Mono(0) && self.not_before > clock::now();
+        if waits {
+            self.wants.until = Some(self.not_before);
+        } else {
+            self.not_before = Mono(0);
+        }
+        waits
+    }
+
+    /// Bytes that may still be written.
+    pub(super) fn left_before_the_stop(&self) -> usize {
+        self.stops_at.map_or(usize::MAX, |stop| {
+            usize::try_from(stop.saturating_sub(self.meter.passed())).unwrap_or(usize::MAX)
+        })
     }
 
     /// Where in the queue a part of the stream is, if all of it is there.

@@ -43,11 +43,8 @@ pub(super) fn decoded(text: &[u8]) -> Vec<u8> {
             .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))
             .and_then(|digits| std::str::from_utf8(digits).ok())
             .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(match (escaped, *first) {
-            (Some(byte), _) => byte,
-            (None, b'+') => b' ',
-            (None, byte) => byte,
-        });
+        let plain = if *first == b'+' { b' ' } else { *first };
+        bytes.push(escaped.unwrap_or(plain));
         rest = if escaped.is_some() { &tail[2..] } else { tail };
     }
     bytes

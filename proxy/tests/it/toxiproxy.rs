@@ -7,6 +7,7 @@ mod exactness;
 mod lifetimes;
 mod own_toxics;
 mod populate;
+mod rewriting;
 mod stalled;
 mod toxics;
 mod updates;

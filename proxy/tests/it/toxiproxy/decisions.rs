@@ -38,7 +38,7 @@ impl Logged {
         let listener = loopback();
         let client = Client::new(listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(server.serve(listener, shutdown.clone()));
+        let serving = tokio::spawn(server.serve(listener, shutdown.clone()));
         let api = Api { client, shutdown };
         let body = json!({
             "name": "p", "listen": "127.0.0.1:0", "upstream": echo().to_string(), "identify_by": identify_by,
@@ -48,7 +48,7 @@ impl Logged {
         Self {
             addr: proxy["listen"].as_str().unwrap().parse().unwrap(),
             api,
-            served,
+            served: serving,
             path,
             _folder: folder,
         }
