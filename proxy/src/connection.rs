@@ -2,6 +2,7 @@
 
 mod admission;
 mod ending;
+mod upgrading;
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -15,6 +16,7 @@ use model::instant::Mono;
 use model::quantity::Span;
 
 use self::ending::{End, Entry};
+use self::upgrading::Upgrading;
 use crate::faults::{Effects, Rule, Stage, farewell};
 use crate::link::{Link, Turn, Wants};
 use crate::plane::{NOT_HELD, Plane};
@@ -56,6 +58,7 @@ pub(crate) struct Connection {
     /// The request may go on.
     admitted: bool,
     upgraded: bool,
+    upgrading: Upgrading,
     /// TLS that passes through: nothing in it can be read.
     opaque: bool,
     closing: Option<Closing>,
@@ -97,11 +100,12 @@ impl Connection {
             born,
             seen: born,
             accepted,
-            slots: Slots::new(),
+            slots: Slots::default(),
             head_due: accepted + HEAD,
             request: Request::default(),
             admitted: false,
             upgraded: false,
+            upgrading: Upgrading::default(),
             opaque: false,
             closing: None,
             alarm: None,
@@ -185,6 +189,7 @@ impl Connection {
         self.up.set_shape(std::mem::take(&mut effects.upstream));
         self.down.set_shape(std::mem::take(&mut effects.downstream));
         let before = std::mem::replace(&mut self.effects, effects);
+        self.obey_upgrade_toxics();
         self.hold(&before);
         self.entry.handle.obeys.store(self.seen, Ordering::Release);
         self.verdict()
@@ -262,7 +267,7 @@ impl Connection {
             Turn::Waits => {}
             Turn::Again => again = true,
             Turn::Head(head) => {
-                self.answered(head);
+                self.answered(&head);
                 again = true;
             }
         }

@@ -20,12 +20,14 @@ use model::quantity::Span;
 
 pub(crate) use self::bandwidth::Pace;
 pub(crate) use self::latency::Delay;
-pub(crate) use self::refuse_upgrade::Refusal;
+pub(crate) use self::refuse_upgrade::{Refusal, check as check_refusal};
 pub(crate) use self::reset::reset_on_close;
+use crate::decisions::Decisions;
 use crate::plane::{Handle, Identity};
 use crate::tap::Way;
 use crate::toxics::{On, Settings, Slots, Toxic};
 use crate::twists::Twists;
+use crate::upgrade::Upgrade;
 
 /// The rules of one generation.
 #[derive(Debug, Default)]
@@ -46,6 +48,7 @@ pub(crate) struct Rule {
     /// The generation that it came with: connections accepted in it or later are new ones.
     pub(crate) generation: u64,
     pub(crate) bites: Bites,
+    log: Option<Decisions>,
 }
 
 /// Who asked for a fault.
@@ -116,28 +119,34 @@ impl Rule {
             cause,
             generation,
             bites: Bites::default(),
+            log: None,
         })
     }
 
-    /// A toxic in force; `proxy` is its proxy's name.
-    pub(crate) fn toxic(proxy: &str, seed: u64, toxic: Toxic, generation: u64) -> Self {
+    /// A toxic in force; `proxy` is its proxy's name, `log` takes what it decides.
+    pub(crate) fn toxic(
+        proxy: &str,
+        seed: u64,
+        toxic: Toxic,
+        generation: u64,
+        log: Option<Decisions>,
+    ) -> Self {
         Self {
             id: format!("{proxy}/{}", toxic.name),
             seed,
             cause: Cause::Toxic(toxic),
             generation,
             bites: Bites::default(),
+            log,
         }
     }
 
     /// Whether it takes a connection; `None` as long as its client is not known. A connection that names no client
     /// is decided on by its ordinal, as the subject `connection-7`.
     pub(crate) fn takes(&self, handle: &Handle) -> Option<bool> {
-        let (share, identity) = match &self.cause {
-            Cause::Ordered(order) => (order.share, handle.identity()),
-            // A toxic takes connections, whoever they belong to.
-            Cause::Leased(toxic) => (toxic.toxicity, handle.identity()),
-            Cause::Toxic(toxic) => (toxic.toxicity, Identity::Anonymous),
+        let share = match &self.cause {
+            Cause::Ordered(order) => order.share,
+            Cause::Leased(toxic) | Cause::Toxic(toxic) => toxic.toxicity,
         };
         let (seed, id) = (self.seed, &self.id);
         let ratio = share.as_ratio();
@@ -147,7 +156,11 @@ impl Rule {
         if ratio <= 0.0 {
             return Some(false);
         }
-        match identity {
+        if let Cause::Toxic(_) = self.cause {
+            let subject = handle.subject()?.to_string();
+            return Some(decide::unit(seed, id, &subject, 0) < ratio);
+        }
+        match handle.identity() {
             Identity::Unread => None,
             Identity::Client(client) => Some(decide::selected(seed, id, client, share)),
             Identity::Anonymous => {
@@ -155,6 +168,16 @@ impl Rule {
                 Some(decide::unit(seed, id, &subject, 0) < ratio)
             }
         }
+    }
+
+    /// Whether it is the toxic of this number.
+    fn is_toxic(&self, uid: u64) -> bool {
+        matches!(&self.cause, Cause::Leased(toxic) | Cause::Toxic(toxic) if toxic.uid == uid)
+    }
+
+    /// Where its decisions are written down.
+    pub(crate) const fn log(&self) -> Option<&Decisions> {
+        self.log.as_ref()
     }
 
     /// It bit a connection that it had not bitten before.
@@ -227,7 +250,7 @@ pub(crate) fn check(fault: &Fault, only_tls: bool) -> Result<(), String> {
         )),
         Fault::Bandwidth(settings) => bandwidth::check(settings),
         Fault::WsClose(settings) => ws_close::check(settings),
-        Fault::RefuseUpgrade(settings) => refuse_upgrade::check(settings),
+        Fault::RefuseUpgrade(settings) => refuse_upgrade::check(settings.status),
         Fault::Toxic(settings) => Settings::of(settings).map(drop),
         Fault::Latency(_) | Fault::Hold(_) | Fault::Reset(_) | Fault::Refuse(_) => Ok(()),
         Fault::Kill(_)
@@ -279,6 +302,10 @@ pub(crate) struct Effects {
     pub(crate) silent: Option<u64>,
     /// Something depends on a request that has not been read: nothing of it may go on before it has.
     pub(crate) undecided: bool,
+    /// What toxics do to its upgrade.
+    pub(crate) upgrade: Option<Box<Upgrade>>,
+    /// Some rule reads what frames carry, which has to come uncompressed.
+    pub(crate) reads_payload: bool,
 }
 
 /// How one direction is slowed down.
@@ -327,11 +354,17 @@ impl Effects {
     /// Momentary faults that came after what the connection has `seen` are for it. `slots` are those that it has taken.
     pub(crate) fn of(rules: &Rules, handle: &Arc<Handle>, stage: Stage, slots: &mut Slots) -> Self {
         let mut effects = Self::default();
+        slots.keep(|uid| rules.list.iter().any(|rule| rule.is_toxic(uid)));
         for rule in &rules.list {
             let takes = rule.takes(handle);
             let order = match &rule.cause {
                 Cause::Leased(toxic) | Cause::Toxic(toxic) => {
-                    effects.undecided |= takes.is_none();
+                    let waits = handle.subject().is_none() && toxic.settings.draws();
+                    if takes.is_none() || takes == Some(true) && waits {
+                        effects.undecided = true;
+                        continue;
+                    }
+                    slots.rolled(rule, toxic, handle, takes == Some(true));
                     if takes == Some(true) {
                         let slots = &mut *slots;
                         let on = On {
@@ -383,11 +416,16 @@ impl Effects {
                 _ => {}
             }
         }
+        effects.undecided |= effects.reads_payload && handle.identity() == Identity::Unread;
         effects
     }
 
     pub(crate) const fn is_held(&self) -> bool {
         !self.hold.is_empty()
+    }
+
+    pub(crate) fn upgrade(&mut self) -> &mut Upgrade {
+        self.upgrade.get_or_insert_default()
     }
 
     pub(crate) const fn shape(&mut self, way: Way) -> &mut Shape {

@@ -8,7 +8,9 @@
 //! faults/      the rules in force and what they mean for one connection; one file per fault
 //! toxics/      the faults that only the standalone proxy has by name; one file each
 //! twists       what toxics do to one direction beyond delaying and pacing it
-//! websocket/   frame scanner, heads of requests and responses, Close frames: sans-IO
+//! upgrade      what toxics do to an upgrade
+//! websocket/   frame scanner, heads of requests and responses and how they are rewritten, Close frames: sans-IO
+//! identity     whom a connection of the standalone proxy belongs to; `decisions` the log of what toxics decided
 //! plane        what all connections share: rules, registry, counters
 //! api          the leased fault API and the status
 //! toxiproxy/   the standalone proxy: named proxies, and Toxiproxy's API
@@ -22,7 +24,9 @@
 
 mod api;
 mod connection;
+mod decisions;
 mod faults;
+mod identity;
 mod link;
 mod listener;
 mod pacing;
@@ -36,6 +40,7 @@ mod tls;
 mod toxics;
 pub mod toxiproxy;
 mod twists;
+mod upgrade;
 mod upstream;
 pub mod websocket;
 
@@ -44,10 +49,12 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use host::timer::Timer;
+use model::ids::CLIENT_HEADER;
 use model::role::ProxyConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::identity::IdentifyBy;
 use crate::plane::Plane;
 use crate::tap::FrameTap;
 pub use crate::upstream::Upstream;
@@ -105,6 +112,9 @@ async fn run(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let plane = Plane::new(Timer::start()?, tap);
+    plane
+        .identities
+        .set(IdentifyBy::Header(CLIENT_HEADER.to_owned()));
     let watched = Arc::clone(&plane);
     let watch = tokio::spawn(async move { watched.counters.gauge.watch(&watched.timer).await });
     tokio::join!(

@@ -1,5 +1,6 @@
 //! One direction of a connection: read, sniff, queue, write.
 
+mod heads;
 mod meter;
 
 use std::io;
@@ -39,7 +40,7 @@ pub(crate) struct Wants {
 }
 
 /// How a turn ended.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) enum Turn {
     /// It waits; see [`Link::wants`].
     Waits,
@@ -55,6 +56,10 @@ pub(crate) struct Link {
     pub(crate) wants: Wants,
     /// Nothing is written.
     pub(crate) withheld: bool,
+    /// Nothing is written before this instant.
+    pub(crate) not_before: Mono,
+    /// Neither a byte of the stream from this one on is written, nor its end.
+    pub(crate) stops_at: Option<u64>,
     /// The caller looks for a frame boundary after each read: no byte may go out unseen.
     pub(crate) stepwise: bool,
     pub(crate) meter: Meter,
@@ -91,15 +96,18 @@ enum Tail {
 
 impl Link {
     pub(crate) fn new(plane: Arc<Plane>, handle: Arc<Handle>, way: Way) -> Self {
+        let sniffer = Some(Sniffer::new(way, handle.identify_by.clone()));
         Self {
             wants: Wants::default(),
             withheld: false,
+            not_before: Mono(0),
+            stops_at: None,
             stepwise: false,
             meter: Meter::new(plane, handle, way),
             delayed: 0,
             waits: 0,
             verdict: None,
-            sniffer: Some(Sniffer::new(way)),
+            sniffer,
             queue: ReleaseQueue::default(),
             shape: Shape::default(),
             pacer: Pacer::default(),
@@ -170,6 +178,11 @@ impl Link {
         self.ended.is_some()
     }
 
+    /// The stream's head is not known yet.
+    pub(crate) const fn is_sniffing(&self) -> bool {
+        self.sniffer.is_some()
+    }
+
     /// Gives up on the stream's head.
     pub(crate) fn stop_sniffing(&mut self) {
         self.sniffer = None;
@@ -208,7 +221,7 @@ impl Link {
     }
 
     fn pass(&mut self, mut from: Option<&mut Side>, to: Option<&mut Side>) -> io::Result<Turn> {
-        let withheld = self.withholds();
+        let withheld = self.waits_for_its_time() || self.withholds();
         let mut to = to.filter(|_| !withheld);
         for _ in 0..TURNS {
             if let Some(to) = to.as_deref_mut()
@@ -247,12 +260,15 @@ impl Link {
             // Two slices, so that the line never waits for the reader.
             let slices = rate.saturating_mul(2 * SLICE.as_micros()) / 1_000_000;
             usize::try_from(slices).map_or(IN_FLIGHT, |slices| slices.clamp(READ, IN_FLIGHT))
-        } else if self.shape.is_plain() && !self.withheld && !self.stepwise {
+        } else if self.shape.is_plain() && !self.is_shut() && !self.stepwise {
             1
         } else {
             READ
         };
-        self.ended.is_none() && self.tail == Tail::Open && self.queue.len() < bound
+        self.ended.is_none()
+            && self.stops_at.is_none()
+            && self.tail == Tail::Open
+            && self.queue.len() < bound
     }
 
     /// Takes bytes that were read; none is the end of the stream.
@@ -271,7 +287,7 @@ impl Link {
             self.sniffer = None;
         }
         let mut rest = bytes;
-        if let (Some(to), None) = (fast, head) {
+        if let (Some(to), None) = (fast, &head) {
             let written = write_some(to, bytes)?;
             let (gone, left) = bytes.split_at(written);
             self.meter.pass(gone);
@@ -281,6 +297,12 @@ impl Link {
             self.chunks += 1;
             return Ok(head);
         }
+        self.enqueue(rest);
+        Ok(head)
+    }
+
+    /// Has a chunk that was read just now wait for its turn.
+    fn enqueue(&mut self, bytes: &[u8]) {
         let release = self.release();
         let now = if self.shape.is_plain() {
             Mono(0)
@@ -288,12 +310,11 @@ impl Link {
             clock::now()
         };
         match &mut self.shape.twists {
-            None => self.queue.push(now, release, rest),
+            None => self.queue.push(now, release, bytes),
             Some(twists) if twists.swallows() => twists.swallow(now),
-            Some(twists) => twists.enqueue(&mut self.queue, now, release, rest),
+            Some(twists) => twists.enqueue(&mut self.queue, now, release, bytes),
         }
         self.chunks += 1;
-        Ok(head)
     }
 
     /// When a chunk that was read just now may go.
@@ -302,7 +323,12 @@ impl Link {
             return Mono(0);
         }
         self.delayed += 1;
-        let delays = self.shape.delays.iter().map(|delay| delay.of(self.chunks));
+        let chunk = self.chunks;
+        let delays = self.shape.delays.iter().map(|delay| {
+            let span = delay.of(chunk);
+            delay.fired(chunk, span);
+            span
+        });
         delays.fold(clock::now(), |at, delay| at + delay)
     }
 
@@ -335,6 +361,10 @@ impl Link {
                 return Ok(true);
             }
             let mut some = due.len();
+            some = some.min(self.left_before_the_stop());
+            if some == 0 {
+                return Ok(true);
+            }
             if let Some(twists) = &mut self.shape.twists {
                 match twists.allowance(now, some) {
                     Ok(most) => some = most,
@@ -375,6 +405,9 @@ impl Link {
             if let Some(twists) = &mut self.shape.twists {
                 twists.spend(now, written, self.queue.is_empty());
             }
+        }
+        if self.stops_at.is_some() {
+            return Ok(true);
         }
         if let Some(fin) = self.fin().filter(|_| self.tail == Tail::Open) {
             if fin > clock::now() {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::task::AtomicWaker;
 use host::clock;
@@ -10,7 +10,9 @@ use host::timer::Timer;
 use model::ids::ClientId;
 use model::quantity::Span;
 
+use crate::decisions::Decisions;
 use crate::faults::{Rule, Rules};
+use crate::identity::{IdentifyBy, Identities, Subject};
 use crate::status::Counters;
 use crate::tap::FrameTap;
 
@@ -23,6 +25,9 @@ pub(crate) struct Plane {
     pub(crate) timer: Timer,
     pub(crate) tap: Option<Arc<dyn FrameTap>>,
     pub(crate) counters: Counters,
+    pub(crate) identities: Identities,
+    /// Where toxics write down what they decide.
+    pub(crate) decisions: Option<Decisions>,
     rules: Mutex<Arc<Rules>>,
     /// That of `rules`, to be seen without the lock.
     generation: AtomicU64,
@@ -33,10 +38,21 @@ pub(crate) struct Plane {
 
 impl Plane {
     pub(crate) fn new(timer: Timer, tap: Option<Arc<dyn FrameTap>>) -> Arc<Self> {
+        Self::with_log(timer, tap, None)
+    }
+
+    /// One whose toxics write down what they decide.
+    pub(crate) fn with_log(
+        timer: Timer,
+        tap: Option<Arc<dyn FrameTap>>,
+        decisions: Option<Decisions>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             timer,
             tap,
             counters: Counters::default(),
+            identities: Identities::default(),
+            decisions,
             rules: Mutex::default(),
             generation: AtomicU64::new(0),
             handles: Mutex::default(),
@@ -95,7 +111,10 @@ impl Plane {
 
     /// Enters a connection.
     pub(crate) fn enter(&self, ordinal: u64) -> Arc<Handle> {
-        let handle = Arc::new(Handle::new(ordinal));
+        let handle = Arc::new(Handle {
+            identify_by: self.identities.by(),
+            ..Handle::new(ordinal)
+        });
         self.handles().insert(ordinal, Arc::clone(&handle));
         handle
     }
@@ -147,6 +166,10 @@ pub(crate) struct Handle {
     identity: AtomicU64,
     /// The rules, by generation, that have bitten it.
     bitten: Mutex<Vec<u64>>,
+    /// Where its request says to whom it belongs; without that, toxics take it for itself.
+    pub(crate) identify_by: Option<Arc<IdentifyBy>>,
+    /// The client that its request named.
+    client: OnceLock<Subject>,
 }
 
 pub(crate) const NOT_HELD: u64 = u64::MAX;
@@ -163,6 +186,8 @@ impl Handle {
             held_from: AtomicU64::new(NOT_HELD),
             identity: AtomicU64::new(UNREAD),
             bitten: Mutex::new(Vec::new()),
+            identify_by: None,
+            client: OnceLock::new(),
         }
     }
 
@@ -183,6 +208,20 @@ impl Handle {
             ANONYMOUS => Identity::Anonymous,
             client => Identity::Client(ClientId(u32::try_from(client).unwrap_or(u32::MAX))),
         }
+    }
+
+    /// Whom toxics decide about; `None` as long as that is to be read.
+    pub(crate) fn subject(&self) -> Option<Subject> {
+        if self.identify_by.is_some() && self.identity() == Identity::Unread {
+            return None;
+        }
+        let client = self.client.get().cloned();
+        Some(client.unwrap_or(Subject::Connection(self.ordinal)))
+    }
+
+    /// It belongs to a client of the standalone proxy: to be called before [`Self::identify`].
+    pub(crate) fn belongs_to(&self, client: Subject) {
+        let _ = self.client.set(client);
     }
 
     pub(crate) fn identify(&self, client: Option<ClientId>) {

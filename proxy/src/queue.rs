@@ -1,6 +1,7 @@
 //! Bytes that were read and not yet written, and until when they wait.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use model::instant::Mono;
 use model::quantity::Span;
@@ -81,6 +82,29 @@ impl ReleaseQueue {
     /// Turns bits of a byte over.
     pub(crate) fn flip(&mut self, at: usize, bits: u8) {
         self.bytes[at] ^= bits;
+    }
+
+    /// The bytes of a range.
+    pub(crate) fn copy(&self, at: Range<usize>) -> Vec<u8> {
+        self.bytes.range(at).copied().collect()
+    }
+
+    /// Puts other bytes in the place of a range that is not empty. They go when its last byte could have gone.
+    pub(crate) fn replace(&mut self, at: Range<usize>, bytes: &[u8]) {
+        let behind = self.bytes.split_off(at.end);
+        self.bytes.truncate(at.start);
+        self.bytes.extend(bytes);
+        self.bytes.extend(behind);
+        let mut from = 0;
+        self.chunks.retain_mut(|chunk| {
+            let to = from + chunk.length;
+            chunk.length -= to.min(at.end).saturating_sub(at.start.max(from));
+            if from < at.end && at.end <= to {
+                chunk.length += bytes.len();
+            }
+            from = to;
+            chunk.length > 0
+        });
     }
 
     /// Removes bytes from the front.
@@ -166,6 +190,34 @@ mod tests {
             }
             prop_assert_eq!(got, sent);
             prop_assert!(queue.is_empty() && queue.chunks.is_empty());
+        }
+
+        #[test]
+        fn what_is_replaced_goes_with_its_last_byte_and_the_rest_as_it_would_have(
+            lengths in prop::collection::vec(1_usize..9, 1..9),
+            from in 0_usize..60,
+            count in 1_usize..60,
+            by in 0_usize..20,
+        ) {
+            let mut queue = ReleaseQueue::default();
+            let mut releases = Vec::new();
+            for (at, length) in lengths.iter().enumerate() {
+                queue.push(Mono(0), Mono(at as u64), &vec![7; *length]);
+                releases.extend(std::iter::repeat_n((7, at as u64), *length));
+            }
+            let from = from.min(releases.len() - 1);
+            let to = (from + count).min(releases.len());
+            let goes = releases[to - 1].1;
+            releases.splice(from..to, std::iter::repeat_n((9, goes), by));
+            queue.replace(from..to, &vec![9; by]);
+            let mut got = Vec::new();
+            while let Some(release) = queue.next_release() {
+                let due = queue.due(release).to_vec();
+                got.extend(due.iter().map(|byte| (*byte, release.0)));
+                queue.consume(due.len());
+            }
+            prop_assert_eq!(got, releases);
+            prop_assert!(queue.is_empty());
         }
 
         #[test]

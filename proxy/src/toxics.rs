@@ -4,6 +4,7 @@
 mod acts;
 mod draws;
 mod gaps;
+mod slots;
 
 use std::sync::Arc;
 
@@ -17,9 +18,11 @@ use serde_json::{Map, Value};
 
 use self::accept_limit::Gate;
 pub(crate) use self::acts::Acts;
-use self::draws::Draws;
+pub(crate) use self::draws::Draws;
+pub(crate) use self::slots::Slots;
 use crate::faults::{Effects, Rule, Stage};
-use crate::plane::Handle;
+use crate::identity::Subject;
+use crate::plane::{Handle, Identity};
 use crate::tap::Way;
 
 /// Declares the toxics: for each its type's name, its file and its settings.
@@ -91,6 +94,10 @@ registry! {
     "corrupt" => corrupt::Corrupt,
     "loss_stall" => loss_stall::LossStall,
     "accept_limit" => accept_limit::AcceptLimit,
+    "ws_refuse_upgrade" => ws_refuse_upgrade::WsRefuseUpgrade,
+    "ws_slow_upgrade" => ws_slow_upgrade::WsSlowUpgrade,
+    "ws_stall_upgrade" => ws_stall_upgrade::WsStallUpgrade,
+    "ws_rewrite_upgrade" => ws_rewrite_upgrade::WsRewriteUpgrade,
 }
 
 impl Settings {
@@ -107,7 +114,24 @@ impl Settings {
                     TYPES.join(", ")
                 )
             })?
+            .and_then(|settings| {
+                settings.check_direction(toxic.direction)?;
+                Ok(settings)
+            })
             .map_err(|reason| format!("toxic `{kind}`: {reason}"))
+    }
+
+    /// Whether it makes sense in that direction.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn check_direction(&self, direction: Direction) -> Result<(), String> {
+        self.behaviour().check_direction(direction)
+    }
+
+    /// Whether it decides by chance.
+    pub(crate) fn draws(&self) -> bool {
+        self.behaviour().draws()
     }
 
     /// Does to a connection's effects what the toxic does to it.
@@ -121,6 +145,16 @@ trait Behaviour {
     /// Whether it makes sense as it is.
     fn check(&self) -> Result<(), String> {
         Ok(())
+    }
+
+    /// Whether it makes sense in that direction.
+    fn check_direction(&self, _: Direction) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Whether it decides by chance what it does to a connection that it takes, and so has to know whose that is.
+    fn draws(&self) -> bool {
+        true
     }
 
     /// Does to a connection's effects what it does.
@@ -161,6 +195,15 @@ impl Toxic {
             gate: Arc::default(),
         })
     }
+
+    /// Its stream, in small letters.
+    const fn stream_name(&self) -> &'static str {
+        match self.direction {
+            Direction::Upstream => "upstream",
+            Direction::Downstream => "downstream",
+            Direction::Both => "both",
+        }
+    }
 }
 
 /// How long a toxic stays.
@@ -171,9 +214,6 @@ pub(crate) struct Lifetime {
     /// It removes itself then.
     pub(crate) until: Mono,
 }
-
-/// The turns that a connection has been given by limits on connecting, by the toxic's number.
-pub(crate) type Slots = Vec<(u64, accept_limit::Slot)>;
 
 /// A connection that a toxic takes.
 pub(crate) struct On<'a> {
@@ -187,6 +227,11 @@ impl On<'_> {
     /// Whether the connection was accepted when the toxic was there, and does not lead anywhere yet.
     const fn is_new(&self) -> bool {
         self.toxic.uid <= self.stage.born && !self.stage.is_dialled
+    }
+
+    /// What it does depends on the request, of which nothing may go on before it has been read.
+    fn needs_request(&self, effects: &mut Effects) {
+        effects.undecided |= self.handle.identity() == Identity::Unread;
     }
 
     fn ways(&self) -> impl Iterator<Item = Way> + use<> {
@@ -203,8 +248,9 @@ impl On<'_> {
 
     /// What the toxic decides about one direction of the connection.
     fn draws(&self, way: Way) -> Draws {
-        let subject = format!("connection-{}/{}", self.handle.ordinal, way.name());
-        Draws::new(Arc::clone(self.rule), subject)
+        let subject = self.handle.subject();
+        let subject = subject.unwrap_or(Subject::Connection(self.handle.ordinal));
+        Draws::new(Arc::clone(self.rule), subject, way)
     }
 }
 

@@ -25,6 +25,7 @@ mod proxies;
 mod view;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub allow_browsers: bool,
     /// Proxies may listen off loopback.
     pub off_loopback: bool,
+    /// Where each decision of a toxic is written, as a JSON line.
+    pub decision_log: Option<PathBuf>,
 }
 
 // By hand: the token is a secret.
@@ -54,6 +57,7 @@ impl std::fmt::Debug for Settings {
             .field("token", &self.token.is_some())
             .field("allow_browsers", &self.allow_browsers)
             .field("off_loopback", &self.off_loopback)
+            .field("decision_log", &self.decision_log)
             .finish()
     }
 }
@@ -69,10 +73,10 @@ impl Server {
     /// Without any proxy, on the current runtime.
     ///
     /// # Errors
-    /// No descriptor is left for the timer.
+    /// No descriptor is left for the timer, or the decision log cannot be opened.
     pub fn new(settings: Settings) -> io::Result<Self> {
         Ok(Self {
-            proxies: Arc::new(Proxies::new(settings.seed, settings.off_loopback)?),
+            proxies: Arc::new(Proxies::new(&settings)?),
             settings: Arc::new(settings),
         })
     }

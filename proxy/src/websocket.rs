@@ -2,8 +2,11 @@
 
 mod close;
 mod head;
+mod query;
+mod rewrite;
 mod scanner;
 
 pub(crate) use close::close_frame;
 pub(crate) use head::{Head, Request, Sniffer};
+pub(crate) use rewrite::{Edit, rewrite};
 pub use scanner::{Event, Header, Scanner};

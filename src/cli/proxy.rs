@@ -52,6 +52,9 @@ pub(crate) struct ApiArgs {
     /// The seed of every random choice.
     #[arg(long, conflicts_with = "upstream", default_value_t = 1)]
     pub(crate) seed: u64,
+    /// A file to which every random choice is appended, as a JSON line.
+    #[arg(long, conflicts_with = "upstream", value_name = "FILE")]
+    pub(crate) decision_log: Option<PathBuf>,
     /// A file with the token that callers of the API have to present: `Authorization: Bearer TOKEN`.
     #[arg(long, conflicts_with = "upstream", value_name = "FILE")]
     pub(crate) api_token_file: Option<PathBuf>,
@@ -104,6 +107,10 @@ pub(crate) enum ProxyCommand {
         /// Where it leads.
         #[arg(long, value_name = "HOST:PORT")]
         upstream: String,
+        /// Where clients say who they are, for choices that do not depend on who comes first: header=NAME or
+        /// query=NAME, of the first request.
+        #[arg(long, value_name = "WHERE")]
+        identify_by: Option<String>,
         /// It does not listen yet.
         #[arg(long)]
         disabled: bool,

@@ -54,6 +54,7 @@ fn serve(args: ApiArgs, upstream_authenticates: bool) -> Result<Exit, Error> {
         token,
         allow_browsers: args.allow_browsers,
         off_loopback: upstream_authenticates,
+        decision_log: args.decision_log,
     };
     processes::until_signalled(CancellationToken::new(), |shutdown| async move {
         let api = host::net::listen(addr)?;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use host::clock;
 
-use super::ending::End;
+use super::ending::{End, Entry};
 use super::{Connection, HEAD, Step};
 use crate::plane::Identity;
 use crate::websocket::Head;
@@ -39,7 +39,9 @@ impl Connection {
         match head {
             Head::Request(request, end) => {
                 self.request = request;
-                self.up.meter.frames_from = request.upgrade.then_some(end);
+                if self.request.upgrade {
+                    self.upgrade_asked(end);
+                }
             }
             Head::Tls => {
                 self.opaque = true;
@@ -81,34 +83,29 @@ impl Connection {
         }
         self.admitted = true;
         self.up.withheld = false;
+        self.upgrade_admitted();
         None
     }
 
     /// The client is known, or known not to be: the rules are asked again.
     pub(super) fn identified(&mut self) -> Step {
-        self.entry.handle.identify(self.request.client);
-        self.refresh().map_or(Step::Decide, Step::End)
+        let Entry { plane, handle } = &self.entry;
+        if let Some(id) = self.request.id.take() {
+            handle.belongs_to(plane.identities.came(id));
+        }
+        handle.identify(self.request.client);
+        let waited = handle.identify_by.is_some();
+        let end = self.refresh();
+        if waited {
+            self.up.read_again();
+        }
+        end.map_or(Step::Decide, Step::End)
     }
 
     /// The lane's first answer.
-    pub(super) fn answered(&mut self, head: Head) {
-        let Head::Response {
-            status,
-            retry_after,
-            end,
-        } = head
-        else {
-            return;
-        };
-        if !self.request.upgrade {
-            return;
-        }
-        self.entry.plane.counters.answered(status, retry_after);
-        if status == 101 {
-            self.upgraded = true;
-            self.down.meter.frames_from = Some(end);
-        } else {
-            self.up.meter.frames_from = None;
+    pub(super) fn answered(&mut self, head: &Head) {
+        if self.request.upgrade {
+            self.upgrade_answered(head);
         }
     }
 }

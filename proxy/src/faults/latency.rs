@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::decide;
 use model::fault::Latency;
 use model::quantity::Span;
 
 use super::{Bites, Rule, get, named};
 use crate::plane::{Handle, Identity};
 use crate::tap::Way;
+use crate::toxics::Draws;
 
 /// One rule's delay on one link.
 #[derive(Debug)]
@@ -18,24 +18,31 @@ pub(crate) struct Delay {
     pub(crate) rule: Arc<Rule>,
     base: Span,
     jitter: Span,
-    /// The subject of the jitter's decisions: `c0042/upstream`, or `connection-7/upstream` where no client is known.
-    subject: String,
+    /// The jitter.
+    draws: Draws,
 }
 
 impl Delay {
-    pub(crate) fn new(rule: &Arc<Rule>, settings: &Latency, handle: &Handle, way: Way) -> Self {
+    /// Of a drill's order. What the jitter hangs on is `c0042/upstream`, or `connection-7/upstream` where no client is
+    /// known.
+    pub(super) fn new(rule: &Arc<Rule>, settings: &Latency, handle: &Handle, way: Way) -> Self {
         let way = way.name();
-        let subject = match handle.identity() {
+        let key = match handle.identity() {
             Identity::Client(client) => format!("{client}/{way}"),
             Identity::Unread | Identity::Anonymous => {
                 format!("connection-{}/{way}", handle.ordinal)
             }
         };
+        let draws = Draws::ordered(Arc::clone(rule), key);
+        Self::drawn(rule, settings.delay, settings.jitter, draws)
+    }
+
+    pub(crate) fn drawn(rule: &Arc<Rule>, base: Span, jitter: Span, draws: Draws) -> Self {
         Self {
             rule: Arc::clone(rule),
-            base: settings.delay,
-            jitter: settings.jitter,
-            subject,
+            base,
+            jitter,
+            draws,
         }
     }
 
@@ -49,14 +56,21 @@ impl Delay {
         if self.jitter == Span::ZERO {
             return self.base;
         }
-        let (seed, id) = (self.rule.seed, &self.rule.id);
-        let up = decide::span(seed, id, &self.subject, index, self.jitter.times(2));
+        let up = self.draws.span(index, self.jitter.times(2));
         Span::from_micros(
             self.base
                 .plus(up)
                 .as_micros()
                 .saturating_sub(self.jitter.as_micros()),
         )
+    }
+
+    /// The chunk of this index waits that long because of it.
+    pub(crate) fn fired(&self, index: u64, delay: Span) {
+        if self.jitter > Span::ZERO {
+            self.draws
+                .fired(index, format_args!("delay {}us", delay.as_micros()));
+        }
     }
 }
 

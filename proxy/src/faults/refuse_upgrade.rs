@@ -15,6 +15,8 @@ pub(crate) struct Refusal {
     pub(crate) status: u16,
     /// Whole seconds.
     pub(crate) retry_after: Option<u64>,
+    /// Text.
+    pub(crate) body: String,
 }
 
 impl Refusal {
@@ -27,6 +29,7 @@ impl Refusal {
             rule: Arc::clone(rule),
             status: settings.status,
             retry_after,
+            body: String::new(),
         }
     }
 
@@ -40,19 +43,25 @@ impl Refusal {
             .retry_after
             .map(|seconds| format!("Retry-After: {seconds}\r\n"))
             .unwrap_or_default();
-        let status = self.status;
+        let Self { status, body, .. } = self;
+        let kind = if body.is_empty() {
+            ""
+        } else {
+            "Content-Type: text/plain; charset=utf-8\r\n"
+        };
+        let length = body.len();
         format!(
-            "HTTP/1.1 {status} {reason}\r\n{retry_after}Content-Length: 0\r\nConnection: close\r\n\r\n"
+            "HTTP/1.1 {status} {reason}\r\n{retry_after}{kind}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
         )
         .into_bytes()
     }
 }
 
-pub(super) fn check(settings: &RefuseUpgrade) -> Result<(), String> {
-    if !(400..=599).contains(&settings.status) {
+/// Whether an upgrade can be refused with that status.
+pub(crate) fn check(status: u16) -> Result<(), String> {
+    if !(400..=599).contains(&status) {
         return Err(format!(
-            "status {} does not refuse an upgrade; use one from 400 to 599, such as 503",
-            settings.status
+            "status {status} does not refuse an upgrade; use one from 400 to 599, such as 503"
         ));
     }
     Ok(())

@@ -40,6 +40,11 @@ impl Meter {
         received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     }
 
+    /// Bytes passed on.
+    pub(crate) const fn passed(&self) -> u64 {
+        self.passed
+    }
+
     /// They were passed on.
     pub(super) fn pass(&mut self, bytes: &[u8]) {
         let count = bytes.len() as u64;

@@ -44,19 +44,15 @@ impl Behaviour for AcceptLimit {
         Ok(())
     }
 
+    fn draws(&self) -> bool {
+        false
+    }
+
     fn take_hold(&self, on: &On<'_>, slots: &mut Slots, effects: &mut Effects) {
         if !on.is_new() {
             return;
         }
-        let uid = on.toxic.uid;
-        let taken = slots.iter().find(|(of, _)| *of == uid).copied();
-        let slot = taken.map_or_else(
-            || on.toxic.gate.pass(self, on.stage.accepted),
-            |(_, slot)| slot,
-        );
-        if taken.is_none() {
-            slots.push((uid, slot));
-        }
+        let slot = slots.turn(on, || on.toxic.gate.pass(self, on.stage.accepted));
         match slot {
             Slot::At(at) => {
                 if at > on.stage.accepted {

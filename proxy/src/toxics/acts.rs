@@ -1,18 +1,18 @@
 //! What a toxic is seen to do: a fault that was not seen to bite proves nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::faults::Rule;
 use crate::plane::Handle;
 
 /// Counts what one toxic does to one connection.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Acts {
     rule: Arc<Rule>,
     handle: Arc<Handle>,
     /// The connection is known to be bitten.
-    has_bitten: bool,
+    has_bitten: AtomicBool,
 }
 
 impl Acts {
@@ -20,17 +20,17 @@ impl Acts {
         Self {
             rule: Arc::clone(rule),
             handle: Arc::clone(handle),
-            has_bitten: false,
+            has_bitten: AtomicBool::new(false),
         }
     }
 
     /// It did so many things: changed, dropped, cut or held up something.
-    pub(crate) fn act(&mut self, times: u64) {
+    pub(crate) fn act(&self, times: u64) {
         if times == 0 {
             return;
         }
         self.rule.bites.acts.fetch_add(times, Ordering::Relaxed);
-        if !std::mem::replace(&mut self.has_bitten, true) {
+        if !self.has_bitten.swap(true, Ordering::Relaxed) {
             self.handle.bitten_by(&self.rule);
         }
     }

@@ -18,6 +18,10 @@ pub(crate) struct Bandwidth {
 }
 
 impl Behaviour for Bandwidth {
+    fn draws(&self) -> bool {
+        false
+    }
+
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
         let settings = fault::Bandwidth {
             per_second: ByteSize::new(self.rate.saturating_mul(1_000)),

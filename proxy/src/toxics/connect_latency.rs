@@ -18,6 +18,10 @@ pub(crate) struct ConnectLatency {
 }
 
 impl Behaviour for ConnectLatency {
+    fn draws(&self) -> bool {
+        false
+    }
+
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
         if on.is_new() {
             effects.late_for.push(Arc::clone(on.rule));

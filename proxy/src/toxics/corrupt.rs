@@ -59,8 +59,10 @@ impl Noise {
                 return;
             };
             from += usize::try_from(before).unwrap_or(left);
-            queue.flip(from, 1 << self.flips.first_below(8));
+            let bit = self.flips.first_below(8);
+            queue.flip(from, 1 << bit);
             self.acts.act(1);
+            self.flips.fired(format_args!("bit {bit} after {before}B"));
             from += 1;
         }
     }

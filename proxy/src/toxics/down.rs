@@ -15,6 +15,10 @@ use crate::faults::Effects;
 pub(crate) struct Down {}
 
 impl Behaviour for Down {
+    fn draws(&self) -> bool {
+        false
+    }
+
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
         effects.hold.push(Arc::clone(on.rule));
     }

@@ -1,6 +1,8 @@
 //! Rare events in a long stream: where they are is drawn gap by gap, so that the stream between them costs nothing, and
 //! does not depend on how the stream is cut into chunks.
 
+use std::fmt;
+
 use super::draws::{Draws, floor};
 
 /// Events at positions of a stream, each position taken with the same chance.
@@ -68,6 +70,11 @@ impl Gaps {
     /// The second, from 0 (included) to 1 (excluded).
     pub(super) fn second(&self) -> f64 {
         self.draws.unit(self.last() * 3 + 2)
+    }
+
+    /// Writes down what the last event did.
+    pub(super) fn fired(&self, what: impl fmt::Display) {
+        self.draws.fired(self.last(), what);
     }
 
     const fn last(&self) -> u64 {

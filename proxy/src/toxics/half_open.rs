@@ -16,6 +16,10 @@ use crate::tap::Way;
 pub(crate) struct HalfOpen {}
 
 impl Behaviour for HalfOpen {
+    fn draws(&self) -> bool {
+        false
+    }
+
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
         if on.is_new() {
             effects.silent = Some(on.toxic.uid);

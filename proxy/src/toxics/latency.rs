@@ -1,6 +1,5 @@
 //! Latency: each chunk is passed on so much later than it was read, give or take the jitter. The order is kept.
 
-use model::fault;
 use model::quantity::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,14 +18,15 @@ pub(crate) struct Latency {
 }
 
 impl Behaviour for Latency {
+    fn draws(&self) -> bool {
+        self.jitter > 0
+    }
+
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
-        let settings = fault::Latency {
-            delay: Span::from_millis(self.latency),
-            jitter: Span::from_millis(self.jitter),
-            direction: on.toxic.direction,
-        };
+        let base = Span::from_millis(self.latency);
+        let jitter = Span::from_millis(self.jitter);
         for way in on.ways() {
-            let delay = Delay::new(on.rule, &settings, on.handle, way);
+            let delay = Delay::drawn(on.rule, base, jitter, on.draws(way));
             effects.shape(way).delays.push(delay);
         }
     }

@@ -16,6 +16,10 @@ pub(crate) struct LimitData {
 }
 
 impl Behaviour for LimitData {
+    fn draws(&self) -> bool {
+        false
+    }
+
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
         for way in on.ways() {
             effects.shape(way).twist().limits.push(Limit {

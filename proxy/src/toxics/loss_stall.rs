@@ -77,8 +77,11 @@ impl Losses {
         let mut passed = 0;
         while let Some(before) = self.lost.next_within(segments - passed) {
             let at = (passed + before) * SEGMENT;
-            tell(usize::try_from(at).unwrap_or(length), self.length());
+            let stall = self.length();
+            self.lost
+                .fired(format_args!("stall {}us", stall.as_micros()));
             self.acts.act(1);
+            tell(usize::try_from(at).unwrap_or(length), stall);
             passed += before + 1;
         }
     }

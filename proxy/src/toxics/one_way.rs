@@ -15,6 +15,10 @@ use crate::faults::Effects;
 pub(crate) struct OneWay {}
 
 impl Behaviour for OneWay {
+    fn draws(&self) -> bool {
+        false
+    }
+
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
         for way in on.ways() {
             effects.shape(way).twist().is_dead = true;

@@ -14,6 +14,10 @@ use crate::faults::Effects;
 pub(crate) struct Refuse {}
 
 impl Behaviour for Refuse {
+    fn draws(&self) -> bool {
+        false
+    }
+
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
         if on.is_new() {
             effects.refuse = Some(Arc::clone(on.rule));

@@ -19,6 +19,10 @@ pub(crate) struct ResetPeer {
 }
 
 impl Behaviour for ResetPeer {
+    fn draws(&self) -> bool {
+        false
+    }
+
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
         for way in on.ways() {
             effects.shape(way).twist().fuses.push(Fuse {

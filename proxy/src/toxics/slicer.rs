@@ -36,6 +36,10 @@ impl Behaviour for Slicer {
         Ok(())
     }
 
+    fn draws(&self) -> bool {
+        self.size_variation > 0
+    }
+
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
         for way in on.ways() {
             effects.shape(way).twist().knives.push(Knife {
@@ -73,6 +77,10 @@ impl Knife {
                 return Err(self.pause);
             }
             self.left = self.piece();
+            if self.settings.draws() {
+                let size = format_args!("piece of {}B", self.left);
+                self.draws.fired(self.pieces, size);
+            }
             self.pieces += 1;
         }
         Ok(self.left)

@@ -18,6 +18,10 @@ pub(crate) struct SlowClose {
 }
 
 impl Behaviour for SlowClose {
+    fn draws(&self) -> bool {
+        false
+    }
+
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
         for way in on.ways() {
             effects.shape(way).twist().late_ends.push(LateEnd {

@@ -20,6 +20,10 @@ pub(crate) struct Timeout {
 }
 
 impl Behaviour for Timeout {
+    fn draws(&self) -> bool {
+        false
+    }
+
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
         let idle = (self.timeout > 0).then(|| Span::from_millis(self.timeout));
         for way in on.ways() {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::error::{bad_body, invalid_stream, invalid_type, missing_field};
+use crate::identity::IdentifyBy;
 use crate::toxics::{Settings, TYPES};
 
 /// An object whose keys are in lower case.
@@ -87,6 +88,14 @@ impl Fields {
         Ok(toxicity.map(Share::ratio))
     }
 
+    fn identify_by(&mut self) -> Result<Option<IdentifyBy>, Failure> {
+        let by: Option<IdentifyBy> = self.take("identify_by")?;
+        by.as_ref()
+            .map_or(Ok(()), IdentifyBy::check)
+            .map_err(bad_body)?;
+        Ok(by)
+    }
+
     fn lifetime(&mut self) -> Result<Option<Span>, Failure> {
         Ok(self.take::<u64>("for")?.map(Span::from_millis))
     }
@@ -100,6 +109,7 @@ pub(super) struct ProxyInput {
     pub(super) listen: String,
     pub(super) upstream: String,
     pub(super) enabled: bool,
+    pub(super) identify_by: Option<IdentifyBy>,
 }
 
 impl ProxyInput {
@@ -109,6 +119,7 @@ impl ProxyInput {
             listen: fields.take("listen")?.unwrap_or_default(),
             upstream: fields.take("upstream")?.unwrap_or_default(),
             enabled: fields.take("enabled")?.unwrap_or(true),
+            identify_by: fields.identify_by()?,
         })
     }
 
@@ -151,6 +162,7 @@ pub(super) struct ProxyPatch {
     pub(super) listen: Option<String>,
     pub(super) upstream: Option<String>,
     pub(super) enabled: Option<bool>,
+    pub(super) identify_by: Option<IdentifyBy>,
 }
 
 impl ProxyPatch {
@@ -160,6 +172,7 @@ impl ProxyPatch {
             listen: fields.take("listen")?,
             upstream: fields.take("upstream")?,
             enabled: fields.take("enabled")?,
+            identify_by: fields.identify_by()?,
         })
     }
 }
@@ -216,8 +229,12 @@ impl ToxicInput {
     /// Its settings.
     pub(super) fn settings(&mut self) -> Result<Settings, Failure> {
         let attributes = self.fields.attributes(None)?;
-        Settings::parse(&self.kind, attributes)
-            .ok_or_else(invalid_type)?
+        let settings = Settings::parse(&self.kind, attributes).ok_or_else(invalid_type)?;
+        settings
+            .and_then(|settings| {
+                settings.check_direction(self.direction)?;
+                Ok(settings)
+            })
             .map_err(bad_body)
     }
 }
@@ -262,6 +279,8 @@ mod tests {
             "listen",
             "upstream",
             "enabled",
+            "identify_by",
+            "header",
             "latency",
         ];
         let leaf = prop_oneof![

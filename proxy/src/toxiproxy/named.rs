@@ -12,11 +12,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::error::{no_toxic, toxic_exists};
+use super::error::{bad_body, no_toxic, toxic_exists};
 use super::input::{ToxicInput, ToxicPatch};
 use super::listen::bind;
 use super::view::{ProxyView, ToxicView};
 use crate::faults::{Cause, Rule};
+use crate::identity::IdentifyBy;
 use crate::listener;
 use crate::plane::Plane;
 use crate::toxics::{Lifetime, Toxic};
@@ -98,6 +99,14 @@ impl Named {
             upstream: self.upstream.clone(),
             enabled: self.is_enabled(),
             toxics: self.toxics(),
+            identify_by: self.plane.identities.by().as_deref().cloned(),
+        }
+    }
+
+    /// Tells connections that come from now on apart by this; they are told apart as before where it is none.
+    pub(super) fn identify_by(&self, by: Option<IdentifyBy>) {
+        if let Some(by) = by {
+            self.plane.identities.set(by);
         }
     }
 
@@ -215,9 +224,7 @@ impl Named {
         self.expire(&toxic);
         self.plane.change(|list, generation| {
             toxic.uid = generation;
-            list.push(Arc::new(Rule::toxic(
-                &self.name, self.seed, toxic, generation,
-            )));
+            list.push(Arc::new(self.rule(toxic, generation)));
         });
         Ok(added)
     }
@@ -226,6 +233,8 @@ impl Named {
     pub(super) fn update_toxic(&self, name: &str, body: &[u8]) -> Result<ToxicView, Failure> {
         let before = self.find(name).ok_or_else(no_toxic)?;
         let patch = ToxicPatch::read(body, &before.settings)?;
+        let suits = patch.settings.check_direction(before.direction);
+        suits.map_err(bad_body)?;
         let toxic = Toxic {
             settings: patch.settings,
             toxicity: patch.toxicity.unwrap_or(before.toxicity),
@@ -239,10 +248,15 @@ impl Named {
         self.plane.change(|list, generation| {
             let same = |rule: &&mut Arc<Rule>| toxic_uid(rule) == Some(toxic.uid);
             if let Some(rule) = list.iter_mut().find(same) {
-                *rule = Arc::new(Rule::toxic(&self.name, self.seed, toxic, generation));
+                *rule = Arc::new(self.rule(toxic, generation));
             }
         });
         Ok(updated)
+    }
+
+    fn rule(&self, toxic: Toxic, generation: u64) -> Rule {
+        let log = self.plane.decisions.clone();
+        Rule::toxic(&self.name, self.seed, toxic, generation, log)
     }
 
     pub(super) fn remove_toxic(&self, name: &str) -> Result<(), Failure> {

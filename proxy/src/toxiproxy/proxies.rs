@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use host::http::Failure;
 use host::timer::Timer;
 use tokio::sync::{Mutex, MutexGuard};
 
+use super::Settings;
 use super::error::{internal, no_proxy, proxy_exists};
 use super::input::{ProxyInput, ProxyPatch};
 use super::listen::resolve;
 use super::named::Named;
 use super::view::ProxyView;
+use crate::decisions::Log;
 use crate::plane::Plane;
 
 type Map = BTreeMap<String, Named>;
@@ -24,15 +27,23 @@ pub(super) struct Proxies {
     seed: u64,
     off_loopback: bool,
     timer: Timer,
+    log: Option<Arc<Log>>,
     map: Mutex<Map>,
 }
 
 impl Proxies {
-    pub(super) fn new(seed: u64, off_loopback: bool) -> io::Result<Self> {
+    /// Those of a server with these settings, of which there are none yet.
+    pub(super) fn new(settings: &Settings) -> io::Result<Self> {
+        let log = settings
+            .decision_log
+            .as_deref()
+            .map(Log::open)
+            .transpose()?;
         Ok(Self {
-            seed,
-            off_loopback,
+            seed: settings.seed,
+            off_loopback: settings.off_loopback,
             timer: Timer::start()?,
+            log,
             map: Mutex::default(),
         })
     }
@@ -51,8 +62,11 @@ impl Proxies {
     }
 
     fn make(&self, input: ProxyInput) -> Named {
-        let plane = Plane::new(self.timer.clone(), None);
-        Named::new(input.name, input.listen, input.upstream, self.seed, plane)
+        let decisions = self.log.as_ref().map(|log| log.of(&input.name));
+        let plane = Plane::with_log(self.timer.clone(), None, decisions);
+        let proxy = Named::new(input.name, input.listen, input.upstream, self.seed, plane);
+        proxy.identify_by(input.identify_by);
+        proxy
     }
 
     pub(super) async fn create(&self, input: ProxyInput) -> Result<ProxyView, Failure> {
@@ -81,7 +95,9 @@ impl Proxies {
                 || addr
                     .as_ref()
                     .is_ok_and(|addr| before.listen() == addr.to_string());
-            if same_address && before.upstream() == input.upstream {
+            let same_identity =
+                before.plane().identities.by().as_deref() == input.identify_by.as_ref();
+            if same_address && same_identity && before.upstream() == input.upstream {
                 return Ok(before.view());
             }
         }
@@ -133,6 +149,7 @@ impl Proxies {
         let upstream = patch.upstream.filter(|new| new != proxy.upstream());
         if !enabled {
             proxy.disable().await;
+            proxy.identify_by(patch.identify_by);
             if moves {
                 proxy.set_listen(listen);
             }
@@ -148,6 +165,7 @@ impl Proxies {
             Err(reason) => Err(reason),
         };
         done.map_err(internal)?;
+        proxy.identify_by(patch.identify_by);
         if let Some(upstream) = upstream {
             proxy.redirect(upstream).await;
         }
@@ -192,5 +210,8 @@ impl Proxies {
             proxy.disable().await;
         }
         join_all(map.values().map(Named::drained)).await;
+        if let Some(log) = self.log.clone() {
+            let _ = tokio::task::spawn_blocking(move || log.close()).await;
+        }
     }
 }

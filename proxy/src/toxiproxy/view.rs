@@ -3,6 +3,7 @@
 use host::http::Failure;
 use serde::{Serialize, Serializer};
 
+use crate::identity::IdentifyBy;
 use crate::toxics::Settings;
 
 /// A proxy, as its clients see it.
@@ -13,6 +14,9 @@ pub(super) struct ProxyView {
     pub(super) upstream: String,
     pub(super) enabled: bool,
     pub(super) toxics: Vec<ToxicView>,
+    /// Only where it was set, as some clients take no key that they do not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) identify_by: Option<IdentifyBy>,
 }
 
 /// A toxic, as its clients see it.

@@ -1,7 +1,11 @@
 //! Reads the heads of an HTTP request and its response from copies of their bytes while these pass by.
 
+use std::sync::Arc;
+
 use model::ids::{CLIENT_HEADER, ClientId};
 
+use super::query;
+use crate::identity::{IdentifyBy, LONGEST};
 use crate::tap::Way;
 
 /// A head longer than this is not looked at: the connection then passes as bytes that nobody understands.
@@ -9,16 +13,18 @@ pub(crate) const HEAD_LIMIT: usize = 16 << 10;
 const MOST_HEADERS: usize = 100;
 
 /// What a request's head said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Request {
     /// Whose it is, where it says so.
     pub(crate) client: Option<ClientId>,
     /// Whether it asks for a WebSocket.
     pub(crate) upgrade: bool,
+    /// The client's id, where it was looked for and is there.
+    pub(crate) id: Option<Arc<str>>,
 }
 
 /// What was found at the beginning of one direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Head {
     /// A request whose head ends after so many bytes of the stream.
     Request(Request, u64),
@@ -28,7 +34,8 @@ pub(crate) enum Head {
         status: u16,
         /// Whether it carries Retry-After.
         retry_after: bool,
-        /// Where its head ends in the stream.
+        /// Where its head is in the stream: not at the beginning where informational responses came before it.
+        start: u64,
         end: u64,
     },
     /// A TLS client's greeting.
@@ -41,6 +48,7 @@ pub(crate) enum Head {
 #[derive(Debug)]
 pub(crate) struct Sniffer {
     way: Way,
+    identify_by: Option<Arc<IdentifyBy>>,
     bytes: Vec<u8>,
     /// Bytes of informational responses that came before.
     skipped: u64,
@@ -49,9 +57,10 @@ pub(crate) struct Sniffer {
 }
 
 impl Sniffer {
-    pub(crate) const fn new(way: Way) -> Self {
+    pub(crate) const fn new(way: Way, identify_by: Option<Arc<IdentifyBy>>) -> Self {
         Self {
             way,
+            identify_by,
             bytes: Vec::new(),
             skipped: 0,
             try_at: 1,
@@ -76,7 +85,7 @@ impl Sniffer {
                 return None;
             }
             let parsed = match self.way {
-                Way::Upstream => parse_request(&self.bytes),
+                Way::Upstream => parse_request(&self.bytes, self.identify_by.as_deref()),
                 Way::Downstream => parse_response(&self.bytes),
             };
             match parsed {
@@ -102,6 +111,7 @@ impl Sniffer {
                     return Some(Head::Response {
                         status,
                         retry_after,
+                        start: self.skipped,
                         end: self.skipped + length as u64,
                     });
                 }
@@ -142,7 +152,7 @@ fn has_blank_line(bytes: &[u8]) -> bool {
     bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|three| three == b"\n\r\n")
 }
 
-fn parse_request(bytes: &[u8]) -> Parsed {
+fn parse_request(bytes: &[u8], identify_by: Option<&IdentifyBy>) -> Parsed {
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {
@@ -159,7 +169,17 @@ fn parse_request(bytes: &[u8]) -> Parsed {
             let upgrade =
                 value("upgrade").is_some_and(|what| what.eq_ignore_ascii_case("websocket"));
             let client = value(CLIENT_HEADER).and_then(|id| id.parse().ok());
-            Parsed::Request(Request { client, upgrade }, length)
+            let id = identify_by.and_then(|by| match by {
+                IdentifyBy::Header(name) => value(name).map(str::to_owned),
+                IdentifyBy::Query(name) => query::value(request.path?.as_bytes(), name),
+            });
+            let id = id.filter(|id| !id.is_empty() && id.len() <= LONGEST);
+            let request = Request {
+                client,
+                upgrade,
+                id: id.map(Into::into),
+            };
+            Parsed::Request(request, length)
         }
     }
 }
@@ -191,7 +211,7 @@ mod tests {
         b"GET /sync HTTP/1.1\r\nHost: x\r\nUpgrade: WebSocket\r\nX-Faultlane-Client: c0042\r\n\r\n";
 
     fn sniff(way: Way, bytes: &[u8], chunk: usize) -> Option<Head> {
-        let mut sniffer = Sniffer::new(way);
+        let mut sniffer = Sniffer::new(way, None);
         bytes.chunks(chunk).find_map(|chunk| sniffer.push(chunk))
     }
 
@@ -199,7 +219,7 @@ mod tests {
         #[test]
         fn any_chunking_finds_the_same_head(chunk in 1..90_usize) {
             let bytes = [UPGRADE, b"\x81\x00"].concat();
-            let request = Request { client: Some(ClientId(42)), upgrade: true };
+            let request = Request { client: Some(ClientId(42)), upgrade: true, id: None };
             prop_assert_eq!(
                 sniff(Way::Upstream, &bytes, chunk),
                 Some(Head::Request(request, UPGRADE.len() as u64))
@@ -223,6 +243,7 @@ mod tests {
                 Some(Head::Response {
                     status: 503,
                     retry_after: true,
+                    start: early.len() as u64,
                     end: both.len() as u64
                 })
             );
@@ -242,6 +263,25 @@ mod tests {
             sniff(Way::Upstream, UPGRADE, 1),
             Some(Head::Request(..))
         ));
+    }
+
+    #[test]
+    fn a_client_is_named_where_it_was_asked_to_be() {
+        let head = b"GET /sync?client=a%20b&x HTTP/1.1\r\nX-Client: device-7\r\nX-Long: ";
+        let head = [&head[..], &vec![b'x'; LONGEST + 1], b"\r\nX-None:\r\n\r\n"].concat();
+        for (by, id) in [
+            (IdentifyBy::Header("x-client".to_owned()), Some("device-7")),
+            (IdentifyBy::Query("client".to_owned()), Some("a b")),
+            (IdentifyBy::Query("x".to_owned()), None),
+            (IdentifyBy::Header("x-none".to_owned()), None),
+            (IdentifyBy::Header("x-long".to_owned()), None),
+        ] {
+            let head = Sniffer::new(Way::Upstream, Some(Arc::new(by))).push(&head);
+            let Some(Head::Request(request, _)) = head else {
+                panic!("a request");
+            };
+            assert_eq!(request.id.as_deref(), id);
+        }
     }
 
     #[test]

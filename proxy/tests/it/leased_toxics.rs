@@ -1,11 +1,15 @@
 //! Toxics as leased faults: each is seen to bite when something comes by, and not before; and each is over when it is undone.
 
+use futures_util::{SinkExt, StreamExt};
 use model::fault::Fault;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio_websockets::Message;
 
-use crate::harness::{Proxy, echo, ending, fault, figure, order, round_trip};
+use crate::harness::{
+    Proxy, echo, ending, fault, figure, order, read_head, round_trip, websocket_echo, within,
+};
 
 /// What brings a toxic out.
 #[derive(Clone, Copy, PartialEq)]
@@ -70,6 +74,34 @@ async fn each_is_seen_to_bite_when_something_comes_by_and_is_over_when_it_is_und
         let view = proxy.undo("t").await;
         assert!(!view.active && view.healed.is_some(), "{kind}");
         round_trip(&mut proxy.tcp().await, b"after").await;
+    }
+}
+
+#[tokio::test]
+async fn those_of_an_upgrade_bite_upgrades() {
+    for (kind, attributes) in [
+        ("ws_refuse_upgrade", json!({"status": 503})),
+        ("ws_slow_upgrade", json!({"delay": 1})),
+        ("ws_stall_upgrade", json!({})),
+        (
+            "ws_rewrite_upgrade",
+            json!({"name": "Sec-WebSocket-Accept", "value": "other"}),
+        ),
+    ] {
+        let proxy = Proxy::before(websocket_echo());
+        let mut old = proxy.websocket(1).await;
+        proxy.inject("t", toxic(kind, &attributes)).await;
+        old.send(Message::text("open already")).await.unwrap();
+        within(old.next()).await.unwrap().unwrap();
+        assert_eq!(proxy.look("t").await.observation.bitten, 0, "{kind}");
+        let mut stream = proxy.ask_upgrade(Some(2)).await;
+        read_head(&mut stream).await;
+        let view = proxy
+            .until_fault("t", |view| view.observation.bitten == 1)
+            .await;
+        assert!(view.observation.observed.is_some(), "{kind}");
+        proxy.undo("t").await;
+        proxy.websocket(3).await;
     }
 }
 

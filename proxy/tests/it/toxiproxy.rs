@@ -1,14 +1,17 @@
 //! The standalone proxy, by its HTTP API.
 
 mod api;
+mod decisions;
 mod documented;
 mod exactness;
 mod lifetimes;
 mod own_toxics;
 mod populate;
+mod rewriting;
 mod stalled;
 mod toxics;
 mod updates;
+mod upgrades;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -36,11 +36,15 @@ pub(super) fn tell(command: ProxyCommand) -> Result<Exit, Error> {
             name,
             listen,
             upstream,
+            identify_by,
             disabled,
             server,
         } => {
-            let body =
+            let mut body =
                 json!({"name": name, "listen": listen, "upstream": upstream, "enabled": !disabled});
+            if let Some(by) = identify_by {
+                body["identify_by"] = identification(&by)?;
+            }
             let answer = ask(&server, post("/proxies".to_owned(), body))?;
             show(&server, &answer, &line(&answer));
         }
@@ -105,6 +109,16 @@ fn tell_toxic(command: ToxicCommand) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Where clients say who they are, as the API takes it.
+fn identification(by: &str) -> Result<Value, Error> {
+    match by.split_once('=') {
+        Some((place @ ("header" | "query"), name)) => Ok(json!({place: name})),
+        _ => Err(Error::usage(format!(
+            "--identify-by {by}: write header=NAME or query=NAME, such as header=X-Client"
+        ))),
+    }
 }
 
 /// What was typed about a toxic, as the API takes it.

@@ -12,7 +12,7 @@ use super::{Api, connect};
 use crate::harness::{loopback, pattern, within};
 
 /// Toxics that lose nothing, in numbers that take effect within milli-seconds.
-fn lossless() -> [(&'static str, Value); 6] {
+fn lossless() -> [(&'static str, Value); 8] {
     [
         ("latency", json!({"latency": 3, "jitter": 2})),
         ("bandwidth", json!({"rate": 40_000})),
@@ -23,6 +23,8 @@ fn lossless() -> [(&'static str, Value); 6] {
         ("one_way", json!({})),
         ("down", json!({})),
         ("loss_stall", json!({"percent": 2.0, "rto": 2})),
+        ("ws_slow_upgrade", json!({"delay": 3, "jitter": 2})),
+        ("ws_stall_upgrade", json!({})),
     ]
 }
 
