@@ -64,8 +64,6 @@ async fn what_waits_in_the_proxy_is_bounded_in_bytes() {
     }
 }
 
-/// Twenty times what a release build on an idle machine takes.
-const SOON: Duration = Duration::from_millis(400);
 /// A connection that takes nothing for so long takes nothing more.
 const STALLED: Duration = Duration::from_millis(100);
 
@@ -94,7 +92,6 @@ async fn the_api_answers_while_200_connections_are_stalled() {
     let clients = stalling.join_all().await;
     assert_eq!(clients.len(), 200);
     let toxic = |kind: &str| json!({"type": kind, "stream": "both", "attributes": {"rate": 5, "average_size": 9}});
-    let mut slowest = (Duration::ZERO, String::new());
     let mut calls: Vec<(Method, String, Value)> = Vec::new();
     for kind in [
         "latency",
@@ -121,10 +118,7 @@ async fn the_api_answers_while_200_connections_are_stalled() {
     calls.push((Method::POST, "/reset".to_owned(), Value::Null));
     calls.push((Method::DELETE, "/proxies/p".to_owned(), Value::Null));
     for (method, path, body) in calls {
-        let begun = Instant::now();
         let (status, answer) = within(api.call(method.clone(), &path, body)).await;
         assert!((200..300).contains(&status), "{method} {path}: {answer}");
-        slowest = slowest.max((begun.elapsed(), format!("{method} {path}")));
     }
-    assert!(slowest.0 < SOON, "{slowest:?}");
 }
