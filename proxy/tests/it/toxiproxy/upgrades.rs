@@ -69,7 +69,7 @@ pub(super) async fn say(socket: &mut WebSocketStream<TcpStream>, text: &'static 
     assert_eq!(back.as_text(), Some(text));
 }
 
-async fn is_silent(client: &mut TcpStream) -> bool {
+pub(super) async fn is_silent(client: &mut TcpStream) -> bool {
     tokio::time::timeout(SHORT, client.read_u8()).await.is_err()
 }
 
@@ -193,6 +193,48 @@ async fn after_a_stalled_upgrade_nothing_passes_until_the_toxic_is_gone() {
     api.delete("/proxies/p/toxics/ws_stall_upgrade_downstream")
         .await;
     assert_eq!(ending(&mut new).await.unwrap(), b"hello, world");
+}
+
+#[tokio::test]
+async fn the_lane_hears_nothing_after_a_stalled_upgrade_either() {
+    let (heard, mut hears) = unbounded_channel();
+    let api = Api::start();
+    let addr = api
+        .proxy(upstream(move |mut stream| {
+            let heard = heard.clone();
+            async move {
+                let mut bytes = vec![0; 4_096];
+                while let Ok(count) = stream.read(&mut bytes).await {
+                    let _ = heard.send(bytes[..count].to_vec());
+                    if count == 0 {
+                        return;
+                    }
+                    let _ = stream.write_all(ANSWER.as_bytes()).await;
+                }
+            }
+        }))
+        .await;
+    api.toxic("ws_stall_upgrade", "downstream", json!({})).await;
+    // An end that was read before the stall began.
+    api.toxic("slow_close", "upstream", json!({"delay": LATER}))
+        .await;
+    let (mut talks, mut ends) = (ask(addr).await, ask(addr).await);
+    ends.shutdown().await.unwrap();
+    for client in [&mut talks, &mut ends] {
+        assert_eq!(read_head(client).await, ANSWER);
+        within(hears.recv()).await.unwrap();
+    }
+    talks.write_all(b"frames").await.unwrap();
+    api.delete("/proxies/p/toxics/slow_close_upstream").await;
+    assert!(is_silent(&mut talks).await && hears.is_empty());
+    api.delete("/proxies/p/toxics/ws_stall_upgrade_downstream")
+        .await;
+    let mut heard = [
+        within(hears.recv()).await.unwrap(),
+        within(hears.recv()).await.unwrap(),
+    ];
+    heard.sort_unstable();
+    assert_eq!(heard, [b"".to_vec(), b"frames".to_vec()]);
 }
 
 #[tokio::test]
