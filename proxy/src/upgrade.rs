@@ -4,7 +4,7 @@ use model::instant::Mono;
 
 use crate::faults::Delay;
 use crate::tap::Way;
-use crate::websocket::Edit;
+use crate::websocket::HeadEdit;
 
 /// What is to be done to the upgrade of one connection.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub(crate) struct Upgrade {
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     /// One after the other.
-    pub(crate) edits: Vec<Edit>,
+    pub(crate) edits: Vec<HeadEdit>,
     /// It passes so much later. The delays add up.
     pub(crate) delays: Vec<Delay>,
 }

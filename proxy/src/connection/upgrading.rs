@@ -8,7 +8,7 @@ use model::instant::Mono;
 use super::Connection;
 use crate::link::Link;
 use crate::upgrade;
-use crate::websocket::{Edit, Head};
+use crate::websocket::{Head, HeadEdit};
 
 /// How far an upgrade is.
 #[derive(Debug, Default)]
@@ -64,7 +64,7 @@ impl Connection {
         let Some(request) = &mut self.upgrading.request else {
             return;
         };
-        let compression = self.effects.reads_payload.then(Edit::no_compression);
+        let compression = self.effects.reads_payload.then(HeadEdit::no_compression);
         let toxics = self.effects.upgrade.as_deref();
         let edits = toxics.into_iter().flat_map(|toxics| &toxics.request.edits);
         if let Some(end) = self.up.rewrite(&request.at, edits.chain(&compression)) {

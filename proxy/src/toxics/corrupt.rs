@@ -59,7 +59,7 @@ impl Noise {
             from += usize::try_from(before).unwrap_or(left);
             let bit = self.flips.first_below(8);
             queue.flip(from, 1 << bit);
-            self.flips.fired(format_args!("bit {bit} after {before}B"));
+            self.flips.fired(format_args!("bit {bit}"), "byte");
             from += 1;
         }
     }

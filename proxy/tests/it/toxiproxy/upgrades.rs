@@ -197,15 +197,15 @@ async fn after_a_stalled_upgrade_nothing_passes_until_the_toxic_is_gone() {
 
 #[tokio::test]
 async fn the_lane_hears_nothing_after_a_stalled_upgrade_either() {
-    let (heard, mut hears) = unbounded_channel();
+    let (tell, mut heard) = unbounded_channel();
     let api = Api::start();
     let addr = api
         .proxy(upstream(move |mut stream| {
-            let heard = heard.clone();
+            let tell = tell.clone();
             async move {
                 let mut bytes = vec![0; 4_096];
                 while let Ok(count) = stream.read(&mut bytes).await {
-                    let _ = heard.send(bytes[..count].to_vec());
+                    let _ = tell.send(bytes[..count].to_vec());
                     if count == 0 {
                         return;
                     }
@@ -222,19 +222,19 @@ async fn the_lane_hears_nothing_after_a_stalled_upgrade_either() {
     ends.shutdown().await.unwrap();
     for client in [&mut talks, &mut ends] {
         assert_eq!(read_head(client).await, ANSWER);
-        within(hears.recv()).await.unwrap();
+        within(heard.recv()).await.unwrap();
     }
     talks.write_all(b"frames").await.unwrap();
     api.delete("/proxies/p/toxics/slow_close_upstream").await;
-    assert!(is_silent(&mut talks).await && hears.is_empty());
+    assert!(is_silent(&mut talks).await && heard.is_empty());
     api.delete("/proxies/p/toxics/ws_stall_upgrade_downstream")
         .await;
-    let mut heard = [
-        within(hears.recv()).await.unwrap(),
-        within(hears.recv()).await.unwrap(),
+    let mut both = [
+        within(heard.recv()).await.unwrap(),
+        within(heard.recv()).await.unwrap(),
     ];
-    heard.sort_unstable();
-    assert_eq!(heard, [b"".to_vec(), b"frames".to_vec()]);
+    both.sort_unstable();
+    assert_eq!(both, [b"".to_vec(), b"frames".to_vec()]);
 }
 
 #[tokio::test]
