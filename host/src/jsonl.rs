@@ -29,16 +29,11 @@ impl Appender {
             .truncate(false)
             .open(path)
             .map_err(named)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(named)?;
-        let whole = bytes
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |at| at + 1);
-        if whole < bytes.len() {
-            file.set_len(whole as u64).map_err(named)?;
+        let whole = whole_lines(&mut file).map_err(named)?;
+        if whole < file.seek(SeekFrom::End(0)).map_err(named)? {
+            file.set_len(whole).map_err(named)?;
+            file.seek(SeekFrom::End(0)).map_err(named)?;
         }
-        file.seek(SeekFrom::End(0)).map_err(named)?;
         Ok(Self {
             file,
             path: path.to_owned(),
@@ -126,6 +121,23 @@ pub fn read_each<T: DeserializeOwned>(
     Ok(Lines { values, torn })
 }
 
+/// Bytes up to the end of a file's last whole line. Looked for from the end: the file may be larger than the memory.
+fn whole_lines(file: &mut File) -> io::Result<u64> {
+    let mut block = [0; 4_096];
+    let mut end = file.seek(SeekFrom::End(0))?;
+    while end > 0 {
+        let start = end.saturating_sub(block.len() as u64);
+        let piece = &mut block[..usize::try_from(end - start).map_err(io::Error::other)?];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(piece)?;
+        if let Some(at) = piece.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
@@ -158,6 +170,19 @@ mod tests {
                 (expected + 1, false),
                 "cut at {cut}"
             );
+        }
+    }
+
+    #[test]
+    fn a_long_torn_line_is_cut_off_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        for whole in ["", "{\"n\":1}\n"] {
+            for length in [4_095, 4_096, 4_097, 10_000] {
+                std::fs::write(&path, format!("{whole}{}", "x".repeat(length))).unwrap();
+                Appender::open(&path).unwrap();
+                assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+            }
         }
     }
 

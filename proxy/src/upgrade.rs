@@ -8,7 +8,7 @@ use crate::faults::Delay;
 use crate::plane::Handle;
 use crate::tap::Way;
 use crate::toxics::Acts;
-use crate::websocket::Edit;
+use crate::websocket::HeadEdit;
 
 /// What is to be done to the upgrade of one connection.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub(crate) struct Upgrade {
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     /// One after the other.
-    pub(crate) edits: Vec<(Edit, Acts)>,
+    pub(crate) edits: Vec<(HeadEdit, Acts)>,
     /// It passes so much later. The delays add up.
     pub(crate) delays: Vec<Delay>,
 }

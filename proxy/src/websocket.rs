@@ -8,5 +8,5 @@ mod scanner;
 
 pub(crate) use close::close_frame;
 pub(crate) use head::{Head, Request, Sniffer};
-pub(crate) use rewrite::{Edit, rewrite};
+pub(crate) use rewrite::{HeadEdit, rewrite};
 pub use scanner::{Event, Header, Scanner};

@@ -121,6 +121,54 @@ fn proxies_and_toxics_are_made_changed_and_removed_from_the_command_line() {
 }
 
 #[test]
+fn decisions_are_logged_by_the_names_that_clients_give_themselves() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("decisions.jsonl");
+    let path = file.to_str().expect("UTF-8");
+    let (_server, ready) = ready(faultlane(&["proxy", "--port", "0", "--decision-log", path]));
+    let url = url(&ready);
+    let done = |args: &[&str]| {
+        output(&[&["proxy"], args, &["--host", &url, "--json"]].concat()).expect_code(0)
+    };
+    let upstream = echo().to_string();
+    let create = ["create", "p", "--upstream", &upstream, "--identify-by"];
+    let created = done(&[create.as_slice(), &["header=X-Client"]].concat());
+    let created: Value = serde_json::from_str(&created.stdout).expect("JSON");
+    assert_eq!(created["identify_by"]["header"], "X-Client");
+    done(&["toxic", "add", "p", "-t", "refuse", "--toxicity", "0.5"]);
+    let listen = created["listen"].as_str().expect("where it listens");
+    let mut stream = TcpStream::connect(listen).expect("the proxy accepts");
+    let request = b"GET / HTTP/1.1\r\nX-Client: device-7\r\n\r\n";
+    stream.write_all(request).expect("written");
+    let begun = Instant::now();
+    let line = loop {
+        let log = fs::read_to_string(&file).expect("the log");
+        if let Some((line, _)) = log.split_once('\n') {
+            break serde_json::from_str::<Value>(line).expect("JSON");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "a line in time");
+        std::thread::yield_now();
+    };
+    assert_eq!(line["connection"], "device-7");
+    assert_eq!(line["toxic"], "refuse_downstream");
+
+    output(&[
+        "proxy",
+        "create",
+        "q",
+        "--upstream",
+        &upstream,
+        "--identify-by",
+        "X-Client",
+    ])
+    .expect_code(2)
+    .says("write header=NAME or query=NAME");
+    output(&["proxy", "--port", "0", "--decision-log", "/nowhere/log"])
+        .expect_code(4)
+        .says("/nowhere/log");
+}
+
+#[test]
 fn it_begins_with_the_proxies_of_a_file_and_takes_toxiproxys_flags() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("toxiproxy.json");

@@ -9,7 +9,7 @@ use super::Connection;
 use crate::link::Link;
 use crate::toxics::Acts;
 use crate::upgrade;
-use crate::websocket::{Edit, Head};
+use crate::websocket::{Head, HeadEdit};
 
 /// How far an upgrade is.
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ impl Connection {
         let Some(request) = &mut self.upgrading.request else {
             return;
         };
-        let compression = self.effects.reads_payload.then(Edit::no_compression);
+        let compression = self.effects.reads_payload.then(HeadEdit::no_compression);
         let toxics = self.effects.upgrade.as_deref();
         let edits = toxics.map_or(&[][..], |toxics| &toxics.request.edits);
         let all = edits.iter().map(|(edit, _)| edit).chain(&compression);
@@ -146,7 +146,7 @@ impl Connection {
 }
 
 /// The edit at that place found what it is about; behind those of toxics there may be one of the proxy's own.
-fn act(edits: &[(Edit, Acts)], place: usize) {
+fn act(edits: &[(HeadEdit, Acts)], place: usize) {
     if let Some((_, acts)) = edits.get(place) {
         acts.act(1);
     }

@@ -6,7 +6,7 @@ use host::clock;
 use model::instant::Mono;
 
 use super::Link;
-use crate::websocket::{Edit, rewrite};
+use crate::websocket::{HeadEdit, rewrite};
 
 impl Link {
     /// Edits a head that is there in the stream; tells where it ends now, if that changed anything. A head of which a
@@ -14,7 +14,7 @@ impl Link {
     pub(crate) fn rewrite<'e>(
         &mut self,
         head: &Range<u64>,
-        edits: impl IntoIterator<Item = &'e Edit>,
+        edits: impl IntoIterator<Item = &'e HeadEdit>,
         did: impl FnMut(usize),
     ) -> Option<u64> {
         let mut edits = edits.into_iter().peekable();

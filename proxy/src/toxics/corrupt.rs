@@ -62,7 +62,7 @@ impl Noise {
             let bit = self.flips.first_below(8);
             queue.flip(from, 1 << bit);
             self.acts.act(1);
-            self.flips.fired(format_args!("bit {bit} after {before}B"));
+            self.flips.fired(format_args!("bit {bit}"), "byte");
             from += 1;
         }
     }

@@ -14,6 +14,8 @@ pub(super) struct Gaps {
     /// Events so far, and positions from here to the next one.
     events: u64,
     left: u64,
+    /// Positions passed over, those of events too.
+    passed: u64,
 }
 
 impl Gaps {
@@ -23,6 +25,7 @@ impl Gaps {
             chance,
             events: 0,
             left: 0,
+            passed: 0,
         };
         gaps.left = gaps.gap();
         gaps
@@ -31,6 +34,7 @@ impl Gaps {
     /// Goes on where other gaps of the same toxic were, by the chance that holds now.
     pub(super) fn resume(&mut self, before: &Self) {
         self.events = before.events;
+        self.passed = before.passed;
         let same = (self.chance - before.chance).abs() < f64::EPSILON;
         self.left = if same { before.left } else { self.gap() };
     }
@@ -51,12 +55,14 @@ impl Gaps {
     /// Passes over so many positions, up to the next event: `Some` with how many lie before it.
     pub(super) fn next_within(&mut self, positions: u64) -> Option<u64> {
         if self.left >= positions {
+            self.passed += positions;
             if self.left != u64::MAX {
                 self.left -= positions;
             }
             return None;
         }
         let before = self.left;
+        self.passed += before + 1;
         self.events += 1;
         self.left = self.gap();
         Some(before)
@@ -72,9 +78,11 @@ impl Gaps {
         self.draws.unit(self.last() * 3 + 2)
     }
 
-    /// Writes down what the last event did.
-    pub(super) fn fired(&self, what: impl fmt::Display) {
-        self.draws.fired(self.last(), what);
+    /// Writes down what the last event did, and at which position, of which there are those of a `unit`.
+    pub(super) fn fired(&self, what: impl fmt::Display, unit: &str) {
+        let position = self.passed - 1;
+        self.draws
+            .fired(self.last(), format_args!("{what} at {unit} {position}"));
     }
 
     const fn last(&self) -> u64 {

@@ -78,8 +78,8 @@ impl Losses {
         while let Some(before) = self.lost.next_within(segments - passed) {
             let at = (passed + before) * SEGMENT;
             let stall = self.length();
-            self.lost
-                .fired(format_args!("stall {}us", stall.as_micros()));
+            let what = format_args!("stall {}us", stall.as_micros());
+            self.lost.fired(what, "segment");
             self.acts.act(1);
             tell(usize::try_from(at).unwrap_or(length), stall);
             passed += before + 1;

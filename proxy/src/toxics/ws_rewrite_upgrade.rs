@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Behaviour, On, Slots};
 use crate::faults::Effects;
 use crate::identity::is_token;
-use crate::websocket::Edit;
+use crate::websocket::HeadEdit;
 
 const SUBPROTOCOL: &str = "sec-websocket-protocol";
 
@@ -99,21 +99,21 @@ impl Behaviour for WsRewriteUpgrade {
 }
 
 impl WsRewriteUpgrade {
-    fn edit(&self) -> Edit {
+    fn edit(&self) -> HeadEdit {
         let (name, value) = (self.name.clone(), self.value.clone());
         match self.part {
-            Part::Subprotocol if name.is_empty() => Edit::Header {
+            Part::Subprotocol if name.is_empty() => HeadEdit::Header {
                 name: SUBPROTOCOL.to_owned(),
                 value,
             },
-            Part::Header => Edit::Header { name, value },
-            Part::Subprotocol => Edit::Item {
+            Part::Header => HeadEdit::Header { name, value },
+            Part::Subprotocol => HeadEdit::Item {
                 header: SUBPROTOCOL,
                 name,
                 value,
             },
-            Part::Query => Edit::Query { name, value },
-            Part::Authorization => Edit::Credentials { value },
+            Part::Query => HeadEdit::Query { name, value },
+            Part::Authorization => HeadEdit::Credentials { value },
         }
     }
 }

@@ -7,7 +7,7 @@ use super::query;
 
 /// One change of a head.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Edit {
+pub(crate) enum HeadEdit {
     /// Every line of this header gets the value; without one, the lines go.
     Header {
         /// In any case of letters.
@@ -50,7 +50,7 @@ enum Line {
 /// line at its end. Of each edit that finds what it is about, `did` is told the place among the edits.
 pub(crate) fn rewrite<'e>(
     head: &[u8],
-    edits: impl IntoIterator<Item = &'e Edit>,
+    edits: impl IntoIterator<Item = &'e HeadEdit>,
     mut did: impl FnMut(usize),
 ) -> Option<Vec<u8>> {
     let mut now: Option<Vec<u8>> = None;
@@ -63,7 +63,7 @@ pub(crate) fn rewrite<'e>(
     now.filter(|now| now != head)
 }
 
-impl Edit {
+impl HeadEdit {
     /// Takes compression (RFC 7692) out of what a client offers.
     pub(crate) fn no_compression() -> Self {
         Self::Item {

@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 /// Without a word about which edit did what.
-fn rewrite<'e>(head: &[u8], edits: impl IntoIterator<Item = &'e Edit>) -> Option<Vec<u8>> {
+fn rewrite<'e>(head: &[u8], edits: impl IntoIterator<Item = &'e HeadEdit>) -> Option<Vec<u8>> {
     super::rewrite(head, edits, |_| {})
 }
 
@@ -10,37 +10,37 @@ const HEAD: &str = "GET /sync?token=old&x=%2f&TOKEN=2 HTTP/1.1\r\nHost:  lane \r
                     Sec-WebSocket-Protocol: v2.bsatn, v1.bsatn\r\nCookie:b=2\r\nX-Folded: one\r\n  two\r\n\
                     Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits, x-own; a=\"1, \\\" permessage-deflate\"\r\n\r\n";
 
-fn header(name: &str, value: Option<&str>) -> Edit {
-    Edit::Header {
+fn header(name: &str, value: Option<&str>) -> HeadEdit {
+    HeadEdit::Header {
         name: name.to_owned(),
         value: value.map(str::to_owned),
     }
 }
 
-fn list(header: &'static str, name: &str, value: Option<&str>) -> Edit {
-    Edit::Item {
+fn list(header: &'static str, name: &str, value: Option<&str>) -> HeadEdit {
+    HeadEdit::Item {
         header,
         name: name.to_owned(),
         value: value.map(str::to_owned),
     }
 }
 
-fn query(name: &str, value: Option<&str>) -> Edit {
-    Edit::Query {
+fn query(name: &str, value: Option<&str>) -> HeadEdit {
+    HeadEdit::Query {
         name: name.to_owned(),
         value: value.map(str::to_owned),
     }
 }
 
-fn credentials(value: Option<&str>) -> Edit {
-    Edit::Credentials {
+fn credentials(value: Option<&str>) -> HeadEdit {
+    HeadEdit::Credentials {
         value: value.map(str::to_owned),
     }
 }
 
 /// That an edit changes these places of [`HEAD`], and nothing else.
 #[track_caller]
-fn turns(edit: &Edit, places: &[(&str, &str)]) {
+fn turns(edit: &HeadEdit, places: &[(&str, &str)]) {
     let mut expected = HEAD.to_owned();
     for (before, after) in places {
         assert!(expected.contains(before), "{before:?}");
@@ -87,7 +87,7 @@ fn an_item_is_replaced_or_goes_and_the_header_with_its_last_one() {
         &[("v1.bsatn", "v9")],
     );
     turns(
-        &Edit::no_compression(),
+        &HeadEdit::no_compression(),
         &[("permessage-deflate; client_max_window_bits, ", "")],
     );
     let alone = b"GET / HTTP/1.1\r\nSec-WebSocket-Extensions: permessage-deflate\r\nA: b\r\n\r\n";
@@ -155,7 +155,7 @@ fn an_empty_value_is_filled_and_a_value_may_become_empty() {
 }
 
 /// Edits that have something to do in [`HEAD`], and others.
-fn any_edit() -> impl Strategy<Value = Edit> {
+fn any_edit() -> impl Strategy<Value = HeadEdit> {
     let name = prop::sample::select(&["a", "token", "cookie", "authorization", "v1", "x y"][..]);
     let value = prop::option::of(prop::sample::select(
         &["", "new", "a,b", "\"", "%2", "é"][..],

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Api, connect, refused};
-use crate::harness::{echo, ending, loopback, round_trip, within};
+use crate::harness::{echo, ending, loopback, pattern, round_trip, within};
 
 /// A server that logs its decisions, with a proxy `p`.
 struct Logged {
@@ -211,6 +211,32 @@ async fn what_waits_for_an_id_takes_the_request_too() {
     }
     assert_eq!(back, expected);
     assert_ne!(back, sent.as_bytes());
+}
+
+#[tokio::test]
+async fn the_log_tells_the_place_of_each_change() {
+    let run = Logged::start(Value::Null).await;
+    let body = json!({"type": "corrupt", "name": "noise", "stream": "upstream", "attributes": {"rate": 5_000}});
+    assert_eq!(run.api.post("/proxies/p/toxics", body).await.0, 200);
+    let sent = pattern(20_000);
+    let mut stream = connect(run.addr).await;
+    let mut back = Vec::new();
+    for piece in sent.chunks(77) {
+        stream.write_all(piece).await.unwrap();
+        let mut piece = vec![0; piece.len()];
+        within(stream.read_exact(&mut piece)).await.unwrap();
+        back.extend(piece);
+    }
+    let lines = run.end().await;
+    assert!(lines.len() > 50, "{}", lines.len());
+    for line in &lines {
+        let decided: Vec<_> = line["decided"].as_str().unwrap().split(' ').collect();
+        let ["bit", bit, "at", "byte", at] = decided[..] else {
+            panic!("{line}");
+        };
+        back[at.parse::<usize>().unwrap()] ^= 1 << bit.parse::<u32>().unwrap();
+    }
+    assert!(back == sent);
 }
 
 #[tokio::test]

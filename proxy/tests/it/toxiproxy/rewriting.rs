@@ -1,11 +1,16 @@
 //! Upgrades that are rewritten on their way, byte for byte.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 
-use super::upgrades::{ANSWER, ask, lane, say, websocket};
+use super::upgrades::{ANSWER, ask, is_silent, lane, say, websocket};
 use super::{Api, connect};
-use crate::harness::{read_head, round_trip, upgrade_head, websocket_echo, within};
+use crate::harness::{
+    ending, read_head, round_trip, upgrade_head, upstream, websocket_echo, within,
+};
 
 #[tokio::test]
 async fn a_request_is_rewritten_in_one_place_however_it_is_cut() {
@@ -98,6 +103,39 @@ async fn an_answer_is_rewritten_in_one_place_and_only_that_of_an_upgrade() {
         within(heads.recv()).await.unwrap();
         api.delete("/proxies/p/toxics/t").await;
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_in_pieces_is_rewritten_as_a_whole() {
+    let go = Arc::new(Semaphore::new(0));
+    let gate = Arc::clone(&go);
+    let api = Api::start();
+    let addr = api
+        .proxy(upstream(move |mut stream| {
+            let gate = Arc::clone(&gate);
+            async move {
+                let mut head = [0; 4_096];
+                let _ = stream.read(&mut head).await;
+                // An informational answer may come first, and is none of it.
+                let early = "HTTP/1.1 103 Early Hints\r\nSet-Cookie: early\r\n\r\n";
+                let all = format!("{early}{ANSWER}hello");
+                for piece in all.as_bytes().chunks(70) {
+                    let _ = stream.write_all(piece).await;
+                    gate.acquire().await.unwrap().forget();
+                }
+            }
+        }))
+        .await;
+    let cookies = json!({"name": "set-cookie"});
+    api.toxic("ws_rewrite_upgrade", "downstream", cookies).await;
+    let mut client = ask(addr).await;
+    assert!(is_silent(&mut client).await, "a piece alone does not pass");
+    go.add_permits(10);
+    let early = read_head(&mut client).await;
+    assert!(early.contains("Set-Cookie: early"), "{early}");
+    let answer = ANSWER.replace("Set-Cookie: a=1\r\nset-cookie: b=2\r\n", "");
+    assert_eq!(read_head(&mut client).await, answer);
+    assert_eq!(ending(&mut client).await.unwrap(), b"hello");
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ pub(super) async fn say(socket: &mut WebSocketStream<TcpStream>, text: &'static 
     assert_eq!(back.as_text(), Some(text));
 }
 
-async fn is_silent(client: &mut TcpStream) -> bool {
+pub(super) async fn is_silent(client: &mut TcpStream) -> bool {
     tokio::time::timeout(SHORT, client.read_u8()).await.is_err()
 }
 
@@ -134,10 +134,11 @@ async fn an_answer_is_slow_and_what_follows_it_is_not() {
     let mut new = websocket(addr).await.unwrap();
     let took = begun.elapsed();
     assert!(took >= Duration::from_millis(99) && took < SOON, "{took:?}");
+    let path = "/proxies/p/toxics/ws_slow_upgrade_downstream";
+    let slower = json!({"attributes": {"delay": LATER}});
+    assert_eq!(api.patch(path, slower).await.0, 200);
     for socket in [&mut old, &mut new] {
-        let begun = Instant::now();
-        say(socket, "fast").await;
-        assert!(begun.elapsed() < Duration::from_millis(99));
+        say(socket, "at once").await;
     }
 }
 
@@ -193,6 +194,48 @@ async fn after_a_stalled_upgrade_nothing_passes_until_the_toxic_is_gone() {
     api.delete("/proxies/p/toxics/ws_stall_upgrade_downstream")
         .await;
     assert_eq!(ending(&mut new).await.unwrap(), b"hello, world");
+}
+
+#[tokio::test]
+async fn the_lane_hears_nothing_after_a_stalled_upgrade_either() {
+    let (tell, mut heard) = unbounded_channel();
+    let api = Api::start();
+    let addr = api
+        .proxy(upstream(move |mut stream| {
+            let tell = tell.clone();
+            async move {
+                let mut bytes = vec![0; 4_096];
+                while let Ok(count) = stream.read(&mut bytes).await {
+                    let _ = tell.send(bytes[..count].to_vec());
+                    if count == 0 {
+                        return;
+                    }
+                    let _ = stream.write_all(ANSWER.as_bytes()).await;
+                }
+            }
+        }))
+        .await;
+    api.toxic("ws_stall_upgrade", "downstream", json!({})).await;
+    // An end that was read before the stall began.
+    api.toxic("slow_close", "upstream", json!({"delay": LATER}))
+        .await;
+    let (mut talks, mut ends) = (ask(addr).await, ask(addr).await);
+    ends.shutdown().await.unwrap();
+    for client in [&mut talks, &mut ends] {
+        assert_eq!(read_head(client).await, ANSWER);
+        within(heard.recv()).await.unwrap();
+    }
+    talks.write_all(b"frames").await.unwrap();
+    api.delete("/proxies/p/toxics/slow_close_upstream").await;
+    assert!(is_silent(&mut talks).await && heard.is_empty());
+    api.delete("/proxies/p/toxics/ws_stall_upgrade_downstream")
+        .await;
+    let mut both = [
+        within(heard.recv()).await.unwrap(),
+        within(heard.recv()).await.unwrap(),
+    ];
+    both.sort_unstable();
+    assert_eq!(both, [b"".to_vec(), b"frames".to_vec()]);
 }
 
 #[tokio::test]
