@@ -2,7 +2,9 @@
 //! and what it does; a line in the registry here gives it its name.
 
 mod draws;
+pub(crate) mod edit;
 mod gaps;
+mod selector;
 
 use std::sync::Arc;
 
@@ -89,6 +91,18 @@ registry! {
     "corrupt" => corrupt::Corrupt,
     "loss_stall" => loss_stall::LossStall,
     "accept_limit" => accept_limit::AcceptLimit,
+    "ws_close" => ws_close::WsClose,
+    "ws_drop" => ws_drop::WsDrop,
+    "ws_delay" => ws_delay::WsDelay,
+    "ws_duplicate" => ws_duplicate::WsDuplicate,
+    "ws_reorder" => ws_reorder::WsReorder,
+    "ws_corrupt" => ws_corrupt::WsCorrupt,
+    "ws_truncate" => ws_truncate::WsTruncate,
+    "ws_fragment" => ws_fragment::WsFragment,
+    "ws_oversize" => ws_oversize::WsOversize,
+    "ws_swallow" => ws_swallow::WsSwallow,
+    "ws_violate" => ws_violate::WsViolate,
+    "ws_replay" => ws_replay::WsReplay,
 }
 
 impl Settings {

@@ -104,6 +104,8 @@ impl Connection {
         if status == 101 {
             self.upgraded = true;
             self.down.meter.frames_from = Some(end);
+            self.up.begin_frames();
+            self.down.begin_frames();
         } else {
             self.up.meter.frames_from = None;
         }

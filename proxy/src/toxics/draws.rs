@@ -1,6 +1,7 @@
 //! Seeded decisions about one direction of one connection.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use model::decide;
 
@@ -16,6 +17,18 @@ pub(crate) struct Draws {
 impl Draws {
     pub(super) const fn new(rule: Arc<Rule>, subject: String) -> Self {
         Self { rule, subject }
+    }
+
+    /// The toxic acted on the message of that index; `what` it did.
+    pub(super) fn fired(&self, index: u64, what: &'static str) {
+        tracing::trace!(rule = self.rule.id, subject = self.subject, index, what);
+        self.rule.bites.messages.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The toxic would have acted on the message of that index, or looked at it, and could not; `why`.
+    pub(super) fn spared(&self, index: u64, why: &'static str) {
+        tracing::trace!(rule = self.rule.id, subject = self.subject, index, why);
+        self.rule.bites.spared.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A number from 0 (included) to 1 (excluded).
