@@ -25,6 +25,7 @@ pub(crate) use self::reset::reset_on_close;
 use crate::decisions::Decisions;
 use crate::plane::{Handle, Identity};
 use crate::tap::Way;
+use crate::toxics::edit::Edit;
 use crate::toxics::{On, Settings, Slots, Toxic};
 use crate::twists::Twists;
 use crate::upgrade::Upgrade;
@@ -79,6 +80,8 @@ pub(crate) struct Bites {
     pub(crate) acts: AtomicU64,
     /// Close frames that the client's socket took, or refusals with Retry-After.
     pub(crate) messages: AtomicU64,
+    /// Messages that a toxic could not act on, or not look into.
+    pub(crate) spared: AtomicU64,
     /// Connections that have been told to close and have not closed yet.
     pub(crate) pending: AtomicU64,
     /// Connections that it may have been meant for, but which are TLS that passes through.
@@ -97,6 +100,7 @@ impl Default for Bites {
             acts: AtomicU64::new(0),
             leaked: AtomicU64::new(0),
             messages: AtomicU64::new(0),
+            spared: AtomicU64::new(0),
             pending: AtomicU64::new(0),
             opaque: AtomicU64::new(0),
             unconfirmed: AtomicU64::new(0),
@@ -195,6 +199,7 @@ impl Rule {
             Cause::Leased(_) | Cause::Toxic(_) => named([
                 ("connections_bitten", get(&self.bites.total)),
                 ("acts", get(&self.bites.acts)),
+                ("messages_spared", get(&self.bites.spared)),
             ]),
         };
         for (name, counter) in [
@@ -300,12 +305,12 @@ pub(crate) struct Effects {
     pub(crate) late_for: Vec<Arc<Rule>>,
     /// The lane is never dialled for, by the toxic of this number.
     pub(crate) silent: Option<u64>,
+    /// A toxic reads payloads, or makes them: what is compressed it would have to let be.
+    pub(crate) reads_payload: bool,
     /// Something depends on a request that has not been read: nothing of it may go on before it has.
     pub(crate) undecided: bool,
     /// What toxics do to its upgrade.
     pub(crate) upgrade: Option<Box<Upgrade>>,
-    /// Some rule reads what frames carry, which has to come uncompressed.
-    pub(crate) reads_payload: bool,
 }
 
 /// How one direction is slowed down.
@@ -317,6 +322,10 @@ pub(crate) struct Shape {
     pub(crate) paces: Vec<Pace>,
     /// What only toxics do.
     pub(crate) twists: Option<Box<Twists>>,
+    /// What toxics do to the frames of a WebSocket, in the order in which it is done.
+    pub(crate) edits: Vec<Edit>,
+    /// Some of these delay messages.
+    pub(crate) delays_messages: bool,
 }
 
 impl Shape {
@@ -331,7 +340,7 @@ impl Shape {
 
     /// Whether some wait for no foreseeable time.
     pub(crate) fn stalls(&self) -> bool {
-        self.twists.as_ref().is_some_and(|twists| twists.stalls())
+        self.delays_messages || self.twists.as_ref().is_some_and(|twists| twists.stalls())
     }
 
     /// The longest that a chunk can wait for its delays.

@@ -1,5 +1,6 @@
 //! One direction of a connection: read, sniff, queue, write.
 
+mod editing;
 mod heads;
 mod meter;
 
@@ -10,6 +11,7 @@ use host::clock;
 use model::instant::Mono;
 use model::quantity::Span;
 
+use self::editing::Editing;
 use self::meter::Meter;
 use crate::faults::Shape;
 use crate::pacing::{Pacer, SLICE};
@@ -81,6 +83,9 @@ pub(crate) struct Link {
     /// It ended without the goodbye that TLS says; so does the writing side then.
     torn: bool,
     tail: Tail,
+    editing: Editing,
+    /// How the editor ends the connection, once the queue is empty.
+    last: Option<Verdict>,
 }
 
 /// How far the end of a link is.
@@ -116,6 +121,8 @@ impl Link {
             release_end: Mono(0),
             torn: false,
             tail: Tail::Open,
+            editing: Editing::default(),
+            last: None,
         }
     }
 
@@ -146,7 +153,9 @@ impl Link {
                 twists.resume(*before);
             }
         }
+        let edits = std::mem::take(&mut shape.edits);
         self.shape = shape;
+        self.set_edits(edits);
         if self.swallows() {
             self.queue.truncate(0);
         }
@@ -195,13 +204,21 @@ impl Link {
         to: Option<&mut Side>,
     ) -> io::Result<Turn> {
         self.wants = Wants::default();
-        let Some(twists) = &self.shape.twists else {
-            return self.pass(from, to);
-        };
-        if twists.is_dead {
+        if self
+            .shape
+            .twists
+            .as_ref()
+            .is_some_and(|twists| twists.is_dead)
+        {
             return Ok(Turn::Waits);
         }
         let turn = self.pass(from, to)?;
+        if let Some(verdict) = self.last_word() {
+            self.verdict = Some(verdict);
+        }
+        if let Some(tick) = self.next_tick() {
+            self.wait_until(tick);
+        }
         self.judge();
         Ok(turn)
     }
@@ -214,10 +231,12 @@ impl Link {
         match twists.judge(clock::now(), !self.queue.is_empty(), self.ended.is_some()) {
             Ok(verdict) => self.verdict = Some(verdict),
             Err(None) => {}
-            Err(Some(at)) => {
-                self.wants.until = Some(self.wants.until.map_or(at, |until| until.min(at)));
-            }
+            Err(Some(at)) => self.wait_until(at),
         }
+    }
+
+    fn wait_until(&mut self, at: Mono) {
+        self.wants.until = Some(self.wants.until.map_or(at, |until| until.min(at)));
     }
 
     fn pass(&mut self, mut from: Option<&mut Side>, to: Option<&mut Side>) -> io::Result<Turn> {
@@ -229,12 +248,18 @@ impl Link {
             {
                 return Ok(Turn::Again);
             }
+            if self.unload() {
+                continue;
+            }
             let Some(from) = from.as_deref_mut().filter(|_| self.has_room()) else {
                 return Ok(Turn::Waits);
             };
-            let fast = to
-                .as_deref_mut()
-                .filter(|_| self.shape.is_plain() && self.queue.is_empty() && !self.stepwise);
+            let fast = to.as_deref_mut().filter(|_| {
+                self.shape.is_plain()
+                    && self.queue.is_empty()
+                    && !self.stepwise
+                    && !self.is_editing()
+            });
             let read = read_once(from, |bytes| self.take(bytes, fast))?;
             self.torn = from.is_torn();
             match read {
@@ -251,7 +276,17 @@ impl Link {
     }
 
     fn has_room(&self) -> bool {
-        let bound = if self.shape.is_late() && !self.wants.write {
+        self.ended.is_none()
+            && self.stops_at.is_none()
+            && self.tail == Tail::Open
+            && !self.owes()
+            && !self.is_ending()
+            && self.queue.len() < self.bound()
+    }
+
+    /// Bytes up to which more are taken.
+    fn bound(&self) -> usize {
+        if self.shape.is_late() && !self.wants.write {
             IN_FLIGHT
         } else if self.shape.is_late() {
             // What waits for the peer instead of its time is not worth the memory.
@@ -260,25 +295,29 @@ impl Link {
             // Two slices, so that the line never waits for the reader.
             let slices = rate.saturating_mul(2 * SLICE.as_micros()) / 1_000_000;
             usize::try_from(slices).map_or(IN_FLIGHT, |slices| slices.clamp(READ, IN_FLIGHT))
-        } else if self.shape.is_plain() && !self.is_shut() && !self.stepwise {
+        } else if self.shape.is_plain() && !self.is_shut() && !self.stepwise && !self.is_editing() {
             1
         } else {
             READ
-        };
-        self.ended.is_none()
-            && self.stops_at.is_none()
-            && self.tail == Tail::Open
-            && self.queue.len() < bound
+        }
     }
 
     /// Takes bytes that were read; none is the end of the stream.
     fn take(&mut self, bytes: &[u8], fast: Option<&mut Side>) -> io::Result<Option<Head>> {
         if bytes.is_empty() {
             self.ended = Some(clock::now());
+            if let Some(editor) = self.editor() {
+                editor.finish();
+            }
             self.release_end = self.release();
             return Ok(self.sniffer.take().map(|_| Head::Unreadable));
         }
         self.meter.receive(bytes);
+        if let Some(editor) = self.editor() {
+            editor.push(clock::now(), bytes);
+            return Ok(None);
+        }
+        self.bypass(bytes);
         let head = self
             .sniffer
             .as_mut()
@@ -409,7 +448,10 @@ impl Link {
         if self.stops_at.is_some() {
             return Ok(true);
         }
-        if let Some(fin) = self.fin().filter(|_| self.tail == Tail::Open) {
+        if let Some(fin) = self
+            .fin()
+            .filter(|_| self.tail == Tail::Open && !self.owes())
+        {
             if fin > clock::now() {
                 if let Some(twists) = &mut self.shape.twists {
                     twists.end();

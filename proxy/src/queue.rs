@@ -123,6 +123,18 @@ impl ReleaseQueue {
         }
     }
 
+    /// When the last bytes may go.
+    pub(crate) fn last_release(&self) -> Mono {
+        self.chunks.back().map_or(Mono(0), |chunk| chunk.release)
+    }
+
+    /// Takes all bytes but so many out again.
+    pub(crate) fn split_off(&mut self, at: usize) -> Vec<u8> {
+        let bytes = self.bytes.range(at..).copied().collect();
+        self.truncate(at);
+        bytes
+    }
+
     /// Keeps only so many bytes.
     pub(crate) fn truncate(&mut self, mut count: usize) {
         self.bytes.truncate(count);

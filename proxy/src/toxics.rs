@@ -3,7 +3,9 @@
 
 mod acts;
 mod draws;
+pub(crate) mod edit;
 mod gaps;
+mod selector;
 mod slots;
 
 use std::sync::Arc;
@@ -98,6 +100,18 @@ registry! {
     "ws_slow_upgrade" => ws_slow_upgrade::WsSlowUpgrade,
     "ws_stall_upgrade" => ws_stall_upgrade::WsStallUpgrade,
     "ws_rewrite_upgrade" => ws_rewrite_upgrade::WsRewriteUpgrade,
+    "ws_close" => ws_close::WsClose,
+    "ws_drop" => ws_drop::WsDrop,
+    "ws_delay" => ws_delay::WsDelay,
+    "ws_duplicate" => ws_duplicate::WsDuplicate,
+    "ws_reorder" => ws_reorder::WsReorder,
+    "ws_corrupt" => ws_corrupt::WsCorrupt,
+    "ws_truncate" => ws_truncate::WsTruncate,
+    "ws_fragment" => ws_fragment::WsFragment,
+    "ws_oversize" => ws_oversize::WsOversize,
+    "ws_swallow" => ws_swallow::WsSwallow,
+    "ws_violate" => ws_violate::WsViolate,
+    "ws_replay" => ws_replay::WsReplay,
 }
 
 impl Settings {

@@ -44,7 +44,8 @@ pub(crate) trait Lasting {
     fn resume(&mut self, before: Self);
 }
 
-fn resume<T: Lasting>(now: &mut [T], before: Vec<T>) {
+/// Has each of these go on from where it was before.
+pub(crate) fn resume<T: Lasting>(now: &mut [T], before: Vec<T>) {
     for state in before {
         if let Some(same) = now.iter_mut().find(|other| other.uid() == state.uid()) {
             same.resume(state);

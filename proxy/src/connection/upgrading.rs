@@ -116,6 +116,10 @@ impl Connection {
             }
         }
         self.upgrading.answer = Some(answer);
+        if self.upgraded {
+            self.up.begin_frames();
+            self.down.begin_frames();
+        }
         self.obey_upgrade_toxics();
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::plane::{Handle, Plane};
 use crate::tap::Way;
-use crate::websocket::{Event, Scanner};
+use crate::websocket::{Event, Tracker};
 
 /// The counts of one direction.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(crate) struct Meter {
     handle: Arc<Handle>,
     way: Way,
     passed: u64,
-    scanner: Scanner,
+    scanner: Tracker,
     /// Whole frames that were not counted in the status yet.
     frames: u64,
 }
@@ -29,9 +29,13 @@ impl Meter {
             handle,
             way,
             passed: 0,
-            scanner: Scanner::default(),
+            scanner: Tracker::default(),
             frames: 0,
         }
+    }
+
+    pub(super) const fn way(&self) -> Way {
+        self.way
     }
 
     /// They were read, whatever becomes of them.
@@ -80,6 +84,26 @@ impl Meter {
             let total = self.plane.counters.frames(self.way);
             total.fetch_add(std::mem::take(&mut self.frames), Ordering::Relaxed);
         }
+    }
+
+    /// How far the frames are when these bytes, which are to pass next, have passed; `None` where none are to begin in
+    /// them.
+    pub(super) fn ahead(&self, pieces: [&[u8]; 2]) -> Option<Tracker> {
+        let mut skip = self.frames_from?.saturating_sub(self.passed);
+        let mut scanner = self.scanner.clone();
+        for piece in pieces {
+            let from = offset(skip, piece.len());
+            skip -= from as u64;
+            let mut rest = &piece[from..];
+            while scanner.next(&mut rest).is_some() {}
+        }
+        (skip == 0).then_some(scanner)
+    }
+
+    /// Where frames begin among bytes that are to pass next, as an offset in them; `None` when some passed already.
+    pub(super) fn frames_ahead(&self) -> Option<usize> {
+        let ahead = self.frames_from?.checked_sub(self.passed)?;
+        usize::try_from(ahead).ok()
     }
 
     /// The first boundary between frames among bytes that are to pass next, as an offset in them.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use model::decide;
 use model::quantity::Span;
@@ -37,6 +38,12 @@ impl Draws {
             key,
             about: None,
         }
+    }
+
+    /// The toxic would have acted on the message of that index, or looked at it, and could not; `why`.
+    pub(super) fn spared(&self, index: u64, why: &'static str) {
+        tracing::trace!(rule = self.rule.id, key = self.key, index, why);
+        self.rule.bites.spared.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A number from 0 (included) to 1 (excluded).

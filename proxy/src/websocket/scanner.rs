@@ -19,6 +19,13 @@ pub struct Header {
     pub length: u64,
 }
 
+impl Header {
+    /// Whether it is of a control frame, which may stand between the fragments of a message.
+    pub(crate) const fn is_control(&self) -> bool {
+        self.opcode & 8 != 0
+    }
+}
+
 /// What the scanner came upon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event<'b> {
@@ -67,6 +74,16 @@ impl Scanner {
     #[must_use]
     pub const fn at_boundary(&self) -> bool {
         self.have == 0 && self.left == 0
+    }
+
+    /// The bytes of the header that is not whole yet.
+    pub(crate) fn begun(&self) -> &[u8] {
+        &self.header[..self.have]
+    }
+
+    /// The bytes of the header that was found last.
+    pub(crate) fn last_header(&self) -> &[u8] {
+        &self.header[..self.header_length()]
     }
 
     /// By the first two bytes.
