@@ -72,3 +72,47 @@ impl Link {
         (start < end && end <= self.queue.len()).then_some(start..end)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use host::timer::Timer;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::plane::Plane;
+    use crate::tap::Way;
+
+    const HEAD: &[u8] = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nA: 1\r\nB: 2\r\n\r\n";
+    const FRAMES: &[u8] = b"frames";
+
+    proptest! {
+        #[test]
+        fn a_head_is_rewritten_however_it_came_and_only_before_it_goes(
+            chunk in 1..80_usize,
+            value in prop::option::of("[a-z]{0,90}"),
+            gone in 0..2_usize,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let _guard = runtime.enter();
+            let plane = Plane::new(Timer::start().unwrap(), None);
+            let handle = plane.enter(0);
+            let mut link = Link::new(Arc::clone(&plane), handle, Way::Upstream);
+            for chunk in [HEAD, FRAMES].concat().chunks(chunk) {
+                link.enqueue(chunk);
+            }
+            let end = HEAD.len() as u64;
+            link.meter.frames_from = Some(end);
+            link.meter.pass(&HEAD[..gone]);
+            link.queue.consume(gone);
+            let edit = HeadEdit::Header { name: "a".to_owned(), value };
+            let now = link.rewrite(&(0..end), [&edit]);
+            let expected = rewrite(HEAD, [&edit]).filter(|_| gone == 0);
+            prop_assert_eq!(now, expected.as_ref().map(|head| head.len() as u64));
+            prop_assert_eq!(link.meter.frames_from, now.or(Some(end)));
+            let expected = expected.unwrap_or_else(|| HEAD[gone..].to_vec());
+            prop_assert_eq!(link.queue.pieces().concat(), [&expected, FRAMES].concat());
+        }
+    }
+}

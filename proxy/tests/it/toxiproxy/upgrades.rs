@@ -8,11 +8,12 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 
 use super::{Api, connect};
 use crate::harness::{
-    SOON, ending, read_head, round_trip, upgrade_head, upstream, websocket_echo, within,
+    SOON, ending, pattern, read_head, round_trip, upgrade_head, upstream, websocket_echo, within,
 };
 
 const LATER: u64 = 600_000;
@@ -327,6 +328,51 @@ async fn what_asks_for_no_upgrade_passes_as_it_is() {
         client.shutdown().await.unwrap();
         assert_eq!(ending(&mut client).await.unwrap(), b"", "{first:.40}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_whatever_comes_and_goes_during_an_upgrade() {
+    const BYTES: usize = 50_000;
+    let api = Api::start();
+    let (to, _heads) = lane(b"hello");
+    let addr = api.proxy(to).await;
+    let (stop, mut over) = oneshot::channel::<()>();
+    let toggling = async {
+        let toxics = [
+            ("ws_stall_upgrade", json!({})),
+            ("ws_slow_upgrade", json!({"delay": 3, "jitter": 3})),
+            ("ws_rewrite_upgrade", json!({"name": "x-not-there"})),
+            ("slicer", json!({"average_size": 20, "size_variation": 9})),
+        ];
+        for (kind, attributes) in toxics.into_iter().cycle() {
+            let toxic = api.toxic(kind, "both", attributes).await;
+            let ended = tokio::time::timeout(Duration::from_millis(5), &mut over).await;
+            let path = format!("/proxies/p/toxics/{}", toxic["name"].as_str().unwrap());
+            api.delete(&path).await;
+            if ended.is_ok() {
+                return;
+            }
+        }
+    };
+    let traffic = async {
+        let expected = [ANSWER.as_bytes(), b"hello", &pattern(BYTES)].concat();
+        for chunk in (1..60).map(|n| n * 37) {
+            let (mut read, mut write) = connect(addr).await.into_split();
+            let sent = [upgrade_head(None).as_bytes(), &pattern(BYTES)].concat();
+            let writing = tokio::spawn(async move {
+                for piece in sent.chunks(chunk) {
+                    write.write_all(piece).await.unwrap();
+                }
+                write.shutdown().await.unwrap();
+            });
+            let mut got = Vec::new();
+            within(read.read_to_end(&mut got)).await.unwrap();
+            assert!(got == expected, "in pieces of {chunk}");
+            writing.await.unwrap();
+        }
+        drop(stop);
+    };
+    tokio::join!(toggling, traffic);
 }
 
 #[tokio::test]
