@@ -248,11 +248,10 @@ impl Rule {
 /// What is wrong with it and what to do.
 pub(crate) fn check(fault: &Fault, only_tls: bool) -> Result<(), String> {
     match fault {
-        Fault::WsClose(_) | Fault::RefuseUpgrade(_) if only_tls => Err(format!(
-            "`{}` needs to see requests and frames, and the connections are TLS that passes through; have the proxy \
-             terminate TLS, or use a fault of TCP: latency, bandwidth, hold, reset or refuse",
-            fault.name()
-        )),
+        Fault::WsClose(_) | Fault::RefuseUpgrade(_) if only_tls => Err(opaque(fault.name())),
+        Fault::Toxic(toxic) if only_tls && toxic.kind.starts_with("ws_") => {
+            Err(opaque(&toxic.kind))
+        }
         Fault::Bandwidth(settings) => bandwidth::check(settings),
         Fault::WsClose(settings) => ws_close::check(settings),
         Fault::RefuseUpgrade(settings) => refuse_upgrade::check(settings.status),
@@ -268,6 +267,14 @@ pub(crate) fn check(fault: &Fault, only_tls: bool) -> Result<(), String> {
             fault.holder()
         )),
     }
+}
+
+/// What is wrong with a fault of requests or frames where these cannot be seen.
+fn opaque(name: &str) -> String {
+    format!(
+        "`{name}` needs to see requests and frames, and the connections are TLS that passes through; have the proxy \
+         terminate TLS, or use a fault of TCP: latency, bandwidth, hold, reset or refuse"
+    )
 }
 
 /// How far a connection is.
