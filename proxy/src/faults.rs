@@ -55,7 +55,7 @@ pub(crate) enum Cause {
     /// A drill, under a lease.
     Ordered(FaultOrder),
     /// A user of the standalone proxy's API.
-    Toxic(Toxic),
+    Toxic(Box<Toxic>),
 }
 
 /// What a rule was seen to do. Which of these count depends on the fault.
@@ -116,7 +116,7 @@ impl Rule {
         Self {
             id: format!("{proxy}/{}", toxic.name),
             seed,
-            cause: Cause::Toxic(toxic),
+            cause: Cause::Toxic(Box::new(toxic)),
             generation,
             bites: Bites::default(),
         }

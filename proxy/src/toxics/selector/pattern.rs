@@ -90,6 +90,9 @@ impl TryFrom<String> for Hex {
 
 impl From<Hex> for String {
     fn from(Hex(bytes): Hex) -> Self {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        let nibbles = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        nibbles
+            .filter_map(|nibble| char::from_digit(nibble.into(), 16))
+            .collect()
     }
 }

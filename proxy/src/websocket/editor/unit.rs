@@ -110,7 +110,7 @@ impl Unit {
                 .flat_map(|(_, outs)| outs)
                 .collect()
         } else {
-            self.as_it_came()
+            self.untouched()
         };
         for out in &mut outs {
             out.wait(message.hold);
@@ -157,7 +157,7 @@ impl Unit {
             }
         } else {
             Decided {
-                outs: self.as_it_came(),
+                outs: self.untouched(),
                 is_dropped: false,
                 behind: None,
                 between: Vec::new(),
@@ -166,7 +166,7 @@ impl Unit {
     }
 
     /// Its frames, with what came between them.
-    fn as_it_came(self) -> Vec<Out> {
+    fn untouched(self) -> Vec<Out> {
         let mut outs = Vec::new();
         let mut between = self.between.into_iter().peekable();
         for (at, frame) in self.frames.iter().enumerate() {

@@ -77,7 +77,7 @@ fn counts_outlive_changes_of_other_toxics() {
     let third = ("ws_drop", json!({"match": {"nth": 3}}));
     let mut rig = Rig::new(UP);
     for text in ["a", "b", "c", "d"] {
-        rig.set(&[third.clone()]);
+        rig.set(std::slice::from_ref(&third));
         rig.push(&texts(UP, &[text]));
         rig.set(&[third.clone(), ("ws_swallow", json!({}))]);
     }

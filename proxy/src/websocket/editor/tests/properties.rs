@@ -186,11 +186,11 @@ proptest! {
         for piece in pieces(&bytes, &sizes) {
             match toggles.next().unwrap() {
                 0 => rig.set(&[]),
-                1 => rig.set(&[late.clone()]),
+                1 => rig.set(std::slice::from_ref(&late)),
                 2 => rig.set(&[("ws_duplicate", json!({"match": {"nth": 0x0fff_ffff}})), late.clone()]),
                 _ => {
                     dropping = true;
-                    rig.set(&[drop.clone()]);
+                    rig.set(std::slice::from_ref(&drop));
                 }
             }
             rig.push(piece);
