@@ -106,6 +106,11 @@ registry! {
 }
 
 impl Settings {
+    /// Whether it acts on the messages of a WebSocket.
+    pub(crate) fn is_about_messages(&self) -> bool {
+        self.name().starts_with("ws_")
+    }
+
     /// Does to a connection's effects what the toxic does to it.
     pub(crate) fn take_hold(&self, on: &On<'_>, slots: &mut Slots, effects: &mut Effects) {
         self.behaviour().take_hold(on, slots, effects);

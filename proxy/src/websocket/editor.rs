@@ -306,7 +306,9 @@ impl Editor {
                 if let Some(Data::Gathered(unit)) = &mut self.data {
                     unit.add(frame);
                 }
-                if is_last && let Some(Data::Gathered(unit)) = self.data.take() {
+                if !is_last {
+                    self.bound_gathering();
+                } else if let Some(Data::Gathered(unit)) = self.data.take() {
                     self.conclude(now, *unit);
                 }
             }
@@ -336,13 +338,23 @@ impl Editor {
                 self.hold_back(now, behind, outs);
                 return;
             }
-            (Some(Data::Gathered(unit)), _) if is_control && !ends => unit.add_between(outs),
+            (Some(Data::Gathered(unit)), _) if is_control && !ends => {
+                unit.add_between(outs);
+                self.bound_gathering();
+            }
             _ => {
                 self.out_all(between);
                 self.out_all(outs);
             }
         }
         self.passed(is_dropped);
+    }
+
+    /// Frames cost memory, however little is in them.
+    fn bound_gathering(&mut self) {
+        if matches!(&self.data, Some(Data::Gathered(unit)) if unit.size > LIMIT) {
+            self.stop_gathering();
+        }
     }
 
     /// Passes what was gathered of a data message and lets the rest follow.

@@ -128,7 +128,7 @@ async fn a_close_comes_at_once_or_behind_a_message_and_both_sides_end() {
 
 #[tokio::test]
 async fn a_server_hears_a_close_that_is_masked() {
-    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let (heard, mut at_server) = tokio::sync::mpsc::unbounded_channel();
     let server = crate::harness::upstream(move |stream| {
         let heard = heard.clone();
         async move {
@@ -148,10 +148,10 @@ async fn a_server_hears_a_close_that_is_masked() {
     let attributes = json!({"match": {"contains": "go"}, "code": 1_008, "reason": "policy"});
     api.toxic("ws_close", "upstream", attributes).await;
     say(&mut socket, &["stay", "go"]).await;
-    assert_eq!(within(hears.recv()).await, Some(None));
-    assert_eq!(within(hears.recv()).await, Some(None));
+    assert_eq!(within(at_server.recv()).await, Some(None));
+    assert_eq!(within(at_server.recv()).await, Some(None));
     let close = (CloseCode::POLICY_VIOLATION, "policy".to_owned());
-    assert_eq!(within(hears.recv()).await, Some(Some(close)));
+    assert_eq!(within(at_server.recv()).await, Some(Some(close)));
     assert!(hear(&mut socket).await.is_err());
 }
 

@@ -1,18 +1,22 @@
 //! Toxics that come and go on a busy connection.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_websockets::{Message, ServerBuilder, WebSocketStream};
 
 use super::open;
-use crate::harness::{pattern, upstream};
-use crate::toxiproxy::Api;
+use crate::harness::{ending, pattern, read_head, upgrade_head, upstream, within};
+use crate::toxiproxy::{Api, connect};
 
-const MESSAGES: usize = 12_000;
-const PATIENCE: Duration = Duration::from_secs(60);
+const MESSAGES: usize = 5_000;
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A message that tells its number.
 fn numbered(number: usize) -> Message {
@@ -47,7 +51,7 @@ where
 
 /// What client and server hear of each other while these come and go.
 async fn toggled(toxics: &[(&str, Value)]) -> (Vec<usize>, Vec<usize>) {
-    let (heard, hears) = oneshot::channel();
+    let (heard, at_server) = oneshot::channel();
     let heard = std::sync::Mutex::new(Some(heard));
     let server = upstream(move |stream| {
         let heard = heard.lock().unwrap().take();
@@ -79,7 +83,7 @@ async fn toggled(toxics: &[(&str, Value)]) -> (Vec<usize>, Vec<usize>) {
         toggles
     };
     let talking = async {
-        let both = async { tokio::join!(talk(socket), hears) };
+        let both = async { tokio::join!(talk(socket), at_server) };
         let both = tokio::time::timeout(PATIENCE, both).await.unwrap();
         drop(stop);
         (both.0, both.1.unwrap())
@@ -145,4 +149,88 @@ async fn what_is_moved_arrives_once() {
         heard.sort_unstable();
         assert!(*heard == all);
     }
+}
+
+/// A server that answers the upgrade with these pieces, the first of which comes with the head; each further one when
+/// it is let go on.
+fn pieces(pieces: &'static [&'static [u8]]) -> (SocketAddr, Arc<Semaphore>) {
+    let go = Arc::new(Semaphore::new(0));
+    let gate = Arc::clone(&go);
+    let addr = upstream(move |mut stream| {
+        let gate = Arc::clone(&gate);
+        async move {
+            let mut head = [0; 4_096];
+            let _ = stream.read(&mut head).await;
+            let mut answer =
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n".to_vec();
+            for piece in pieces {
+                answer.extend_from_slice(piece);
+                stream.write_all(&answer).await.unwrap();
+                answer.clear();
+                gate.acquire().await.unwrap().forget();
+            }
+        }
+    });
+    (addr, go)
+}
+
+async fn upgraded(api: &Api, addr: SocketAddr) -> TcpStream {
+    let mut client = connect(api.proxy(addr).await).await;
+    let head = upgrade_head(None);
+    client.write_all(head.as_bytes()).await.unwrap();
+    client
+}
+
+#[tokio::test]
+async fn frames_that_come_with_the_answer_to_the_upgrade_are_frames() {
+    let api = Api::start();
+    let (addr, go) = pieces(&[b"\x81\x01a\x81\x01b\x81"]);
+    let listen = api.proxy(addr).await;
+    api.toxic("ws_drop", "downstream", json!({"match": {"nth": 1}}))
+        .await;
+    let mut client = connect(listen).await;
+    let head = upgrade_head(None);
+    client.write_all(head.as_bytes()).await.unwrap();
+    read_head(&mut client).await;
+    go.add_permits(1);
+    assert_eq!(ending(&mut client).await.unwrap(), b"\x81\x01b\x81");
+}
+
+#[tokio::test]
+async fn a_frame_that_began_before_the_toxic_passes_as_it_is() {
+    let api = Api::start();
+    let (addr, go) = pieces(&[b"\x01\x04ab", b"cd\x80\x01e\x81\x01x", b"\x81\x01y"]);
+    let mut client = upgraded(&api, addr).await;
+    read_head(&mut client).await;
+    let mut half = [0; 4];
+    within(client.read_exact(&mut half)).await.unwrap();
+    api.toxic("ws_drop", "downstream", json!({})).await;
+    go.add_permits(1);
+    let mut rest = [0; 5];
+    within(client.read_exact(&mut rest)).await.unwrap();
+    assert_eq!(
+        (&half, &rest),
+        (b"\x01\x04ab", b"cd\x80\x01e"),
+        "the message is finished"
+    );
+    api.delete("/proxies/p/toxics/ws_drop_downstream").await;
+    go.add_permits(2);
+    assert_eq!(ending(&mut client).await.unwrap(), b"\x81\x01y");
+}
+
+#[tokio::test]
+async fn what_is_kept_goes_when_the_stream_ends() {
+    let api = Api::start();
+    let (addr, go) = pieces(&[b"", b"\x81\x01a\x81\x01b\x81\x09not "]);
+    let mut client = upgraded(&api, addr).await;
+    read_head(&mut client).await;
+    let held = json!({"match": {"nth": 1}, "window": 9, "timeout": 0});
+    api.toxic("ws_reorder", "downstream", held).await;
+    api.toxic("ws_fragment", "downstream", json!({"size": 99}))
+        .await;
+    go.add_permits(2);
+    assert_eq!(
+        ending(&mut client).await.unwrap(),
+        b"\x81\x01b\x81\x01a\x81\x09not "
+    );
 }

@@ -1,5 +1,6 @@
 //! Which messages are taken, and what is refused.
 
+use host::http::Method;
 use serde_json::json;
 
 use super::{hear, open, say};
@@ -28,6 +29,28 @@ async fn each_selector_takes_what_it_says_and_changes_on_a_live_connection() {
             assert_eq!(hear(&mut socket).await.unwrap(), given[at], "{selector}");
         }
         assert_eq!(hear(&mut socket).await.unwrap(), "end");
+    }
+}
+
+#[tokio::test]
+async fn what_was_done_and_what_could_not_be_is_counted() {
+    let api = Api::start();
+    let mut socket = open(api.proxy(websocket_echo()).await).await;
+    api.toxic("ws_drop", "upstream", json!({"match": {"contains": "no"}}))
+        .await;
+    say(&mut socket, &["no", "yes", "no"]).await;
+    // The last one is too long to be looked into.
+    let long = "no".repeat(1 << 20);
+    say(&mut socket, &[&long]).await;
+    assert_eq!(hear(&mut socket).await.unwrap(), "yes");
+    assert!(hear(&mut socket).await.unwrap() == long);
+    let metrics = api.raw(Method::GET, "/metrics", "").await.body;
+    let metrics = String::from_utf8(metrics.to_vec()).unwrap();
+    for (outcome, count) in [("acted", 2), ("spared", 1)] {
+        let line = format!(
+            "faultlane_toxic_messages_total{{outcome=\"{outcome}\",proxy=\"p\",toxic=\"ws_drop_upstream\"}} {count}\n"
+        );
+        assert!(metrics.contains(&line), "{metrics}");
     }
 }
 

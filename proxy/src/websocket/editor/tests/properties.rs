@@ -113,7 +113,7 @@ fn busy() -> Vec<(&'static str, Value)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn what_no_toxic_takes_passes_byte_for_byte(conversation in conversation(), sizes in sizes()) {
