@@ -119,8 +119,27 @@ impl Editor {
         {
             self.stop_gathering();
         }
-        self.pass_begun_header();
+        if self.edits.is_empty() {
+            self.let_the_rest_pass();
+        }
         self.act_at_once();
+    }
+
+    /// Nobody is interested any more: what can pass unseen does.
+    fn let_the_rest_pass(&mut self) {
+        self.control = None;
+        if let Current::Gathered { frame, .. } = &mut self.frame {
+            let begun = frame.bytes();
+            self.frame = Current::Passing {
+                is_data: false,
+                is_last: true,
+            };
+            self.pass(&begun, Span::ZERO);
+        }
+        if matches!(&self.data, Some(Data::Passing(message)) if message.is_plain()) {
+            self.data = Some(Data::Raw);
+        }
+        self.pass_begun_header();
     }
 
     /// Toxics that do not wait for a message.

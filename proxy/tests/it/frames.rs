@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
+use host::http::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_websockets::{ClientBuilder, CloseCode, Message, WebSocketStream};
@@ -175,6 +176,16 @@ async fn a_delayed_message_is_late_and_so_is_what_follows() {
     api.patch(path, json!({"attributes": {"delay": 600_000}}))
         .await;
     say(&mut socket, &["late"]).await;
+    let is_late = "outcome=\"acted\",proxy=\"p\",toxic=\"ws_delay_downstream\"} 1\n";
+    let waiting = async {
+        loop {
+            let metrics = api.raw(Method::GET, "/metrics", "").await.body;
+            if String::from_utf8_lossy(&metrics).contains(is_late) {
+                return;
+            }
+        }
+    };
+    within(waiting).await;
     api.toxic("ws_swallow", "downstream", json!({})).await;
     let waits = tokio::time::timeout(Duration::from_millis(60), socket.next()).await;
     assert!(waits.is_err());

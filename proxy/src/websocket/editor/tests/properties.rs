@@ -160,15 +160,16 @@ proptest! {
     ) {
         let bytes = bytes(&conversation);
         let mut rig = Rig::new(Way::Downstream);
-        let (mut toggles, idle) = (toggles.iter().cycle(), idle());
+        let (mut toggles, idle, mut came) = (toggles.iter().cycle(), idle(), 0);
         for piece in pieces(&bytes, &sizes) {
             let which = toggles.next().unwrap().iter();
             let toxics: Vec<_> = which.map(|at| idle[*at].clone()).collect();
             rig.set(&toxics);
+            prop_assert!(!toxics.is_empty() || rig.out == bytes[..came], "nothing is kept once they are gone");
             rig.push(piece);
+            came += piece.len();
         }
         rig.set(&[]);
-        // Nothing is kept once they are gone.
         prop_assert!(rig.out == bytes);
     }
 
