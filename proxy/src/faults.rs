@@ -58,9 +58,9 @@ pub(crate) enum Cause {
     /// A drill, under a lease.
     Ordered(FaultOrder),
     /// A drill, under a lease: one of the toxics.
-    Leased(Toxic),
+    Leased(Box<Toxic>),
     /// A user of the standalone proxy's API.
-    Toxic(Toxic),
+    Toxic(Box<Toxic>),
 }
 
 /// What a rule was seen to do. Which of these count depends on the fault.
@@ -114,7 +114,9 @@ impl Rule {
     pub(crate) fn new(order: FaultOrder, generation: u64) -> Result<Self, String> {
         let (id, seed) = (order.id.clone(), order.seed);
         let cause = match &order.fault {
-            Fault::Toxic(settings) => Cause::Leased(Toxic::leased(&order, settings, generation)?),
+            Fault::Toxic(settings) => {
+                Cause::Leased(Box::new(Toxic::leased(&order, settings, generation)?))
+            }
             _ => Cause::Ordered(order),
         };
         Ok(Self {
@@ -138,7 +140,7 @@ impl Rule {
         Self {
             id: format!("{proxy}/{}", toxic.name),
             seed,
-            cause: Cause::Toxic(toxic),
+            cause: Cause::Toxic(Box::new(toxic)),
             generation,
             bites: Bites::default(),
             log,

@@ -23,9 +23,9 @@ pub(super) enum Editing {
 impl Link {
     /// The connection is a WebSocket: frames begin where the meter says.
     pub(crate) fn begin_frames(&mut self) {
-        let edits = match std::mem::replace(&mut self.editing, Editing::Untouched) {
-            Editing::Waiting(edits) => edits,
-            _ => return,
+        let before = std::mem::replace(&mut self.editing, Editing::Untouched);
+        let Editing::Waiting(edits) = before else {
+            return;
         };
         // Frames that came with the head are in the queue.
         let queued = self.meter.frames_ahead();

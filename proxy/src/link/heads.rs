@@ -107,8 +107,8 @@ mod tests {
             link.meter.pass(&HEAD[..gone]);
             link.queue.consume(gone);
             let edit = HeadEdit::Header { name: "a".to_owned(), value };
-            let now = link.rewrite(&(0..end), [&edit]);
-            let expected = rewrite(HEAD, [&edit]).filter(|_| gone == 0);
+            let now = link.rewrite(&(0..end), [&edit], |_| {});
+            let expected = rewrite(HEAD, [&edit], |_| {}).filter(|_| gone == 0);
             prop_assert_eq!(now, expected.as_ref().map(|head| head.len() as u64));
             prop_assert_eq!(link.meter.frames_from, now.or(Some(end)));
             let expected = expected.unwrap_or_else(|| HEAD[gone..].to_vec());

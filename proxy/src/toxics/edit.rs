@@ -9,7 +9,7 @@ use super::selector::Selector;
 use super::{Acts, On};
 use crate::faults::Effects;
 use crate::twists::Lasting;
-use crate::websocket::{First, Frame, LIMIT, Outgoing};
+use crate::websocket::{First, LIMIT, Outgoing};
 
 /// Decisions about one message, each with a number of its own: so many.
 const SLOTS: u64 = 1 << 20;
@@ -229,10 +229,9 @@ impl Edit {
     }
 
     /// Remembers a message, at the price of the oldest.
-    pub(crate) fn remember(&mut self, frames: &[Frame]) {
-        let bytes: Vec<u8> = frames.iter().flat_map(Frame::bytes).collect();
+    pub(crate) fn remember(&mut self, bytes: &Arc<Vec<u8>>) {
         self.remembered += bytes.len();
-        self.memory.push_back(Arc::new(bytes));
+        self.memory.push_back(Arc::clone(bytes));
         while self.memory.len() > self.act.remembers() || self.remembered > LIMIT {
             let oldest = self.memory.pop_front();
             self.remembered -= oldest.map_or(0, |oldest| oldest.len());

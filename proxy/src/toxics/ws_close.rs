@@ -16,7 +16,7 @@ use crate::websocket::{Frame, Outgoing, opcode};
 /// What stands for an end without a Close frame.
 const ABNORMAL: u16 = 1_006;
 
-/// Closes WebSockets.
+/// Closes the connections of WebSocket.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct WsClose {

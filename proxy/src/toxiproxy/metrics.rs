@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::named::Named;
+use super::named::{Named, toxic};
 use crate::status::Counters;
 use crate::tap::Way;
 
@@ -43,7 +43,37 @@ pub(super) fn text(proxies: &BTreeMap<String, Named>) -> String {
             }
         }
     }
+    acts(&mut text, proxies);
     text
+}
+
+/// What toxics have done since they came or were changed.
+fn acts(text: &mut String, proxies: &BTreeMap<String, Named>) {
+    const NAME: &str = "faultlane_toxic_acts_total";
+    line(
+        text,
+        format_args!(
+            "# HELP {NAME} What a toxic did: pieces, bits, messages; and messages that it could not act on or read (spared)"
+        ),
+    );
+    line(text, format_args!("# TYPE {NAME} counter"));
+    for proxy in proxies.values() {
+        for rule in &proxy.plane().rules().list {
+            let Some(toxic) = toxic(rule) else {
+                continue;
+            };
+            let counts = [("acted", &rule.bites.acts), ("spared", &rule.bites.spared)];
+            for (outcome, count) in counts {
+                let labels = format_args!(
+                    "outcome=\"{outcome}\",proxy=\"{}\",toxic=\"{}\"",
+                    escaped(proxy.name()),
+                    escaped(&toxic.name),
+                );
+                let value = count.load(Ordering::Relaxed);
+                line(text, format_args!("{NAME}{{{labels}}} {value}"));
+            }
+        }
+    }
 }
 
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {

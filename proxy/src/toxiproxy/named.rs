@@ -295,7 +295,7 @@ fn lifetime(span: Span) -> Lifetime {
     }
 }
 
-fn toxic(rule: &Rule) -> Option<&Toxic> {
+pub(super) fn toxic(rule: &Rule) -> Option<&Toxic> {
     match &rule.cause {
         Cause::Toxic(toxic) => Some(toxic),
         Cause::Ordered(_) | Cause::Leased(_) => None,

@@ -119,8 +119,27 @@ impl Editor {
         {
             self.stop_gathering();
         }
-        self.pass_begun_header();
+        if self.edits.is_empty() {
+            self.let_the_rest_pass();
+        }
         self.act_at_once();
+    }
+
+    /// Nobody is interested any more: what can pass unseen does.
+    fn let_the_rest_pass(&mut self) {
+        self.control = None;
+        if let Current::Gathered { frame, .. } = &mut self.frame {
+            let begun = frame.bytes();
+            self.frame = Current::Passing {
+                is_data: false,
+                is_last: true,
+            };
+            self.pass(&begun, Span::ZERO);
+        }
+        if matches!(&self.data, Some(Data::Passing(message)) if message.is_plain()) {
+            self.data = Some(Data::Raw);
+        }
+        self.pass_begun_header();
     }
 
     /// Toxics that do not wait for a message.
@@ -306,7 +325,9 @@ impl Editor {
                 if let Some(Data::Gathered(unit)) = &mut self.data {
                     unit.add(frame);
                 }
-                if is_last && let Some(Data::Gathered(unit)) = self.data.take() {
+                if !is_last {
+                    self.bound_gathering();
+                } else if let Some(Data::Gathered(unit)) = self.data.take() {
                     self.conclude(now, *unit);
                 }
             }
@@ -336,13 +357,23 @@ impl Editor {
                 self.hold_back(now, behind, outs);
                 return;
             }
-            (Some(Data::Gathered(unit)), _) if is_control && !ends => unit.add_between(outs),
+            (Some(Data::Gathered(unit)), _) if is_control && !ends => {
+                unit.add_between(outs);
+                self.bound_gathering();
+            }
             _ => {
                 self.out_all(between);
                 self.out_all(outs);
             }
         }
         self.passed(is_dropped);
+    }
+
+    /// Frames cost memory, however little is in them.
+    fn bound_gathering(&mut self) {
+        if matches!(&self.data, Some(Data::Gathered(unit)) if unit.size > LIMIT) {
+            self.stop_gathering();
+        }
     }
 
     /// Passes what was gathered of a data message and lets the rest follow.

@@ -88,6 +88,11 @@ impl Outgoing {
         }
     }
 
+    /// Whether it passes as if nobody had looked at it.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.is_dropped && self.hold == Span::ZERO && self.tail().next().is_none()
+    }
+
     /// A new frame has to be masked where it goes to a server.
     pub(crate) fn mask(&self, key: [u8; 4]) -> Option<[u8; 4]> {
         (self.way == Way::Upstream).then_some(key)

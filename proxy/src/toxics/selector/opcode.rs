@@ -38,8 +38,8 @@ impl TryFrom<Value> for Opcode {
         let number = value.as_u64().and_then(|number| u8::try_from(number).ok());
         let code = named.map(|(_, code)| *code).or(number);
         code.filter(|code| *code < 16).map(Self).ok_or_else(|| {
-            let names = NAMES.map(|(name, _)| name).join(", ");
-            format!("opcode {value} is not one of {names}, and no number from 0 to 15")
+            let all = NAMES.map(|(name, _)| name).join(", ");
+            format!("opcode {value} is not one of {all}, and no number from 0 to 15")
         })
     }
 }

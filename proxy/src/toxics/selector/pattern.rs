@@ -1,5 +1,7 @@
 //! What is looked for in a payload. Each is a string in the settings, and made ready once.
 
+use std::sync::Arc;
+
 use memchr::memmem::Finder;
 use regex::bytes::{Regex, RegexBuilder};
 use schemars::JsonSchema;
@@ -12,7 +14,7 @@ const COMPILED: usize = 1 << 20;
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
-pub(crate) struct Pattern(Regex);
+pub(crate) struct Pattern(Arc<Regex>);
 
 impl Pattern {
     pub(super) fn is_in(&self, payload: &[u8]) -> bool {
@@ -35,7 +37,7 @@ impl TryFrom<String> for Pattern {
             .dfa_size_limit(COMPILED)
             .build();
         compiled
-            .map(Self)
+            .map(|regex| Self(Arc::new(regex)))
             .map_err(|error| format!("regex {pattern:?}: {error}"))
     }
 }
@@ -90,6 +92,9 @@ impl TryFrom<String> for Hex {
 
 impl From<Hex> for String {
     fn from(Hex(bytes): Hex) -> Self {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        let nibbles = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        nibbles
+            .filter_map(|nibble| char::from_digit(nibble.into(), 16))
+            .collect()
     }
 }

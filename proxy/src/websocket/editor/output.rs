@@ -6,6 +6,7 @@ use model::instant::Mono;
 use model::quantity::Span;
 
 use super::super::message::{Behind, Out};
+use super::unit::size;
 use super::{Current, Data, Editor, Held, LIMIT};
 use crate::toxics::edit::Edit;
 use crate::twists::Verdict;
@@ -86,7 +87,7 @@ impl Editor {
     pub(super) fn hold_back(&mut self, now: Mono, behind: Behind, outs: Vec<Out>) {
         self.held.push(Held {
             uid: behind.uid,
-            size: outs.iter().map(Out::size).sum(),
+            size: size(&outs),
             outs,
             messages: behind.messages,
             until: behind.limit.map(|limit| now + limit),

@@ -1,11 +1,22 @@
 //! A message, and what the toxics say of it.
 
+use std::sync::Arc;
+
+use model::quantity::Span;
+
 use super::super::frame::Frame;
 use super::super::message::{Behind, First, Out, Outgoing, encode, plain};
 use crate::tap::Way;
 use crate::toxics::edit::{Edit, Look};
 use crate::twists::Lasting;
-use model::quantity::Span;
+
+/// What a frame or something else that is kept takes besides its bytes.
+const OVERHEAD: usize = 128;
+
+/// What these take.
+pub(super) fn size(outs: &[Out]) -> usize {
+    outs.iter().map(|out| out.size() + OVERHEAD).sum()
+}
 
 /// A message that is being gathered.
 #[derive(Debug)]
@@ -14,7 +25,7 @@ pub(super) struct Unit {
     /// What each toxic that may be interested said at the first header.
     looks: Vec<(u64, Look)>,
     frames: Vec<Frame>,
-    /// Bytes of payload.
+    /// Bytes that it takes.
     pub(super) size: usize,
     /// What came between its frames, and before which of them.
     between: Vec<(usize, Vec<Out>)>,
@@ -68,11 +79,12 @@ impl Unit {
     }
 
     pub(super) fn add(&mut self, frame: Frame) {
-        self.size += frame.payload.len();
+        self.size += frame.payload.len() + OVERHEAD;
         self.frames.push(frame);
     }
 
     pub(super) fn add_between(&mut self, outs: Vec<Out>) {
+        self.size += size(&outs);
         self.between.push((self.frames.len(), outs));
     }
 
@@ -110,7 +122,7 @@ impl Unit {
                 .flat_map(|(_, outs)| outs)
                 .collect()
         } else {
-            self.as_it_came()
+            self.untouched()
         };
         for out in &mut outs {
             out.wait(message.hold);
@@ -119,9 +131,23 @@ impl Unit {
     }
 
     /// It is whole: what becomes of it.
-    pub(super) fn decide(self, way: Way, edits: &mut [Edit]) -> Decided {
-        let mut payload = None;
-        let mut message = Outgoing::new(way, self.frames.clone());
+    pub(super) fn decide(mut self, way: Way, edits: &mut [Edit]) -> Decided {
+        let looks_into = |(_, look): &(u64, Look)| *look == Look::Maybe;
+        let payload = self
+            .looks
+            .iter()
+            .any(looks_into)
+            .then(|| plain(&self.frames));
+        let is_memorable = !self.first.is_control() && edits.iter().any(Edit::remembers);
+        let memory = is_memorable.then(|| {
+            Arc::new(
+                self.frames
+                    .iter()
+                    .flat_map(Frame::bytes)
+                    .collect::<Vec<_>>(),
+            )
+        });
+        let mut message = Outgoing::new(way, std::mem::take(&mut self.frames));
         let mut is_changed = false;
         for edit in edits.iter_mut() {
             let Some(look) = self.look_of(edit) else {
@@ -130,7 +156,7 @@ impl Unit {
             let takes = match look {
                 Look::Yes => true,
                 Look::Maybe => {
-                    let payload = payload.get_or_insert_with(|| plain(&self.frames));
+                    let payload = payload.as_deref().unwrap_or_default();
                     edit.takes(&self.first, payload)
                 }
                 Look::No | Look::Remember => false,
@@ -139,9 +165,9 @@ impl Unit {
                 is_changed |= edit.act(self.first.index, &mut message);
             }
         }
-        for edit in edits {
-            if edit.remembers() && !self.first.is_control() {
-                edit.remember(&self.frames);
+        if let Some(memory) = memory {
+            for edit in edits.iter_mut().filter(|edit| edit.remembers()) {
+                edit.remember(&memory);
             }
         }
         if is_changed {
@@ -156,8 +182,9 @@ impl Unit {
                     .collect(),
             }
         } else {
+            self.frames = message.frames;
             Decided {
-                outs: self.as_it_came(),
+                outs: self.untouched(),
                 is_dropped: false,
                 behind: None,
                 between: Vec::new(),
@@ -166,7 +193,7 @@ impl Unit {
     }
 
     /// Its frames, with what came between them.
-    fn as_it_came(self) -> Vec<Out> {
+    fn untouched(self) -> Vec<Out> {
         let mut outs = Vec::new();
         let mut between = self.between.into_iter().peekable();
         for (at, frame) in self.frames.iter().enumerate() {

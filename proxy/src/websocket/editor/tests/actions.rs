@@ -77,7 +77,7 @@ fn counts_outlive_changes_of_other_toxics() {
     let third = ("ws_drop", json!({"match": {"nth": 3}}));
     let mut rig = Rig::new(UP);
     for text in ["a", "b", "c", "d"] {
-        rig.set(&[third.clone()]);
+        rig.set(std::slice::from_ref(&third));
         rig.push(&texts(UP, &[text]));
         rig.set(&[third.clone(), ("ws_swallow", json!({}))]);
     }
@@ -398,4 +398,37 @@ fn what_is_too_long_to_gather_passes_and_is_still_dropped_by_its_header() {
     frames[0].header_mut().fin = false;
     let bytes: Vec<u8> = frames.iter().flat_map(Frame::bytes).collect();
     assert!(edit(DOWN, &toxic, &bytes, &[9_000]).0 == bytes);
+}
+
+#[test]
+fn a_message_of_countless_frames_is_not_gathered_for_ever() {
+    let toxic = one("ws_drop", json!({"match": {"contains": "a"}}));
+    let mut first = Frame::new(TEXT, b"a", None);
+    first.header_mut().fin = false;
+    let mut empty = Frame::new(CONTINUATION, b"", None);
+    empty.header_mut().fin = false;
+    for more in [empty, Frame::new(PING, b"", None)] {
+        let mut rig = Rig::new(DOWN);
+        rig.set(&toxic);
+        rig.push(&first.bytes());
+        for _ in 0..LIMIT / 100 {
+            rig.push(&more.bytes());
+        }
+        assert!(!rig.out.is_empty());
+        rig.push(&Frame::new(CONTINUATION, b"z", None).bytes());
+        assert!(rig.out.starts_with(&first.bytes()) && rig.out.ends_with(b"z"));
+    }
+}
+
+#[test]
+fn countless_messages_are_not_held_back_for_ever() {
+    let mut rig = Rig::new(DOWN);
+    rig.set(&one(
+        "ws_reorder",
+        json!({"window": 1_000_000_000, "timeout": 0}),
+    ));
+    for _ in 0..LIMIT / 100 {
+        rig.push(&texts(DOWN, &[""]));
+    }
+    assert!(!rig.out.is_empty());
 }
