@@ -192,6 +192,7 @@ impl Connection {
         self.up.set_shape(std::mem::take(&mut effects.upstream));
         self.down.set_shape(std::mem::take(&mut effects.downstream));
         let before = std::mem::replace(&mut self.effects, effects);
+        self.client.shake_hands(self.effects.handshake);
         self.obey_upgrade_toxics();
         self.hold(&before);
         self.entry.handle.obeys.store(self.seen, Ordering::Release);

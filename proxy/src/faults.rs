@@ -25,6 +25,7 @@ pub(crate) use self::reset::reset_on_close;
 use crate::decisions::Decisions;
 use crate::plane::{Handle, Identity};
 use crate::tap::Way;
+use crate::tls::Handshake;
 use crate::toxics::{On, Slots, Toxic};
 use crate::twists::Twists;
 use crate::upgrade::Upgrade;
@@ -144,8 +145,8 @@ impl Rule {
         if ratio <= 0.0 {
             return Some(false);
         }
-        if let Cause::Toxic(_) = self.cause {
-            let subject = handle.subject()?.to_string();
+        if let Cause::Toxic(toxic) = &self.cause {
+            let subject = toxic.subject(handle)?.to_string();
             return Some(decide::unit(seed, id, &subject, 0) < ratio);
         }
         match handle.identity() {
@@ -278,6 +279,8 @@ pub(crate) struct Effects {
     pub(crate) upgrade: Option<Box<Upgrade>>,
     /// Some rule reads what frames carry, which has to come uncompressed.
     pub(crate) reads_payload: bool,
+    /// How TLS begins with its client, where it ends here.
+    pub(crate) handshake: Handshake,
 }
 
 /// How one direction is slowed down.
@@ -331,7 +334,7 @@ impl Effects {
             let takes = rule.takes(handle);
             let order = match &rule.cause {
                 Cause::Toxic(toxic) => {
-                    let waits = handle.subject().is_none() && toxic.settings.draws();
+                    let waits = toxic.subject(handle).is_none() && toxic.settings.draws();
                     if takes.is_none() || takes == Some(true) && waits {
                         effects.undecided = true;
                         continue;

@@ -96,6 +96,10 @@ registry! {
     "ws_slow_upgrade" => ws_slow_upgrade::WsSlowUpgrade,
     "ws_stall_upgrade" => ws_stall_upgrade::WsStallUpgrade,
     "ws_rewrite_upgrade" => ws_rewrite_upgrade::WsRewriteUpgrade,
+    "tls_expired" => tls_expired::TlsExpired,
+    "tls_wrong_host" => tls_wrong_host::TlsWrongHost,
+    "tls_unknown_issuer" => tls_unknown_issuer::TlsUnknownIssuer,
+    "tls_handshake_stall" => tls_handshake_stall::TlsHandshakeStall,
 }
 
 impl Settings {
@@ -110,6 +114,21 @@ impl Settings {
     /// Whether it decides by chance.
     pub(crate) fn draws(&self) -> bool {
         self.behaviour().draws()
+    }
+
+    /// Whether it can do something on a proxy that ends TLS, or does not.
+    ///
+    /// # Errors
+    /// It cannot, and what to do.
+    pub(crate) fn check_tls(&self, ends_here: bool) -> Result<(), String> {
+        if ends_here || !self.behaviour().is_of_the_handshake() {
+            return Ok(());
+        }
+        Err(format!(
+            "`{}` needs a proxy that ends TLS, and this one passes it through; create the proxy with \
+             \"tls\": {{\"self_issued\": true}} or a certificate and key of yours, see docs/tls.md",
+            self.name()
+        ))
     }
 
     /// Does to a connection's effects what the toxic does to it.
@@ -135,6 +154,11 @@ trait Behaviour {
         true
     }
 
+    /// Whether it acts when TLS begins, before anybody has said who they are.
+    fn is_of_the_handshake(&self) -> bool {
+        false
+    }
+
     /// Does to a connection's effects what it does.
     fn take_hold(&self, on: &On<'_>, slots: &mut Slots, effects: &mut Effects);
 }
@@ -156,6 +180,15 @@ pub(crate) struct Toxic {
 }
 
 impl Toxic {
+    /// Whom it decides about; `None` as long as that is to be read.
+    pub(crate) fn subject(&self, handle: &Handle) -> Option<Subject> {
+        if self.settings.behaviour().is_of_the_handshake() {
+            Some(Subject::Connection(handle.ordinal))
+        } else {
+            handle.subject()
+        }
+    }
+
     /// Its stream, in small letters.
     const fn stream_name(&self) -> &'static str {
         match self.direction {
