@@ -86,6 +86,10 @@ pub(crate) struct Tls {
 }
 
 /// How far it is.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a greeting is soon over, and what holds the session is boxed"
+)]
 enum Session {
     /// What the client is shown has not been chosen yet.
     Greeting(Box<Greeting>),

@@ -100,7 +100,7 @@ impl Issuer {
     /// What has to be trusted, as PEM.
     pub(crate) fn pem(&self) -> Result<String, TlsError> {
         let mut state = self.state();
-        made(&mut state.authority, "faultlane").map(|authority| authority.pem())
+        made(&mut state.authority, "faultlane").map(Authority::pem)
     }
 
     fn config(&self, host: &str, flaws: Flaws) -> Result<Arc<ServerConfig>, TlsError> {

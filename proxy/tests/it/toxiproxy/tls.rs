@@ -124,8 +124,8 @@ async fn an_upstream_is_asked_for_what_the_client_asked_for() {
     // What the upstream has no certificate for goes no further.
     let mut stream = secure(addr, &trusted, "c.example.com").await.unwrap();
     assert!(within(stream.read_u8()).await.is_err());
-    let named = json!({"tls": {"self_issued": true, "upstream_ca": lane.pem(), "server_name": "b.example.com"}});
-    assert_eq!(api.patch("/proxies/p", named).await.0, 200);
+    let patch = json!({"tls": {"self_issued": true, "upstream_ca": lane.pem(), "server_name": "b.example.com"}});
+    assert_eq!(api.patch("/proxies/p", patch).await.0, 200);
     let mut stream = secure(addr, &trusted, "c.example.com").await.unwrap();
     echoed(&mut stream, b"by another name").await;
     assert_eq!(
