@@ -189,6 +189,7 @@ impl Connection {
         self.up.set_shape(std::mem::take(&mut effects.upstream));
         self.down.set_shape(std::mem::take(&mut effects.downstream));
         let before = std::mem::replace(&mut self.effects, effects);
+        self.client.shake_hands(self.effects.handshake);
         self.obey_upgrade_toxics();
         self.hold(&before);
         self.entry.handle.obeys.store(self.seen, Ordering::Release);
@@ -227,7 +228,9 @@ impl Connection {
                 rule.bites.connects.fetch_add(1, Ordering::Relaxed);
             }
         }
-        for rule in &self.effects.stopped {
+        let greets = self.client.is_shaking_hands();
+        let greeted_by = self.effects.greeted_by.iter().filter(|_| greets);
+        for rule in self.effects.stopped.iter().chain(greeted_by) {
             handle.bitten_by(rule);
         }
     }

@@ -25,6 +25,7 @@ pub(crate) use self::reset::reset_on_close;
 use crate::decisions::Decisions;
 use crate::plane::{Handle, Identity};
 use crate::tap::Way;
+use crate::tls::Handshake;
 use crate::toxics::edit::Edit;
 use crate::toxics::{On, Settings, Slots, Toxic};
 use crate::twists::Twists;
@@ -162,9 +163,13 @@ impl Rule {
         if ratio <= 0.0 {
             return Some(false);
         }
-        if let Cause::Toxic(_) = self.cause {
-            let subject = handle.subject()?.to_string();
-            return Some(decide::unit(seed, id, &subject, 0) < ratio);
+        match &self.cause {
+            Cause::Leased(toxic) if !toxic.is_of_the_handshake() => {}
+            Cause::Ordered(_) => {}
+            Cause::Leased(toxic) | Cause::Toxic(toxic) => {
+                let subject = toxic.subject(handle)?.to_string();
+                return Some(decide::unit(seed, id, &subject, 0) < ratio);
+            }
         }
         match handle.identity() {
             Identity::Unread => None,
@@ -320,6 +325,10 @@ pub(crate) struct Effects {
     pub(crate) undecided: bool,
     /// What toxics do to its upgrade.
     pub(crate) upgrade: Option<Box<Upgrade>>,
+    /// How TLS begins with its client, where it ends here.
+    pub(crate) handshake: Handshake,
+    /// That is so because of these.
+    pub(crate) greeted_by: Vec<Arc<Rule>>,
 }
 
 /// How one direction is slowed down.
@@ -377,7 +386,7 @@ impl Effects {
             let takes = rule.takes(handle);
             let order = match &rule.cause {
                 Cause::Leased(toxic) | Cause::Toxic(toxic) => {
-                    let waits = handle.subject().is_none() && toxic.settings.draws();
+                    let waits = toxic.subject(handle).is_none() && toxic.settings.draws();
                     if takes.is_none() || takes == Some(true) && waits {
                         effects.undecided = true;
                         continue;

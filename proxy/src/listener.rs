@@ -47,14 +47,10 @@ pub(crate) async fn accept(
         match accepted {
             Ok((client, _)) => {
                 let ordinal = plane.counters.arrived(clock::now());
-                match upstream.accept(client) {
-                    Ok(client) => {
-                        let (plane, upstream) = (Arc::clone(&plane), Arc::clone(&upstream));
-                        let connection = Connection::new(client, plane, upstream, ordinal);
-                        connections.spawn(connection.run());
-                    }
-                    Err(error) => tracing::warn!(%error, "TLS cannot begin"),
-                }
+                let client = upstream.accept(client);
+                let (plane, upstream) = (Arc::clone(&plane), Arc::clone(&upstream));
+                let connection = Connection::new(client, plane, upstream, ordinal);
+                connections.spawn(connection.run());
             }
             Err(error) => {
                 // Out of descriptors, mostly: to wait is all that can be done.

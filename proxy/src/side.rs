@@ -7,7 +7,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::passthrough::read_once;
-use crate::tls::Tls;
+use crate::tls::{Handshake, Tls};
 
 /// Towards the client, or towards the lane.
 pub(crate) enum Side {
@@ -52,6 +52,13 @@ impl Side {
     /// Whether TLS still has something to say.
     pub(crate) fn owes(&self) -> bool {
         matches!(self, Self::Tls(tls) if tls.owes())
+    }
+
+    /// How a client's handshake is to go, where there is one that has not been decided yet.
+    pub(crate) fn shake_hands(&mut self, handshake: Handshake) {
+        if let Self::Tls(tls) = self {
+            tls.shake_hands(handshake);
+        }
     }
 
     /// Whether nothing that a client says can be read yet.

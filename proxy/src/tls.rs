@@ -1,38 +1,58 @@
 //! TLS that ends here and begins anew: sans-IO by rustls, driven by the same non-blocking reads and writes as plain
 //! sockets are, so that a fault holds, delays or cuts the one as it does the other.
 
+mod certificates;
+mod greeting;
+
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
-use host::tls::{Connector, ServerName, TlsError, server, server_name};
+use host::tls::{Connector, ServerName, TlsError, server_name};
 use model::role::ProxyTls;
-use rustls::{Connection, ServerConfig, ServerConnection};
+use model::target::TlsClient;
+use rustls::Connection;
 use tokio::net::TcpStream;
 
+pub(crate) use self::certificates::{Certificates, Issuer};
+use self::greeting::Greeting;
+pub(crate) use self::greeting::Handshake;
 use crate::side::Side;
 
 /// How TLS is ended and begun.
 #[derive(Debug)]
 pub(crate) struct Terminator {
-    server: Arc<ServerConfig>,
+    certificates: Arc<Certificates>,
     upstream: Option<Connector>,
     server_name: Option<ServerName<'static>>,
 }
 
 impl Terminator {
+    /// As a drill wants it.
     pub(crate) fn new(settings: &ProxyTls) -> Result<Self, TlsError> {
+        let issuer = Arc::new(Issuer::new(settings.client_ca_pem.clone()));
+        let certificates = Certificates::own(&settings.identity, issuer)?;
         let name = settings.server_name.as_deref();
+        Self::with(certificates, settings.upstream.as_ref(), name)
+    }
+
+    /// One that shows these certificates, and begins TLS anew where `upstream` is given.
+    pub(crate) fn with(
+        certificates: Certificates,
+        upstream: Option<&TlsClient>,
+        name: Option<&str>,
+    ) -> Result<Self, TlsError> {
         Ok(Self {
-            server: server(&settings.identity, settings.client_ca_pem.as_deref())?,
-            upstream: settings.upstream.as_ref().map(Connector::new).transpose()?,
+            certificates: Arc::new(certificates),
+            upstream: upstream.map(Connector::new).transpose()?,
             server_name: name.map(server_name).transpose()?,
         })
     }
 
     /// The client's side. Its handshake is a part of reading from it.
-    pub(crate) fn accept(&self, tcp: TcpStream) -> io::Result<Side> {
-        let server = ServerConnection::new(Arc::clone(&self.server)).map_err(io::Error::other)?;
-        Ok(Side::Tls(Box::new(Tls::new(tcp, server.into()))))
+    pub(crate) fn accept(&self, tcp: TcpStream) -> Side {
+        let greeting = Greeting::new(Arc::clone(&self.certificates));
+        let session = Session::Greeting(Box::new(greeting));
+        Side::Tls(Box::new(Tls::new(tcp, session)))
     }
 
     /// The lane's side, for a client that asked for that host.
@@ -50,20 +70,34 @@ impl Terminator {
             (None, None) => ServerName::from(tcp.peer_addr()?.ip()),
         };
         let (tcp, client) = connector.connect(name, tcp).await?.into_inner();
-        Ok(Side::Tls(Box::new(Tls::new(tcp, client.into()))))
+        Ok(Side::Tls(Box::new(Tls::new(
+            tcp,
+            Session::Open(client.into()),
+        ))))
     }
 }
 
 /// A socket with TLS on it.
 pub(crate) struct Tls {
     tcp: TcpStream,
-    session: Connection,
+    session: Session,
     torn: bool,
     goodbye: bool,
 }
 
+/// How far it is.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a greeting is soon over, and what holds the session is boxed"
+)]
+enum Session {
+    /// What the client is shown has not been chosen yet.
+    Greeting(Box<Greeting>),
+    Open(Connection),
+}
+
 impl Tls {
-    const fn new(tcp: TcpStream, session: Connection) -> Self {
+    const fn new(tcp: TcpStream, session: Session) -> Self {
         Self {
             tcp,
             session,
@@ -76,9 +110,24 @@ impl Tls {
         &self.tcp
     }
 
+    /// How the handshake is to go, as long as it has not been decided.
+    pub(crate) fn shake_hands(&mut self, handshake: Handshake) {
+        if let Session::Greeting(greeting) = &mut self.session {
+            greeting.handshake = handshake;
+        }
+    }
+
     pub(crate) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self.session.reader().read(buffer) {
+            let session = match &mut self.session {
+                Session::Open(session) => session,
+                Session::Greeting(greeting) => {
+                    self.session = Session::Open(greeting.greet(&self.tcp)?);
+                    self.process()?;
+                    continue;
+                }
+            };
+            match session.reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     self.torn = true;
@@ -86,17 +135,25 @@ impl Tls {
                 }
                 read => return read,
             }
-            let read = self.session.read_tls(&mut Wire(&self.tcp))?;
-            if read == 0 && self.session.is_handshaking() {
-                let text = "left in the middle of the TLS handshake";
-                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, text));
+            let read = session.read_tls(&mut Wire(&self.tcp))?;
+            if read == 0 && session.is_handshaking() {
+                return Err(left());
             }
-            let processed = self.session.process_new_packets();
-            // The handshake's next flight, or the alert that says what was wrong. A peer that has gone meanwhile says
-            // so when it is read from.
-            let _ = self.settle();
-            processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            self.process()?;
         }
+    }
+
+    /// Looks at what was read from the wire.
+    fn process(&mut self) -> io::Result<()> {
+        let Session::Open(session) = &mut self.session else {
+            return Ok(());
+        };
+        let processed = session.process_new_packets();
+        // The handshake's next flight, or the alert that says what was wrong. A peer that has gone meanwhile says
+        // so when it is read from.
+        let _ = self.settle();
+        processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Ok(())
     }
 
     /// Takes nothing while something encrypted waits, so that no more than 64 KiB (rustls's limit) ever do.
@@ -104,14 +161,20 @@ impl Tls {
         if !self.settle()? {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let taken = self.session.writer().write(bytes)?;
+        let Session::Open(session) = &mut self.session else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        let taken = session.writer().write(bytes)?;
         self.settle()?;
         Ok(taken)
     }
 
     pub(crate) fn settle(&mut self) -> io::Result<bool> {
-        while self.session.wants_write() {
-            match self.session.write_tls(&mut Wire(&self.tcp)) {
+        let Session::Open(session) = &mut self.session else {
+            return Ok(true);
+        };
+        while session.wants_write() {
+            match session.write_tls(&mut Wire(&self.tcp)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 written => drop(written?),
             }
@@ -120,17 +183,20 @@ impl Tls {
     }
 
     pub(crate) fn owes(&self) -> bool {
-        self.session.wants_write()
+        matches!(&self.session, Session::Open(session) if session.wants_write())
     }
 
     pub(crate) fn is_shaking_hands(&self) -> bool {
-        self.session.is_handshaking()
+        match &self.session {
+            Session::Greeting(_) => true,
+            Session::Open(session) => session.is_handshaking(),
+        }
     }
 
     pub(crate) fn asked_for(&self) -> Option<&str> {
         match &self.session {
-            Connection::Server(server) => server.server_name(),
-            Connection::Client(_) => None,
+            Session::Open(Connection::Server(server)) => server.server_name(),
+            Session::Open(Connection::Client(_)) | Session::Greeting(_) => None,
         }
     }
 
@@ -139,10 +205,18 @@ impl Tls {
     }
 
     pub(crate) fn say_goodbye(&mut self) {
-        if !std::mem::replace(&mut self.goodbye, true) {
-            self.session.send_close_notify();
+        if let Session::Open(session) = &mut self.session
+            && !std::mem::replace(&mut self.goodbye, true)
+        {
+            session.send_close_notify();
         }
     }
+}
+
+/// The client went away before there was a session.
+fn left() -> io::Error {
+    let text = "left in the middle of the TLS handshake";
+    io::Error::new(io::ErrorKind::ConnectionAborted, text)
 }
 
 /// A socket as rustls reads and writes it.
@@ -175,7 +249,6 @@ mod tests {
     use crate::plane::Plane;
     use crate::tap::Way;
     use host::tls::Authority;
-    use model::target::TlsClient;
     use tokio::io::AsyncWriteExt;
 
     async fn pair() -> (TcpStream, TcpStream) {
@@ -201,7 +274,7 @@ mod tests {
         })
         .unwrap();
         let (near, far) = pair().await;
-        let mut client = terminator.accept(far).unwrap();
+        let mut client = terminator.accept(far);
         let name = server_name("localhost").unwrap();
         let connecting = tokio::spawn(async move { trusting.connect(name, near).await });
         while client.is_shaking_hands() {

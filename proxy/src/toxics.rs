@@ -112,6 +112,10 @@ registry! {
     "ws_swallow" => ws_swallow::WsSwallow,
     "ws_violate" => ws_violate::WsViolate,
     "ws_replay" => ws_replay::WsReplay,
+    "tls_expired" => tls_expired::TlsExpired,
+    "tls_wrong_host" => tls_wrong_host::TlsWrongHost,
+    "tls_unknown_issuer" => tls_unknown_issuer::TlsUnknownIssuer,
+    "tls_handshake_stall" => tls_handshake_stall::TlsHandshakeStall,
 }
 
 impl Settings {
@@ -148,6 +152,21 @@ impl Settings {
         self.behaviour().draws()
     }
 
+    /// Whether it can do something on a proxy that ends TLS, or does not.
+    ///
+    /// # Errors
+    /// It cannot, and what to do.
+    pub(crate) fn check_tls(&self, ends_here: bool) -> Result<(), String> {
+        if ends_here || !self.behaviour().is_of_the_handshake() {
+            return Ok(());
+        }
+        Err(format!(
+            "`{}` needs a proxy that ends TLS, and this one passes it through; create the proxy with \
+             \"tls\": {{\"self_issued\": true}} or a certificate and key of yours, see docs/tls.md",
+            self.name()
+        ))
+    }
+
     /// Does to a connection's effects what the toxic does to it.
     pub(crate) fn take_hold(&self, on: &On<'_>, slots: &mut Slots, effects: &mut Effects) {
         self.behaviour().take_hold(on, slots, effects);
@@ -169,6 +188,11 @@ trait Behaviour {
     /// Whether it decides by chance what it does to a connection that it takes, and so has to know whose that is.
     fn draws(&self) -> bool {
         true
+    }
+
+    /// Whether it acts when TLS begins, before anybody has said who they are.
+    fn is_of_the_handshake(&self) -> bool {
+        false
     }
 
     /// Does to a connection's effects what it does.
@@ -208,6 +232,20 @@ impl Toxic {
             uid,
             gate: Arc::default(),
         })
+    }
+
+    /// Whether it decides before anybody can say who he is.
+    pub(crate) fn is_of_the_handshake(&self) -> bool {
+        self.settings.behaviour().is_of_the_handshake()
+    }
+
+    /// Whom it decides about; `None` as long as that is to be read.
+    pub(crate) fn subject(&self, handle: &Handle) -> Option<Subject> {
+        if self.is_of_the_handshake() {
+            Some(Subject::Connection(handle.ordinal))
+        } else {
+            handle.subject()
+        }
     }
 
     /// Its stream, in small letters.

@@ -8,6 +8,7 @@
 //! error    refusals in Toxiproxy's words
 //! proxies  the named proxies and what changes them
 //! named    one of them: a plane, and a listener while it is enabled
+//! ended    TLS that ends at a proxy: what is asked for, and where its certificates come from
 //! listen   binding, with the words that Go has for what goes wrong
 //! metrics  byte counters for Prometheus
 //! ```
@@ -16,6 +17,7 @@
 //! stalled peer can delay it. Toxics have no lease: this API exists on a standalone proxy only, never on a drill's.
 
 mod api;
+mod ended;
 mod error;
 mod input;
 mod listen;
@@ -47,6 +49,8 @@ pub struct Settings {
     pub off_loopback: bool,
     /// Where each decision of a toxic is written, as a JSON line.
     pub decision_log: Option<PathBuf>,
+    /// The directory below which certificates and keys are read that the API names by their files; without it, none are.
+    pub tls_dir: Option<PathBuf>,
 }
 
 // By hand: the token is a secret.
@@ -58,6 +62,7 @@ impl std::fmt::Debug for Settings {
             .field("allow_browsers", &self.allow_browsers)
             .field("off_loopback", &self.off_loopback)
             .field("decision_log", &self.decision_log)
+            .field("tls_dir", &self.tls_dir)
             .finish()
     }
 }
@@ -73,12 +78,21 @@ impl Server {
     /// Without any proxy, on the current runtime.
     ///
     /// # Errors
-    /// No descriptor is left for the timer, or the decision log cannot be opened.
+    /// No descriptor is left for the timer, the decision log cannot be opened, or there is no such directory for TLS.
     pub fn new(settings: Settings) -> io::Result<Self> {
         Ok(Self {
             proxies: Arc::new(Proxies::new(&settings)?),
             settings: Arc::new(settings),
         })
+    }
+
+    /// What clients have to trust of proxies that show certificates of the server's own, as PEM. It is another one with
+    /// every server.
+    ///
+    /// # Errors
+    /// No key could be made.
+    pub fn authority(&self) -> io::Result<String> {
+        Ok(self.proxies.authority()?)
     }
 
     /// Makes the proxies of a configuration, which is a body of `POST /populate`.

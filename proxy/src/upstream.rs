@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use host::tls::TlsError;
@@ -21,7 +22,7 @@ const DIAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Upstream {
     addr: Addr,
-    tls: Option<Terminator>,
+    tls: Option<Arc<Terminator>>,
 }
 
 /// What is dialled.
@@ -30,6 +31,16 @@ enum Addr {
     Socket(SocketAddr),
     /// `host:port`, asked for anew with every connection.
     Name(String),
+}
+
+impl Addr {
+    /// The name of the lane's host, where it is known by one.
+    fn host(&self) -> Option<String> {
+        match self {
+            Self::Socket(_) => None,
+            Self::Name(name) => name.rsplit_once(':').map(|(host, _)| host.to_owned()),
+        }
+    }
 }
 
 impl fmt::Display for Addr {
@@ -60,22 +71,22 @@ impl Upstream {
         let tls = config.tls.as_ref().map(Terminator::new).transpose()?;
         Ok(Self {
             addr: Addr::Socket(config.upstream),
-            tls,
+            tls: tls.map(Arc::new),
         })
     }
 
-    /// What `host:port` stands for when a connection comes. Bytes pass as they are.
-    pub(crate) fn named(name: &str) -> Self {
+    /// What `host:port` stands for when a connection comes. Without TLS that ends here, bytes pass as they are.
+    pub(crate) fn named(name: &str, tls: Option<Arc<Terminator>>) -> Self {
         let addr = name
             .parse()
             .map_or_else(|_| Addr::Name(name.to_owned()), Addr::Socket);
-        Self { addr, tls: None }
+        Self { addr, tls }
     }
 
     /// A client's side of a connection.
-    pub(crate) fn accept(&self, client: TcpStream) -> io::Result<Side> {
+    pub(crate) fn accept(&self, client: TcpStream) -> Side {
         match &self.tls {
-            None => Ok(Side::Plain(client)),
+            None => Side::Plain(client),
             Some(terminator) => terminator.accept(client),
         }
     }
@@ -104,6 +115,7 @@ impl Upstream {
         let Some(terminator) = &self.tls else {
             return Ok(Side::Plain(tcp));
         };
+        let asked_for = asked_for.or_else(|| self.addr.host());
         let shaken = tokio::time::timeout(DIAL, terminator.connect(tcp, asked_for))
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));

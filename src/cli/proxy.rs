@@ -55,6 +55,14 @@ pub(crate) struct ApiArgs {
     /// A file to which every random choice is appended, as a JSON line.
     #[arg(long, conflicts_with = "upstream", value_name = "FILE")]
     pub(crate) decision_log: Option<PathBuf>,
+    /// The directory below which certificates and keys are read that the API names by their files; else they have to be
+    /// in its requests.
+    #[arg(long, conflicts_with = "upstream", value_name = "DIR")]
+    pub(crate) tls_dir: Option<PathBuf>,
+    /// Where to write the certificate of the server's authority, which issues the certificates of proxies with
+    /// --tls-self-issued: what their clients have to trust.
+    #[arg(long, conflicts_with = "upstream", value_name = "FILE")]
+    pub(crate) tls_ca_out: Option<PathBuf>,
     /// A file with the token that callers of the API have to present: `Authorization: Bearer TOKEN`.
     #[arg(long, conflicts_with = "upstream", value_name = "FILE")]
     pub(crate) api_token_file: Option<PathBuf>,
@@ -114,6 +122,8 @@ pub(crate) enum ProxyCommand {
         /// It does not listen yet.
         #[arg(long)]
         disabled: bool,
+        #[command(flatten)]
+        tls: TlsArgs,
         #[command(flatten)]
         server: ServerArgs,
     },
@@ -183,6 +193,30 @@ pub(crate) enum ToxicCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
+}
+
+/// TLS that ends at a proxy. Without any of it, TLS passes through.
+#[derive(Debug, Args)]
+pub(crate) struct TlsArgs {
+    /// TLS ends at the proxy, which shows this certificate chain (PEM).
+    #[arg(long = "tls-cert", value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long = "tls-key", value_name = "FILE", id = "key", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// TLS ends at the proxy, which shows a certificate of the server's own authority for whatever host is asked for.
+    /// The authority's is GET /tls/ca.
+    #[arg(long = "tls-self-issued", conflicts_with_all = ["cert", "key"])]
+    pub(crate) self_issued: bool,
+    /// TLS begins anew towards the upstream.
+    #[arg(long = "tls-upstream")]
+    pub(crate) to_upstream: bool,
+    /// The authority of the upstream's certificate (PEM) [default: the system's].
+    #[arg(long = "tls-upstream-ca", value_name = "FILE")]
+    pub(crate) upstream_ca: Option<PathBuf>,
+    /// The name of the upstream [default: what the client asked for].
+    #[arg(long = "tls-server-name", value_name = "NAME")]
+    pub(crate) server_name: Option<String>,
 }
 
 /// What a toxic is given.

@@ -2,6 +2,7 @@
 //! runs.
 
 mod remote;
+mod tls;
 
 use std::fs;
 use std::io;
@@ -55,10 +56,17 @@ fn serve(args: ApiArgs, upstream_authenticates: bool) -> Result<Exit, Error> {
         allow_browsers: args.allow_browsers,
         off_loopback: upstream_authenticates,
         decision_log: args.decision_log,
+        tls_dir: args.tls_dir,
     };
+    let ca_out = args.tls_ca_out;
     processes::until_signalled(CancellationToken::new(), |shutdown| async move {
         let api = host::net::listen(addr)?;
         let server = Server::new(settings)?;
+        if let Some(path) = ca_out {
+            fs::write(&path, server.authority()?).map_err(|error| {
+                io::Error::other(format!("--tls-ca-out {}: {error}", path.display()))
+            })?;
+        }
         if let Some((path, configuration)) = configuration {
             let populated = server.populate(&configuration).await;
             populated

@@ -202,6 +202,73 @@ fn it_begins_with_the_proxies_of_a_file_and_takes_toxiproxys_flags() {
 }
 
 #[test]
+fn tls_ends_at_a_proxy_with_files_of_the_caller_or_the_servers_own_authority() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (ca, cert, key) = (path("ca.pem"), path("cert.pem"), path("key.pem"));
+    let identity = host::tls::Authority::ephemeral("own")
+        .and_then(|own| own.issue(&["sync.example.com"]))
+        .expect("a certificate");
+    fs::write(&cert, &identity.chain_pem).expect("written");
+    fs::write(&key, &identity.key_pem).expect("written");
+    let (_server, ready) = ready(faultlane(&["proxy", "--port", "0", "--tls-ca-out", &ca]));
+    let trusted = fs::read_to_string(&ca).expect("the authority's certificate");
+    assert!(trusted.starts_with("-----BEGIN CERTIFICATE-----"));
+    let url = url(&ready);
+    let create = |args: &[&str]| {
+        let proxy = ["proxy", "create", "p", "--upstream", "127.0.0.1:1"];
+        let server = ["--host", &url, "--json"];
+        output(&[&proxy, args, &server].concat())
+    };
+    create(&["--tls-cert", &cert])
+        .expect_code(2)
+        .says("--tls-key");
+    create(&["--tls-upstream-ca", &cert])
+        .expect_code(2)
+        .says("add --tls-self-issued");
+    create(&["--tls-cert", &path("none"), "--tls-key", &key])
+        .expect_code(2)
+        .says("--tls-cert");
+    fs::write(path("empty"), "").expect("written");
+    create(&["--tls-cert", &cert, "--tls-key", &path("empty")])
+        .expect_code(2)
+        .says("not PEM");
+    let made = create(&[
+        "--tls-cert",
+        &cert,
+        "--tls-key",
+        &key,
+        "--tls-upstream-ca",
+        &cert,
+        "--tls-server-name",
+        "sync.example.com",
+    ])
+    .expect_code(0);
+    made.says(r#""certificate":"inline""#)
+        .says(r#""upstream":"tls","upstream_ca":"inline""#)
+        .says(r#""server_name":"sync.example.com""#);
+    assert!(!made.stdout.contains("PRIVATE"));
+    output(&["proxy", "delete", "p", "--host", &url]).expect_code(0);
+    create(&["--tls-self-issued", "--tls-upstream"])
+        .expect_code(0)
+        .says(r#""self_issued":true"#);
+    output(&[
+        "proxy",
+        "toxic",
+        "add",
+        "p",
+        "-t",
+        "tls_expired",
+        "--host",
+        &url,
+    ])
+    .expect_code(0);
+    output(&["proxy", "--port", "0", "--tls-dir", &path("none")])
+        .expect_code(4)
+        .says("--tls-dir");
+}
+
+#[test]
 fn off_loopback_its_api_asks_for_a_token() {
     output(&["proxy", "--host", "0.0.0.0", "--port", "0"])
         .expect_code(2)

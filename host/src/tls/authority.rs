@@ -32,8 +32,17 @@ impl Authority {
     /// # Errors
     /// No key could be made.
     pub fn ephemeral(name: &str) -> Result<Self, TlsError> {
+        Self::lasting(name, LIFETIME)
+    }
+
+    /// The same for a process that may live for so long. What it issues is still worth nothing a day later.
+    ///
+    /// # Errors
+    /// As [`Authority::ephemeral`].
+    pub fn lasting(name: &str, lifetime: Duration) -> Result<Self, TlsError> {
         let make = || {
-            let mut params = params(name, &[], lifetime())?;
+            let now = SystemTime::now();
+            let mut params = params(name, &[], now - SKEW..now + lifetime)?;
             params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
             params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
             CertifiedIssuer::self_signed(params, KeyPair::generate()?)

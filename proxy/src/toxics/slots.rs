@@ -39,7 +39,7 @@ impl Slots {
             Some((_, before)) => *before = taken,
             None => self.rolls.push((toxic.uid, taken)),
         }
-        if let Some(subject) = handle.subject() {
+        if let Some(subject) = toxic.subject(handle) {
             let decided = if taken { "taken" } else { "spared" };
             log.write(rule, &subject, toxic.stream_name(), 0, decided);
         }

@@ -6,6 +6,7 @@ use host::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, USE
 use host::http::{Failure, Reply, Request, Response, StatusCode};
 
 use super::Settings;
+use super::error::internal;
 use super::input::{ProxyInput, ProxyPatch, ToxicInput};
 use super::metrics;
 use super::proxies::Proxies;
@@ -99,6 +100,10 @@ async fn route(proxies: &Proxies, request: &Request) -> Reply {
             proxies.reset().await?;
             Ok(nothing())
         }
+        ("GET", ["tls", "ca"]) => {
+            let pem = proxies.authority().map_err(internal)?;
+            Ok(text(StatusCode::OK, "application/x-pem-file", pem))
+        }
         ("GET", ["version"]) => Ok(text(StatusCode::OK, "application/json", VERSION)),
         ("GET", ["metrics"]) => {
             let map = proxies.lock().await;
@@ -110,7 +115,8 @@ async fn route(proxies: &Proxies, request: &Request) -> Reply {
             ["proxies" | "populate" | "reset" | "version" | "metrics"]
             | ["proxies", _]
             | ["proxies", _, "toxics"]
-            | ["proxies", _, "toxics", _],
+            | ["proxies", _, "toxics", _]
+            | ["tls", "ca"],
         ) => Ok(text(
             StatusCode::METHOD_NOT_ALLOWED,
             "text/plain; charset=utf-8",

@@ -10,6 +10,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use super::ended::TlsInput;
 use super::error::{bad_body, invalid_stream, invalid_type, missing_field};
 use crate::identity::IdentifyBy;
 use crate::toxics::{Settings, TYPES};
@@ -96,6 +97,11 @@ impl Fields {
         Ok(by)
     }
 
+    fn tls(&mut self) -> Result<Option<TlsInput>, Failure> {
+        let tls = self.0.remove("tls").map(TlsInput::read);
+        tls.transpose().map_err(bad_body)
+    }
+
     fn lifetime(&mut self) -> Result<Option<Span>, Failure> {
         Ok(self.take::<u64>("for")?.map(Span::from_millis))
     }
@@ -110,6 +116,7 @@ pub(super) struct ProxyInput {
     pub(super) upstream: String,
     pub(super) enabled: bool,
     pub(super) identify_by: Option<IdentifyBy>,
+    pub(super) tls: Option<TlsInput>,
 }
 
 impl ProxyInput {
@@ -120,6 +127,7 @@ impl ProxyInput {
             upstream: fields.take("upstream")?.unwrap_or_default(),
             enabled: fields.take("enabled")?.unwrap_or(true),
             identify_by: fields.identify_by()?,
+            tls: fields.tls()?,
         })
     }
 
@@ -163,6 +171,7 @@ pub(super) struct ProxyPatch {
     pub(super) upstream: Option<String>,
     pub(super) enabled: Option<bool>,
     pub(super) identify_by: Option<IdentifyBy>,
+    pub(super) tls: Option<TlsInput>,
 }
 
 impl ProxyPatch {
@@ -173,6 +182,7 @@ impl ProxyPatch {
             upstream: fields.take("upstream")?,
             enabled: fields.take("enabled")?,
             identify_by: fields.identify_by()?,
+            tls: fields.tls()?,
         })
     }
 }
@@ -280,6 +290,9 @@ mod tests {
             "upstream",
             "enabled",
             "identify_by",
+            "tls",
+            "self_issued",
+            "certificate",
             "header",
             "latency",
         ];

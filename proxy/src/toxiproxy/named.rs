@@ -12,8 +12,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::ended::Ended;
 use super::error::{bad_body, no_toxic, toxic_exists};
-use super::input::{ToxicInput, ToxicPatch};
+use super::input::{ProxyInput, ToxicInput, ToxicPatch};
 use super::listen::bind;
 use super::view::{ProxyView, ToxicView};
 use crate::faults::{Cause, Rule};
@@ -31,6 +32,8 @@ pub(super) struct Named {
     /// Where it listens; as it was asked for before it first did.
     listen: String,
     upstream: String,
+    /// TLS that ends here; it passes through without.
+    tls: Option<Ended>,
     plane: Arc<Plane>,
     connections: TaskTracker,
     accepting: Option<Accepting>,
@@ -54,18 +57,16 @@ impl Accepting {
 
 impl Named {
     /// Disabled, and without toxics.
-    pub(super) fn new(
-        name: String,
-        listen: String,
-        upstream: String,
-        seed: u64,
-        plane: Arc<Plane>,
-    ) -> Self {
+    pub(super) fn new(input: ProxyInput, tls: Option<Ended>, seed: u64, plane: Arc<Plane>) -> Self {
+        if let Some(by) = input.identify_by {
+            plane.identities.set(by);
+        }
         Self {
-            name,
+            name: input.name,
             seed,
-            listen,
-            upstream,
+            listen: input.listen,
+            upstream: input.upstream,
+            tls,
             plane,
             connections: TaskTracker::new(),
             accepting: None,
@@ -84,6 +85,10 @@ impl Named {
         &self.upstream
     }
 
+    pub(super) const fn tls(&self) -> Option<&Ended> {
+        self.tls.as_ref()
+    }
+
     pub(super) const fn plane(&self) -> &Arc<Plane> {
         &self.plane
     }
@@ -100,6 +105,7 @@ impl Named {
             enabled: self.is_enabled(),
             toxics: self.toxics(),
             identify_by: self.plane.identities.by().as_deref().cloned(),
+            tls: self.tls.as_ref().map(Ended::view),
         }
     }
 
@@ -123,7 +129,9 @@ impl Named {
         }
         let stop = CancellationToken::new();
         let (plane, connections) = (Arc::clone(&self.plane), self.connections.clone());
-        let (upstream, stopped) = (Arc::new(Upstream::named(&self.upstream)), stop.clone());
+        let tls = self.tls.as_ref().map(Ended::terminator);
+        let upstream = Arc::new(Upstream::named(&self.upstream, tls));
+        let stopped = stop.clone();
         let task = tokio::spawn(async move {
             listener::accept(data, plane, upstream, &connections, stopped).await
         });
@@ -141,9 +149,15 @@ impl Named {
         data
     }
 
-    /// Takes another upstream; connections to the one before end.
-    pub(super) async fn redirect(&mut self, upstream: String) {
-        self.upstream = upstream;
+    /// Takes another upstream, or other TLS; connections of before end.
+    pub(super) async fn redirect(&mut self, upstream: Option<String>, tls: Option<Ended>) {
+        if upstream.is_none() && tls.is_none() {
+            return;
+        }
+        if let Some(upstream) = upstream {
+            self.upstream = upstream;
+        }
+        self.tls = tls.or(self.tls.take());
         if let Some(data) = self.pause().await {
             self.accept(data);
         }
@@ -210,6 +224,8 @@ impl Named {
             return Err(toxic_exists());
         }
         let settings = input.settings()?;
+        let suits = settings.check_tls(self.tls.is_some());
+        suits.map_err(bad_body)?;
         let mut toxic = Toxic {
             name: input.name,
             settings,

@@ -7,16 +7,19 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use host::http::Failure;
 use host::timer::Timer;
+use host::tls::TlsError;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::Settings;
-use super::error::{internal, no_proxy, proxy_exists};
+use super::ended::{Ended, Files, TlsInput};
+use super::error::{bad_body, internal, no_proxy, proxy_exists};
 use super::input::{ProxyInput, ProxyPatch};
 use super::listen::resolve;
 use super::named::Named;
 use super::view::ProxyView;
 use crate::decisions::Log;
 use crate::plane::Plane;
+use crate::tls::Issuer;
 
 type Map = BTreeMap<String, Named>;
 
@@ -28,6 +31,8 @@ pub(super) struct Proxies {
     off_loopback: bool,
     timer: Timer,
     log: Option<Arc<Log>>,
+    files: Files,
+    issuer: Arc<Issuer>,
     map: Mutex<Map>,
 }
 
@@ -44,6 +49,8 @@ impl Proxies {
             off_loopback: settings.off_loopback,
             timer: Timer::start()?,
             log,
+            files: Files::new(settings.tls_dir.as_deref())?,
+            issuer: Arc::default(),
             map: Mutex::default(),
         })
     }
@@ -61,22 +68,32 @@ impl Proxies {
         ask(self.lock().await.get(name).ok_or_else(no_proxy)?)
     }
 
-    fn make(&self, input: ProxyInput) -> Named {
-        let decisions = self.log.as_ref().map(|log| log.of(&input.name));
-        let plane = Plane::with_log(self.timer.clone(), None, decisions);
-        let proxy = Named::new(input.name, input.listen, input.upstream, self.seed, plane);
-        proxy.identify_by(input.identify_by);
-        proxy
+    /// What clients have to trust of proxies that show certificates of the server's own, as PEM.
+    pub(super) fn authority(&self) -> Result<String, TlsError> {
+        self.issuer.pem()
     }
 
-    pub(super) async fn create(&self, input: ProxyInput) -> Result<ProxyView, Failure> {
+    fn make(&self, input: ProxyInput, tls: Option<Ended>) -> Named {
+        let decisions = self.log.as_ref().map(|log| log.of(&input.name));
+        let plane = Plane::with_log(self.timer.clone(), None, decisions);
+        Named::new(input, tls, self.seed, plane)
+    }
+
+    /// TLS as it is asked for.
+    fn ended(&self, tls: Option<TlsInput>) -> Result<Option<Ended>, Failure> {
+        let ended = tls.map(|tls| Ended::new(tls, &self.files, &self.issuer));
+        ended.transpose().map_err(bad_body)
+    }
+
+    pub(super) async fn create(&self, mut input: ProxyInput) -> Result<ProxyView, Failure> {
+        let tls = self.ended(input.tls.take())?;
         let addr = resolve(&input.listen, self.off_loopback).await;
         let mut map = self.lock().await;
         if map.contains_key(&input.name) {
             return Err(proxy_exists());
         }
         let enabled = input.enabled;
-        let mut proxy = self.make(input);
+        let mut proxy = self.make(input, tls);
         if enabled {
             addr.and_then(|addr| proxy.enable(addr)).map_err(internal)?;
         }
@@ -87,7 +104,8 @@ impl Proxies {
 
     /// Makes a proxy, in place of one of its name unless that one is the same, or the new one cannot listen: then that one
     /// stays as it is.
-    pub(super) async fn upsert(&self, input: ProxyInput) -> Result<ProxyView, Failure> {
+    pub(super) async fn upsert(&self, mut input: ProxyInput) -> Result<ProxyView, Failure> {
+        let tls = self.ended(input.tls.take())?;
         let addr = resolve(&input.listen, self.off_loopback).await;
         let mut map = self.lock().await;
         if let Some(before) = map.get_mut(&input.name) {
@@ -97,12 +115,13 @@ impl Proxies {
                     .is_ok_and(|addr| before.listen() == addr.to_string());
             let same_identity =
                 before.plane().identities.by().as_deref() == input.identify_by.as_ref();
-            if same_address && same_identity && before.upstream() == input.upstream {
+            let same_way = before.upstream() == input.upstream && before.tls() == tls.as_ref();
+            if same_address && same_identity && same_way {
                 return Ok(before.view());
             }
         }
         let enabled = input.enabled;
-        let mut proxy = self.make(input);
+        let mut proxy = self.make(input, tls);
         if enabled {
             let addr = addr.map_err(internal)?;
             // What is there may have the address that is asked for.
@@ -130,6 +149,7 @@ impl Proxies {
 
     /// Changes a proxy as a whole, or not at all.
     pub(super) async fn update(&self, name: &str, patch: ProxyPatch) -> Result<ProxyView, Failure> {
+        let tls = self.ended(patch.tls)?;
         // The address it has means what it meant, whatever else is asked for.
         let listen = match &patch.listen {
             Some(listen) => listen.clone(),
@@ -147,15 +167,14 @@ impl Proxies {
                 .as_ref()
                 .map_or(true, |addr| proxy.listen() != addr.to_string());
         let upstream = patch.upstream.filter(|new| new != proxy.upstream());
+        let tls = tls.filter(|new| Some(new) != proxy.tls());
         if !enabled {
             proxy.disable().await;
             proxy.identify_by(patch.identify_by);
             if moves {
                 proxy.set_listen(listen);
             }
-            if let Some(upstream) = upstream {
-                proxy.redirect(upstream).await;
-            }
+            proxy.redirect(upstream, tls).await;
             return Ok(proxy.view());
         }
         let done = match addr {
@@ -166,9 +185,7 @@ impl Proxies {
         };
         done.map_err(internal)?;
         proxy.identify_by(patch.identify_by);
-        if let Some(upstream) = upstream {
-            proxy.redirect(upstream).await;
-        }
+        proxy.redirect(upstream, tls).await;
         Ok(proxy.view())
     }
 

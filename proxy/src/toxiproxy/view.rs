@@ -17,6 +17,25 @@ pub(super) struct ProxyView {
     /// Only where it was set, as some clients take no key that they do not know.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) identify_by: Option<IdentifyBy>,
+    /// Likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls: Option<TlsView>,
+}
+
+/// TLS that ends at a proxy. Nothing of a key is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct TlsView {
+    pub(super) self_issued: bool,
+    /// The file's name, or `inline`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) certificate: Option<String>,
+    /// `plain` or `tls`.
+    pub(super) upstream: &'static str,
+    /// The file's name, or `inline`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) upstream_ca: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) server_name: Option<String>,
 }
 
 /// A toxic, as its clients see it.

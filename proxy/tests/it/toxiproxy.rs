@@ -9,6 +9,7 @@ mod own_toxics;
 mod populate;
 mod rewriting;
 mod stalled;
+mod tls;
 mod toxics;
 mod updates;
 mod upgrades;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use host::http::{Client, Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::{resolve, token};
+use super::{resolve, tls, token};
 use crate::cli::proxy::{ProxyCommand, ServerArgs, Stream, ToxicArgs, ToxicCommand};
 use crate::commands::{print, processes};
 use crate::exit::{Error, Exit};
@@ -38,12 +38,16 @@ pub(super) fn tell(command: ProxyCommand) -> Result<Exit, Error> {
             upstream,
             identify_by,
             disabled,
+            tls,
             server,
         } => {
             let mut body =
                 json!({"name": name, "listen": listen, "upstream": upstream, "enabled": !disabled});
             if let Some(by) = identify_by {
                 body["identify_by"] = identification(&by)?;
+            }
+            if let Some(tls) = tls::field(tls)? {
+                body["tls"] = tls;
             }
             let answer = ask(&server, post("/proxies".to_owned(), body))?;
             show(&server, &answer, &line(&answer));

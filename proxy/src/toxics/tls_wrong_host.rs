@@ -1,0 +1,32 @@
+//! Certificate for another host: connections that come while it is there are shown one for a host that they did not ask
+//! for.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Behaviour, On, Slots};
+use crate::faults::Effects;
+
+/// Shows a certificate for another host. It has no settings.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct TlsWrongHost {}
+
+impl Behaviour for TlsWrongHost {
+    fn draws(&self) -> bool {
+        false
+    }
+
+    fn is_of_the_handshake(&self) -> bool {
+        true
+    }
+
+    fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
+        if on.is_new() {
+            effects.handshake.flaws.wrong_host = true;
+            effects.greeted_by.push(Arc::clone(on.rule));
+        }
+    }
+}
