@@ -111,6 +111,13 @@ impl Link {
         let Editing::Begun(editor) = &mut self.editing else {
             return false;
         };
+        if let Some(twists) = &mut self.shape.twists
+            && twists.swallows()
+        {
+            twists.swallow(now);
+            editor.discard();
+            return false;
+        }
         let before = self.queue.len();
         let (queue, twists) = (&mut self.queue, &mut self.shape.twists);
         while editor.owes() && queue.len() < bound && self.last.is_none() {
@@ -123,7 +130,6 @@ impl Link {
                 };
                 match twists {
                     None => queue.push(now, release, bytes),
-                    Some(twists) if twists.swallows() => twists.swallow(now),
                     Some(twists) => twists.enqueue(queue, now, release, bytes),
                 }
             });

@@ -165,6 +165,12 @@ impl Editor {
         self.is_over
     }
 
+    /// Forgets what was to go out.
+    pub(crate) fn discard(&mut self) {
+        self.out.clear();
+        self.taken = 0;
+    }
+
     /// Hands over what goes out next, at most so many bytes of it; an end by itself.
     pub(crate) fn hand_over(
         &mut self,

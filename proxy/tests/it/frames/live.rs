@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_websockets::{Message, ServerBuilder, WebSocketStream};
 
-use super::open;
-use crate::harness::{ending, pattern, read_head, upgrade_head, upstream, within};
+use super::{hear, open, say};
+use crate::harness::{ending, pattern, read_head, upgrade_head, upstream, websocket_echo, within};
 use crate::toxiproxy::{Api, connect};
 
 const MESSAGES: usize = 5_000;
@@ -233,4 +233,17 @@ async fn what_is_kept_goes_when_the_stream_ends() {
         ending(&mut client).await.unwrap(),
         b"\x81\x01b\x81\x01a\x81\x09not "
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn padding_without_end_is_swallowed_with_the_rest() {
+    let api = Api::start();
+    let mut socket = open(api.proxy(websocket_echo()).await).await;
+    let endless = json!({"length": 1_u64 << 62});
+    api.toxic("ws_oversize", "upstream", endless).await;
+    api.toxic("timeout", "upstream", json!({})).await;
+    say(&mut socket, &["a"]).await;
+    // Whoever is busy with it would not notice that the connection is to end.
+    api.delete("/proxies/p/toxics/timeout_upstream").await;
+    assert!(hear(&mut socket).await.is_err());
 }
