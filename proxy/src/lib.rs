@@ -14,6 +14,7 @@
 //! toxiproxy/   the standalone proxy: named proxies, and Toxiproxy's API
 //! upstream     the lane: how a connection gets there
 //! side         one of the two sockets: plain, or with TLS on it; `tls` ends TLS and begins it anew
+//! seats        how many connections a process has descriptors for; `crew` the processes that have more
 //! tap          where a lane's decoder can listen
 //! ```
 //!
@@ -22,13 +23,17 @@
 
 mod api;
 mod connection;
+pub mod crew;
 mod faults;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod link;
 mod listener;
 mod pacing;
 mod passthrough;
 mod plane;
 mod queue;
+mod seats;
 mod side;
 mod status;
 pub mod tap;

@@ -17,6 +17,8 @@
 
 mod api;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod input;
 mod listen;
 mod metrics;
@@ -27,10 +29,12 @@ mod view;
 use std::io;
 use std::sync::Arc;
 
+use host::timer::Timer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::proxies::Proxies;
+use crate::crew::Crew;
 pub use crate::toxics::schema;
 
 /// How the standalone proxy behaves.
@@ -71,8 +75,21 @@ impl Server {
     /// # Errors
     /// No descriptor is left for the timer.
     pub fn new(settings: Settings) -> io::Result<Self> {
+        Self::with(settings, None)
+    }
+
+    /// As [`Self::new`], with workers that have the connections.
+    ///
+    /// # Errors
+    /// No descriptor is left for the timer.
+    pub fn manned(settings: Settings, crew: Arc<Crew>) -> io::Result<Self> {
+        Self::with(settings, Some(crew))
+    }
+
+    fn with(settings: Settings, crew: Option<Arc<Crew>>) -> io::Result<Self> {
+        let (seed, off_loopback) = (settings.seed, settings.off_loopback);
         Ok(Self {
-            proxies: Arc::new(Proxies::new(settings.seed, settings.off_loopback)?),
+            proxies: Arc::new(Proxies::new(seed, off_loopback, Timer::start()?, crew)),
             settings: Arc::new(settings),
         })
     }

@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use proxy::crew::Crew;
 use proxy::toxiproxy::{Server, Settings};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,9 @@ use crate::exit::{Error, Exit};
 pub(super) fn proxy(args: ProxyArgs) -> Result<Exit, Error> {
     if let Some(command) = args.command {
         return remote::tell(command);
+    }
+    if args.worker {
+        return processes::worker(&args.config);
     }
     if args.config.config_stdin || args.upstream.is_some() {
         return processes::proxy(
@@ -55,9 +59,18 @@ fn serve(args: ApiArgs, upstream_authenticates: bool) -> Result<Exit, Error> {
         allow_browsers: args.allow_browsers,
         off_loopback: upstream_authenticates,
     };
+    if let Err(error) = agent::preflight::raise_descriptor_limit() {
+        return Err(Error::could_not_run(error));
+    }
+    let workers = usize::from(args.workers);
     processes::until_signalled(CancellationToken::new(), |shutdown| async move {
         let api = host::net::listen(addr)?;
-        let server = Server::new(settings)?;
+        let server = if workers > 1 {
+            let crew = Crew::start(&std::env::current_exe()?, workers).await?;
+            Server::manned(settings, crew)?
+        } else {
+            Server::new(settings)?
+        };
         if let Some((path, configuration)) = configuration {
             let populated = server.populate(&configuration).await;
             populated

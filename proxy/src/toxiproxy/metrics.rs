@@ -43,6 +43,16 @@ pub(super) fn text(proxies: &BTreeMap<String, Named>) -> String {
             }
         }
     }
+    let name = "faultlane_proxy_connections";
+    line(&mut text, format_args!("# HELP {name} Open connections"));
+    line(&mut text, format_args!("# TYPE {name} gauge"));
+    for (proxy, open) in proxies.values().map(|proxy| (proxy, proxy.plane().open())) {
+        let proxy = escaped(proxy.name());
+        line(
+            &mut text,
+            format_args!("{name}{{proxy=\"{proxy}\"}} {open}"),
+        );
+    }
     text
 }
 

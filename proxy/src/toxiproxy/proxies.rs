@@ -1,7 +1,7 @@
 //! The named proxies and what changes them.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use host::http::Failure;
@@ -13,6 +13,7 @@ use super::input::{ProxyInput, ProxyPatch};
 use super::listen::resolve;
 use super::named::Named;
 use super::view::ProxyView;
+use crate::crew::Crew;
 use crate::plane::Plane;
 
 type Map = BTreeMap<String, Named>;
@@ -24,17 +25,32 @@ pub(super) struct Proxies {
     seed: u64,
     off_loopback: bool,
     timer: Timer,
+    /// The processes that have the connections; none for this one.
+    crew: Option<Arc<Crew>>,
     map: Mutex<Map>,
 }
 
 impl Proxies {
-    pub(super) fn new(seed: u64, off_loopback: bool) -> io::Result<Self> {
-        Ok(Self {
+    pub(super) fn new(
+        seed: u64,
+        off_loopback: bool,
+        timer: Timer,
+        crew: Option<Arc<Crew>>,
+    ) -> Self {
+        Self {
             seed,
             off_loopback,
-            timer: Timer::start()?,
+            timer,
+            crew,
             map: Mutex::default(),
-        })
+        }
+    }
+
+    /// Waits until a change is made in every process, and its counts are here.
+    pub(super) async fn made_everywhere(&self) {
+        if let Some(crew) = &self.crew {
+            crew.catch_up().await;
+        }
     }
 
     pub(super) async fn lock(&self) -> MutexGuard<'_, Map> {
@@ -51,7 +67,10 @@ impl Proxies {
     }
 
     fn make(&self, input: ProxyInput) -> Named {
-        let plane = Plane::new(self.timer.clone(), None);
+        let plane = match &self.crew {
+            None => Plane::new(self.timer.clone(), None),
+            Some(crew) => Plane::manned(self.timer.clone(), crew),
+        };
         Named::new(input.name, input.listen, input.upstream, self.seed, plane)
     }
 
@@ -192,5 +211,8 @@ impl Proxies {
             proxy.disable().await;
         }
         join_all(map.values().map(Named::drained)).await;
+        if let Some(crew) = &self.crew {
+            crew.end().await;
+        }
     }
 }
