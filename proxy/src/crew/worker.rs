@@ -1,7 +1,7 @@
 //! A worker's own side: it serves the connections that it is given, under the rules that it is told.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -46,7 +46,18 @@ pub async fn main(config: Config, shutdown: CancellationToken) -> io::Result<()>
         connections: TaskTracker::new(),
         ended: Arc::default(),
     };
-    let served = worker.serve(&link, &shutdown).await;
+    let served = match worker.serve(&link, &shutdown).await {
+        // The parent went with something of this worker's unread.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+            ) =>
+        {
+            Ok(())
+        }
+        served => served,
+    };
     drop(link);
     for plane in worker.planes.values() {
         plane.end();
