@@ -233,8 +233,8 @@ pub async fn spawn_linked(
         command: command.clone(),
         source,
     };
-    let mut line = serde_json::to_vec(config).map_err(|error| start(error.into()))?;
-    line.push(b'\n');
+    let mut first = serde_json::to_vec(config).map_err(|error| start(error.into()))?;
+    first.push(b'\n');
     let (near, far) = std::os::unix::net::UnixStream::pair().map_err(start)?;
     near.set_nonblocking(true).map_err(start)?;
     let mut link = UnixStream::from_std(near).map_err(start)?;
@@ -249,7 +249,7 @@ pub async fn spawn_linked(
         .map_err(start)?;
     let stdout = process.stdout.take();
     let stdout = stdout.ok_or_else(|| start(io::Error::other("no pipe")))?;
-    match become_ready(&mut link, stdout, &line, timeout).await {
+    match become_ready(&mut link, stdout, &first, timeout).await {
         Ok(ready) => Ok(Linked {
             ready,
             process,

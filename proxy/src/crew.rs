@@ -134,7 +134,7 @@ impl Crew {
                 (free, is_ready) = (free + has.seats, is_ready || has.is_ready);
                 all += self.capacity;
             }
-            if self.members.iter().all(|member| member.is_there()) {
+            if self.members.iter().all(|member| member.serves()) {
                 self.usher.look(free, all);
             }
             if is_ready {

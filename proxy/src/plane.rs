@@ -168,10 +168,15 @@ impl Plane {
     ) -> usize {
         let deadline = clock::now() + limit;
         loop {
-            handles.retain(|handle| handle.obeys.load(Ordering::Acquire) < generation);
+            // One that does not is enough to go on waiting: looked at all together each time, thousands would keep a processor
+            // from what they wait for.
+            let obeys = |handle: &Arc<Handle>| handle.obeys.load(Ordering::Acquire) >= generation;
+            while handles.last().is_some_and(obeys) {
+                handles.pop();
+            }
             let now = clock::now();
             if handles.is_empty() || now >= deadline {
-                return handles.len();
+                return handles.iter().filter(|handle| !obeys(handle)).count();
             }
             self.timer.sleep_until(now + LOOK_EVERY).await;
         }

@@ -19,7 +19,7 @@ pub(crate) async fn run(args: &ProxyArgs) -> Outcome {
     for connections in [1, 10, 100] {
         let proxy = Proxy::standalone(args).await?;
         let sink = host::net::listen(([127, 0, 0, 1], 0).into())?;
-        let listen = proxy.create(sink.local_addr()?).await?;
+        let listen = proxy.api.create(sink.local_addr()?).await?;
         let (mut senders, mut readers) = (Vec::new(), Vec::new());
         for _ in 0..connections {
             let mut client = TcpStream::connect(listen).await?;
@@ -35,13 +35,13 @@ pub(crate) async fn run(args: &ProxyArgs) -> Outcome {
         }
         let sent = "toxiproxy_proxy_sent_bytes_total{direction=\"upstream\"";
         let rate = async || -> Result<u64, std::io::Error> {
-            let (from, begun) = (proxy.metric(sent).await?, Instant::now());
+            let (from, begun) = (proxy.api.metric(sent).await?, Instant::now());
             tokio::time::sleep(MEASURED).await;
-            let bytes = proxy.metric(sent).await? - from;
+            let bytes = proxy.api.metric(sent).await? - from;
             Ok(bytes * 1_000 / u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX))
         };
         let plain = (rate().await?, proxy.memory("VmRSS"));
-        proxy.toxic(&json!({"type": "latency", "stream": "upstream", "attributes": {"latency": DELAY_MS}})).await?;
+        proxy.api.toxic(&json!({"type": "latency", "stream": "upstream", "attributes": {"latency": DELAY_MS}})).await?;
         tokio::time::sleep(Duration::from_secs(1)).await;
         let late = rate().await?;
         let (rss, most) = (proxy.memory("VmRSS"), proxy.memory("VmHWM"));
@@ -55,7 +55,9 @@ pub(crate) async fn run(args: &ProxyArgs) -> Outcome {
         );
         // The queue's memory is a power of two, and is copied when it grows.
         let bound = plain.1 + connections * 3 * (WINDOW >> 10);
-        holds &= most <= bound && late <= expected * 11 / 10 && late >= expected * 7 / 10;
+        holds &= most <= bound && late <= expected * 11 / 10;
+        // Of a hundred, the machine may not carry as much as they are allowed.
+        holds &= connections > 10 || late >= expected * 9 / 10;
         println!("  bound: {bound} KiB");
         for task in senders.into_iter().chain(readers) {
             task.abort();

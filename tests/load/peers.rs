@@ -198,7 +198,10 @@ impl Peers {
             .spawn()?;
         let orders = process.stdin.take().expect("it is piped");
         let mut answers = BufReader::new(process.stdout.take().expect("it is piped")).lines();
-        let first = answers.next_line().await?.ok_or_else(|| io::Error::other("peers ended"))?;
+        let first = answers
+            .next_line()
+            .await?
+            .ok_or_else(|| io::Error::other("peers ended"))?;
         Ok(Self {
             process,
             orders,
@@ -220,7 +223,9 @@ impl Peers {
     }
 
     async fn ask(&mut self, order: &str) -> io::Result<Seen> {
-        self.orders.write_all(format!("{order}\n").as_bytes()).await?;
+        self.orders
+            .write_all(format!("{order}\n").as_bytes())
+            .await?;
         let line = self.answers.next_line().await?;
         let line = line.ok_or_else(|| io::Error::other("peers ended"))?;
         Ok(serde_json::from_str(&line)?)
@@ -237,7 +242,11 @@ impl Peers {
     }
 
     /// Waits until they have seen something.
-    pub(crate) async fn until(&mut self, what: &str, so: impl Fn(&Seen) -> bool) -> io::Result<Seen> {
+    pub(crate) async fn until(
+        &mut self,
+        what: &str,
+        so: impl Fn(&Seen) -> bool,
+    ) -> io::Result<Seen> {
         for _ in 0..1_000 {
             let seen = self.seen().await?;
             if so(&seen) {

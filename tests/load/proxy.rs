@@ -19,7 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// A proxy process and the way to its API.
 pub(crate) struct Proxy {
     process: Child,
-    pub(crate) api: Client,
+    pub(crate) api: Api,
     /// Of a proxy without names: where it listens.
     pub(crate) data: Option<SocketAddr>,
 }
@@ -44,7 +44,9 @@ impl Proxy {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", args.binary.display())))?;
+            .map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", args.binary.display()))
+            })?;
         let stdout = process.stdout.take().expect("it is piped");
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).await?;
@@ -53,59 +55,32 @@ impl Proxy {
         let api = addr(&ready["control"]).ok_or_else(|| io::Error::other("no ready line"))?;
         Ok(Self {
             process,
-            api: Client::new(api),
+            api: Api::at(api),
             data: addr(&ready["listen"]["data"]),
         })
-    }
-
-    /// Makes the proxy `p`: where it listens.
-    pub(crate) async fn create(&self, upstream: SocketAddr) -> io::Result<SocketAddr> {
-        let body = json!({"name": "p", "listen": "127.0.0.1:0", "upstream": upstream.to_string()});
-        let proxy = self.call(Method::POST, "/proxies", &body).await?;
-        let listen = proxy["listen"].as_str().and_then(|addr| addr.parse().ok());
-        listen.ok_or_else(|| io::Error::other(format!("no address: {proxy}")))
-    }
-
-    pub(crate) async fn toxic(&self, toxic: &Value) -> io::Result<()> {
-        self.call(Method::POST, "/proxies/p/toxics", toxic).await.map(drop)
-    }
-
-    pub(crate) async fn remove(&self, toxic: &str) -> io::Result<()> {
-        let path = format!("/proxies/p/toxics/{toxic}");
-        self.call(Method::DELETE, &path, &Value::Null).await.map(drop)
-    }
-
-    pub(crate) async fn call(&self, method: Method, path: &str, body: &Value) -> io::Result<Value> {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let sent = self.api.send(method.clone(), path, &[], body.into(), PATIENCE).await;
-        let answer = sent.map_err(io::Error::other)?;
-        if !answer.status.is_success() {
-            let text = String::from_utf8_lossy(&answer.body);
-            return Err(io::Error::other(format!("{method} {path}: {} {text}", answer.status)));
-        }
-        let json = serde_json::from_slice(&answer.body);
-        Ok(json.unwrap_or_else(|_| String::from_utf8_lossy(&answer.body).into_owned().into()))
-    }
-
-    /// A figure of `/metrics`.
-    pub(crate) async fn metric(&self, begins: &str) -> io::Result<u64> {
-        let text = self.call(Method::GET, "/metrics", &Value::Null).await?;
-        let text = text.as_str().unwrap_or_default();
-        let line = text.lines().find(|line| line.starts_with(begins));
-        let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
-        value.ok_or_else(|| io::Error::other(format!("no metric {begins}")))
     }
 
     /// It and its workers.
     fn pids(&self) -> Vec<u32> {
         let pid = self.process.id().expect("it runs");
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        let children =
+            fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let children = children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok());
         // A worker is a child of the thread that started it.
-        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let threads = fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+            .flatten();
         let more: Vec<u32> = threads
             .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
-            .flat_map(|children| children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+            .flat_map(|children| {
+                children
+                    .split_whitespace()
+                    .filter_map(|pid| pid.parse().ok())
+                    .collect::<Vec<u32>>()
+            })
             .collect();
         let mut pids: Vec<u32> = [pid].into_iter().chain(children).chain(more).collect();
         pids.sort_unstable();
@@ -128,5 +103,70 @@ impl Proxy {
             value.unwrap_or(0)
         };
         self.pids().iter().map(of).sum()
+    }
+}
+
+/// The way to an API.
+pub(crate) struct Api {
+    pub(crate) client: Client,
+}
+
+impl Api {
+    pub(crate) fn at(addr: SocketAddr) -> Self {
+        Self {
+            client: Client::new(addr),
+        }
+    }
+
+    /// Makes the proxy `p`: where it listens.
+    pub(crate) async fn create(&self, upstream: SocketAddr) -> io::Result<SocketAddr> {
+        let body = json!({"name": "p", "listen": "127.0.0.1:0", "upstream": upstream.to_string()});
+        let proxy = self.call(Method::POST, "/proxies", &body).await?;
+        let listen = proxy["listen"].as_str().and_then(|addr| addr.parse().ok());
+        listen.ok_or_else(|| io::Error::other(format!("no address: {proxy}")))
+    }
+
+    pub(crate) async fn toxic(&self, toxic: &Value) -> io::Result<()> {
+        self.call(Method::POST, "/proxies/p/toxics", toxic)
+            .await
+            .map(drop)
+    }
+
+    pub(crate) async fn remove(&self, toxic: &str) -> io::Result<()> {
+        let path = format!("/proxies/p/toxics/{toxic}");
+        self.call(Method::DELETE, &path, &Value::Null)
+            .await
+            .map(drop)
+    }
+
+    pub(crate) async fn call(&self, method: Method, path: &str, body: &Value) -> io::Result<Value> {
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let sent = self
+            .client
+            .send(method.clone(), path, &[], body.into(), PATIENCE)
+            .await;
+        let answer = sent.map_err(io::Error::other)?;
+        if !answer.status.is_success() {
+            let text = String::from_utf8_lossy(&answer.body);
+            return Err(io::Error::other(format!(
+                "{method} {path}: {} {text}",
+                answer.status
+            )));
+        }
+        let json = serde_json::from_slice(&answer.body);
+        Ok(json.unwrap_or_else(|_| String::from_utf8_lossy(&answer.body).into_owned().into()))
+    }
+
+    /// A figure of `/metrics`.
+    pub(crate) async fn metric(&self, begins: &str) -> io::Result<u64> {
+        let text = self.call(Method::GET, "/metrics", &Value::Null).await?;
+        let text = text.as_str().unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with(begins));
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        value.ok_or_else(|| io::Error::other(format!("no metric {begins}")))
     }
 }

@@ -30,21 +30,37 @@ pub(crate) async fn run(args: &ProxyArgs, connections: usize, rounds: usize) -> 
 async fn toxic(args: &ProxyArgs, connections: usize) -> Outcome {
     let (upstream, addr) = Peers::upstream("read").await?;
     let proxy = Proxy::standalone(args).await?;
-    let listen = proxy.create(addr).await?;
-    proxy.metric("faultlane_tasks").await?;
-    let before = (proxy.descriptors(), proxy.metric("faultlane_tasks").await?);
+    let listen = proxy.api.create(addr).await?;
+    proxy.api.metric("faultlane_tasks").await?;
+    let before = (
+        proxy.descriptors(),
+        proxy.api.metric("faultlane_tasks").await?,
+    );
     let (mut clients, mut upstream) = connect(listen, upstream, connections).await?;
-    proxy.toxic(&json!({"type": "down"})).await?;
-    proxy.toxic(&json!({"type": "reset_peer", "stream": "upstream"})).await?;
+    proxy.api.toxic(&json!({"type": "down"})).await?;
+    proxy
+        .api
+        .toxic(&json!({"type": "reset_peer", "stream": "upstream"}))
+        .await?;
     clients.click().await?;
     // Until the bytes are at the proxy.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let asked = clock::now();
-    proxy.remove("down_downstream").await?;
-    let holds = heard("reset_peer", asked, &mut clients, &mut upstream, connections).await?;
-    proxy.remove("reset_peer_upstream").await?;
+    proxy.api.remove("down_downstream").await?;
+    let holds = heard(
+        "reset_peer",
+        asked,
+        &mut clients,
+        &mut upstream,
+        connections,
+    )
+    .await?;
+    proxy.api.remove("reset_peer_upstream").await?;
     let left = async || -> Result<(usize, u64), std::io::Error> {
-        Ok((proxy.descriptors(), proxy.metric("faultlane_tasks").await?))
+        Ok((
+            proxy.descriptors(),
+            proxy.api.metric("faultlane_tasks").await?,
+        ))
     };
     let mut after = left().await?;
     for _ in 0..100 {
@@ -54,7 +70,7 @@ async fn toxic(args: &ProxyArgs, connections: usize) -> Outcome {
         tokio::time::sleep(Duration::from_millis(20)).await;
         after = left().await?;
     }
-    let open = proxy.metric("faultlane_proxy_connections").await?;
+    let open = proxy.api.metric("faultlane_proxy_connections").await?;
     println!(
         "  left: {open} connections, {} descriptors (before: {}), {} tasks (before: {})",
         after.0, before.0, after.1, before.1
@@ -70,7 +86,7 @@ async fn leased(args: &ProxyArgs, connections: usize) -> Outcome {
     let proxy = Proxy::leased(args, addr).await?;
     let listen = proxy.data.ok_or("no address")?;
     let status = async || -> Result<u64, Box<dyn std::error::Error>> {
-        let status: serde_json::Value = proxy.api.get("/status", PATIENCE).await?;
+        let status: serde_json::Value = proxy.api.client.get("/status", PATIENCE).await?;
         Ok(status["open"].as_u64().unwrap_or(u64::MAX))
     };
     status().await?;
@@ -86,9 +102,16 @@ async fn leased(args: &ProxyArgs, connections: usize) -> Outcome {
         lease: Span::from_secs(10),
     };
     let asked = clock::now();
-    let view: FaultView = proxy.api.post("/faults", &order, PATIENCE).await?;
+    let view: FaultView = proxy.api.client.post("/faults", &order, PATIENCE).await?;
     let answered = clock::now().since(asked);
-    let holds = heard("leased reset", asked, &mut clients, &mut upstream, connections).await?;
+    let holds = heard(
+        "leased reset",
+        asked,
+        &mut clients,
+        &mut upstream,
+        connections,
+    )
+    .await?;
     let (open, after) = (status().await?, proxy.descriptors());
     println!(
         "  left: {open} connections, {after} descriptors (before: {before}); bitten {} of {connections}, answered after {answered}",
@@ -105,7 +128,9 @@ async fn connect(
     connections: usize,
 ) -> Result<(Peers, Peers), Box<dyn std::error::Error>> {
     let clients = Peers::clients("click", listen, connections).await?;
-    upstream.until("all are through", |seen| seen.begun == connections as u64).await?;
+    upstream
+        .until("all are through", |seen| seen.begun == connections as u64)
+        .await?;
     Ok((clients, upstream))
 }
 

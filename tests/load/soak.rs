@@ -12,7 +12,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::proxy::Proxy;
+use crate::proxy::{Api, Proxy};
 use crate::{Outcome, ProxyArgs};
 
 /// Connections at once.
@@ -42,14 +42,18 @@ fn toxics() -> [Value; 9] {
 pub(crate) async fn run(args: &ProxyArgs, gigabytes: u64, seed: u64) -> Outcome {
     let proxy = Proxy::standalone(args).await?;
     let upstream = Arc::new(host::net::listen(([127, 0, 0, 1], 0).into())?);
-    let listen = proxy.create(upstream.local_addr()?).await?;
+    let listen = proxy.api.create(upstream.local_addr()?).await?;
     let (done, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
     let begun = Instant::now();
     let mut lanes = tokio::task::JoinSet::new();
     // One after the other, so that what connects is what is accepted.
     let pairing = Arc::new(tokio::sync::Mutex::new(()));
     for lane in 0..LANES {
-        let (upstream, done, pairing) = (Arc::clone(&upstream), Arc::clone(&done), Arc::clone(&pairing));
+        let (upstream, done, pairing) = (
+            Arc::clone(&upstream),
+            Arc::clone(&done),
+            Arc::clone(&pairing),
+        );
         lanes.spawn(async move {
             let mut connections = 0;
             while done.load(Ordering::Relaxed) < gigabytes * 1_000_000_000 {
@@ -71,23 +75,9 @@ pub(crate) async fn run(args: &ProxyArgs, gigabytes: u64, seed: u64) -> Outcome 
             Ok::<_, io::Error>(connections)
         });
     }
-    let toggling = async {
-        let mut toggles = 0_u64;
-        while !stop.is_cancelled() {
-            let draw = |what, limit: usize| {
-                let unit = decide::unit(seed, "toggle", what, toggles);
-                (0..limit).rev().find(|at| unit * limit as f64 >= *at as f64).unwrap_or(0)
-            };
-            let mut toxic = toxics()[draw("toxic", toxics().len())].clone();
-            toxic["stream"] = ["upstream", "downstream", "both"][draw("stream", 3)].into();
-            toxic["name"] = "t".into();
-            proxy.toxic(&toxic).await?;
-            tokio::time::sleep(TOGGLE).await;
-            proxy.remove("t").await?;
-            toggles += 1;
-        }
-        Ok::<_, io::Error>(toggles)
-    };
+    // On a thread of its own: comparing takes whole processors.
+    let (addr, stopped) = (proxy.api.client.addr(), stop.clone());
+    let toggling = std::thread::spawn(move || toggle(&Api::at(addr), seed, &stopped));
     let traffic = async {
         let mut connections = 0;
         let mut failure = Ok(());
@@ -104,7 +94,8 @@ pub(crate) async fn run(args: &ProxyArgs, gigabytes: u64, seed: u64) -> Outcome 
         stop.cancel();
         failure.map(|()| connections)
     };
-    let (toggles, connections) = tokio::join!(toggling, traffic);
+    let connections = traffic.await;
+    let toggles = toggling.join().expect("it does not panic");
     let (bytes, took) = (done.load(Ordering::Relaxed), begun.elapsed());
     println!(
         "{bytes} bytes on {} connections compared in {took:.1?} ({} MB/s) beside {} toggles",
@@ -115,7 +106,33 @@ pub(crate) async fn run(args: &ProxyArgs, gigabytes: u64, seed: u64) -> Outcome 
     Ok(true)
 }
 
-async fn pair(upstream: &TcpListener, listen: std::net::SocketAddr) -> io::Result<(TcpStream, TcpStream)> {
+/// Has toxics come and go until it is stopped: how many.
+#[tokio::main(flavor = "current_thread")]
+async fn toggle(api: &Api, seed: u64, stopped: &CancellationToken) -> io::Result<u64> {
+    let mut toggles = 0_u64;
+    while !stopped.is_cancelled() {
+        let draw = |what, limit: usize| {
+            let unit = decide::unit(seed, "toggle", what, toggles);
+            let found = (0..limit)
+                .rev()
+                .find(|at| unit * limit as f64 >= *at as f64);
+            found.unwrap_or(0)
+        };
+        let mut toxic = toxics()[draw("toxic", toxics().len())].clone();
+        toxic["stream"] = ["upstream", "downstream", "both"][draw("stream", 3)].into();
+        toxic["name"] = "t".into();
+        api.toxic(&toxic).await?;
+        tokio::time::sleep(TOGGLE).await;
+        api.remove("t").await?;
+        toggles += 1;
+    }
+    Ok(toggles)
+}
+
+async fn pair(
+    upstream: &TcpListener,
+    listen: std::net::SocketAddr,
+) -> io::Result<(TcpStream, TcpStream)> {
     let (client, accepted) = tokio::join!(TcpStream::connect(listen), upstream.accept());
     Ok((client?, accepted?.0))
 }
@@ -155,7 +172,12 @@ impl Stream {
     /// How long the next piece is.
     fn piece(&mut self) -> usize {
         self.pieces += 1;
-        let unit = decide::unit(self.seed, "piece", "stream", self.number << 20 | self.pieces);
+        let unit = decide::unit(
+            self.seed,
+            "piece",
+            "stream",
+            self.number << 20 | self.pieces,
+        );
         // As many short ones as long ones.
         let longest = [7, 1_500, PIECE][usize::try_from(self.pieces % 3).unwrap_or(0)] as f64;
         let length = Duration::from_secs_f64(unit * longest / 1e9).as_nanos();
@@ -187,14 +209,20 @@ async fn read(mut from: OwnedReadHalf, mut stream: Stream, done: &AtomicU64) -> 
         }
         stream.fill(&mut spare, count);
         if spare[..count] != buffer[..count] {
-            return Err(io::Error::other(format!("other bytes, {} before the end", stream.left)));
+            return Err(io::Error::other(format!(
+                "other bytes, {} before the end",
+                stream.left
+            )));
         }
         spare.drain(..count);
         stream.left -= count as u64;
         done.fetch_add(count as u64, Ordering::Relaxed);
     }
     if stream.left > 0 {
-        return Err(io::Error::other(format!("{} bytes are missing", stream.left)));
+        return Err(io::Error::other(format!(
+            "{} bytes are missing",
+            stream.left
+        )));
     }
     Ok(())
 }

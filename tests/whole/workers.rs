@@ -12,7 +12,7 @@ use crate::support::{Running, alive, descendants, faultlane, signal, until};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A proxy with three workers, and one named proxy `p` before an echo.
+/// A proxy with workers, and one named proxy `p` before an echo.
 struct Proxy {
     process: Running,
     api: String,
@@ -21,7 +21,11 @@ struct Proxy {
 
 impl Proxy {
     fn start() -> Self {
-        let (process, ready) = ready(faultlane(&["proxy", "--port", "0", "--workers", "3"]));
+        Self::with_workers("3")
+    }
+
+    fn with_workers(workers: &str) -> Self {
+        let (process, ready) = ready(faultlane(&["proxy", "--port", "0", "--workers", workers]));
         let api = ready["control"].as_str().expect("its API").to_owned();
         let body = json!({"name": "p", "listen": "127.0.0.1:0", "upstream": echo().to_string()});
         let (status, proxy) = call(&api, "POST", "/proxies", &body.to_string());
@@ -288,6 +292,38 @@ fn a_stopped_worker_does_not_stop_the_api_for_long() {
     until("it is replaced", SOON, || (!alive(victim)).then_some(()));
     proxy.toxic(&json!({"type": "slicer", "attributes": {"average_size": 9}}));
     drop(proxy.connect(6));
+}
+
+#[test]
+fn a_storm_of_resets_leaves_no_connection_no_descriptor_and_no_task() {
+    const MANY: usize = 500;
+    for workers in ["1", "3"] {
+        let proxy = Proxy::with_workers(workers);
+        drop(proxy.connect(1));
+        let processes = [vec![proxy.process.0.id()], proxy.workers()].concat();
+        let descriptors = || processes.iter().map(|pid| sockets(*pid)).sum::<usize>();
+        let left = || {
+            let open = proxy.metric("faultlane_proxy_connections");
+            (open == 0).then(|| (descriptors(), proxy.metric("faultlane_tasks")))
+        };
+        let before = until("the first one is gone", SOON, left);
+        let mut clients = proxy.connect(MANY);
+        assert!(descriptors() >= before.0 + 2 * MANY);
+        proxy.toxic(&json!({"type": "down"}));
+        proxy.toxic(&json!({"type": "reset_peer", "stream": "upstream"}));
+        for client in &mut clients {
+            client.write_all(b"x").expect("written");
+        }
+        let (status, _) = proxy.call("DELETE", "/proxies/p/toxics/down_downstream", &Value::Null);
+        assert_eq!(status, 204);
+        for client in &mut clients {
+            assert_eq!(ending(client), Some(ErrorKind::ConnectionReset));
+        }
+        let as_before = |left: (usize, u64)| left.0 <= before.0 && left.1 <= before.1;
+        until("nothing is left", SOON, || {
+            left().filter(|left| as_before(*left))
+        });
+    }
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl Member {
         state.serves.then_some(state.open)
     }
 
-    pub(super) fn is_there(&self) -> bool {
+    pub(super) fn serves(&self) -> bool {
         self.state().serves
     }
 
@@ -165,14 +165,14 @@ impl Member {
                 let mut state = self.state();
                 (state.orders.pop_front(), state.orders.len())
             };
-            let Some((line, carried)) = next else {
+            let Some((message, carried)) = next else {
                 self.orders.notified().await;
                 continue;
             };
             if left + 1 == QUEUE {
                 crew.room.notify_one();
             }
-            send(link, &line, carried.as_ref()).await?;
+            send(link, &message, carried.as_ref()).await?;
         }
     }
 
@@ -273,10 +273,10 @@ pub(super) async fn attend(member: Arc<Member>, crew: Arc<Crew>, first: Linked) 
     let mut next = Some(first);
     loop {
         let born = Instant::now();
-        if let Some(linked) = next.take() {
-            if work(&member, &crew, linked).await {
-                return;
-            }
+        if let Some(linked) = next.take()
+            && work(&member, &crew, linked).await
+        {
+            return;
         }
         let pause = if born.elapsed() < AGAIN {
             AGAIN
@@ -290,7 +290,7 @@ pub(super) async fn attend(member: Arc<Member>, crew: Arc<Crew>, first: Linked) 
         match member.start(&crew.program).await {
             Ok(linked) => next = Some(linked),
             Err(error) => {
-                tracing::error!(worker = member.index, %error, "a worker cannot be started again")
+                tracing::error!(worker = member.index, %error, "a worker cannot be started again");
             }
         }
     }

@@ -193,14 +193,14 @@ pub(super) fn line(message: &impl Serialize) -> Vec<u8> {
     line
 }
 
-/// Writes a line, and a descriptor with its first byte.
+/// Writes a message, and a descriptor with its first byte.
 pub(super) async fn send(
     link: &UnixStream,
-    line: &[u8],
+    message: &[u8],
     carried: Option<&OwnedFd>,
 ) -> io::Result<()> {
     let mut carried = carried.map(AsFd::as_fd);
-    let mut rest = line;
+    let mut rest = message;
     while !rest.is_empty() {
         let sent = link
             .async_io(Interest::WRITABLE, || send_some(link, rest, carried))
@@ -234,6 +234,7 @@ fn send_some(
 #[derive(Debug)]
 pub(super) struct Inbox {
     link: Arc<UnixStream>,
+    buffer: Box<[u8]>,
     bytes: Vec<u8>,
     /// So many bytes of them hold no end of a line.
     looked_at: usize,
@@ -242,9 +243,10 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) const fn new(link: Arc<UnixStream>) -> Self {
+    pub(super) fn new(link: Arc<UnixStream>) -> Self {
         Self {
             link,
+            buffer: vec![0; READ].into_boxed_slice(),
             bytes: Vec::new(),
             looked_at: 0,
             carried: VecDeque::new(),
@@ -265,16 +267,19 @@ impl Inbox {
                 return message.map(Some);
             }
             self.looked_at = self.bytes.len();
-            let mut buffer = [0; READ];
-            let link = &*self.link;
+            let (link, buffer) = (&*self.link, &mut *self.buffer);
             let (count, carried) = link
-                .async_io(Interest::READABLE, || receive(link, &mut buffer))
+                .async_io(Interest::READABLE, || receive(link, buffer))
                 .await?;
             if count == 0 {
                 return Ok(None);
             }
-            self.bytes.extend_from_slice(&buffer[..count]);
-            self.carried.extend(carried);
+            self.bytes.extend_from_slice(&self.buffer[..count]);
+            match carried {
+                Carried::Nothing => {}
+                Carried::Lost => self.carried.push_back(None),
+                Carried::Descriptor(descriptor) => self.carried.push_back(Some(descriptor)),
+            }
         }
     }
 
@@ -284,21 +289,29 @@ impl Inbox {
     }
 }
 
+/// What came with some bytes.
+enum Carried {
+    Nothing,
+    /// A descriptor for which this process had no room.
+    Lost,
+    Descriptor(OwnedFd),
+}
+
 /// Reads once. The kernel ends a read with the bytes that a descriptor came with, so there is at most one.
-fn receive(link: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Option<Option<OwnedFd>>)> {
+fn receive(link: &UnixStream, buffer: &mut [u8]) -> io::Result<(usize, Carried)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut parts = [IoSliceMut::new(buffer)];
     let received = recvmsg(link, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let mut carried = None;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-            carried = descriptors.last().map(Some);
-        }
-    }
-    if carried.is_none() && received.flags.contains(ReturnFlags::CTRUNC) {
-        carried = Some(None);
-    }
+    let descriptor = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    let carried = match descriptor {
+        Some(descriptor) => Carried::Descriptor(descriptor),
+        None if received.flags.contains(ReturnFlags::CTRUNC) => Carried::Lost,
+        None => Carried::Nothing,
+    };
     Ok((received.bytes, carried))
 }
 

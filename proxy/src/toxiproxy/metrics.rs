@@ -53,9 +53,14 @@ pub(super) fn text(proxies: &BTreeMap<String, Named>) -> String {
             format_args!("{name}{{proxy=\"{proxy}\"}} {open}"),
         );
     }
-    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let tasks = tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks();
     let name = "faultlane_tasks";
-    line(&mut text, format_args!("# HELP {name} Tasks of this process"));
+    line(
+        &mut text,
+        format_args!("# HELP {name} Tasks of this process"),
+    );
     line(&mut text, format_args!("# TYPE {name} gauge"));
     line(&mut text, format_args!("{name} {tasks}"));
     text
