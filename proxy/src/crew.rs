@@ -160,7 +160,7 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.crew.planes().remove(&self.id);
         for member in &self.crew.members {
-            member.tell(&Order::Forget { plane: self.id });
+            member.forget(self.id);
         }
     }
 }

@@ -95,6 +95,12 @@ impl Member {
         self.push(order, None);
     }
 
+    /// Has it forget a plane.
+    pub(super) fn forget(&self, plane: u64) {
+        self.state().counts.remove(&plane);
+        self.tell(&Order::Forget { plane });
+    }
+
     /// Gives it a connection.
     pub(super) fn serve(&self, order: &Order, client: OwnedFd) {
         self.push(order, Some(client));
@@ -180,14 +186,21 @@ impl Member {
     async fn read(&self, crew: &Crew, link: Arc<UnixStream>) -> io::Result<()> {
         let mut inbox = Inbox::new(link);
         while let Some(report) = inbox.next::<Report>().await? {
-            let mut state = self.state();
-            state.open = state.open.saturating_sub(report.ended);
-            for (plane, counts) in report.counts {
-                let before = state.counts.insert(plane, counts).unwrap_or_default();
-                add_up(crew, plane, before, counts);
+            let changes: Vec<_> = {
+                let mut state = self.state();
+                state.open = state.open.saturating_sub(report.ended);
+                let counts = report.counts.into_iter();
+                counts
+                    .map(|(plane, now)| (plane, state.counts.insert(plane, now), now))
+                    .collect()
+            };
+            // Not under the lock: who changes a plane's rules holds theirs and then takes this one.
+            for (plane, before, now) in changes {
+                add_up(crew, plane, before.unwrap_or_default(), now);
             }
-            state.answered = report.answers.unwrap_or(state.answered);
-            drop(state);
+            if let Some(number) = report.answers {
+                self.state().answered = number;
+            }
             if report.ended > 0 {
                 crew.room.notify_one();
             }

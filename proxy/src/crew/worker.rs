@@ -123,6 +123,8 @@ impl Worker {
                 }
                 Order::Forget { plane } => {
                     self.planes.remove(&plane);
+                    self.upstreams
+                        .retain(|_, upstream| Arc::strong_count(upstream) > 1);
                 }
                 Order::Serve {
                     plane,
