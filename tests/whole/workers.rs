@@ -200,8 +200,12 @@ fn refused(workers: &str, toxic: &Value, connections: usize) -> Vec<bool> {
     assert_eq!(status, 200);
     let closed = |_| {
         let mut stream = TcpStream::connect(listen).expect("the proxy accepts");
+        stream.set_read_timeout(Some(SOON)).expect("a limit");
         let _ = stream.write_all(b"hello");
-        stream.read_exact(&mut [0; 5]).is_err()
+        let read = stream.read_exact(&mut [0; 5]);
+        let error = read.err().map(|error| error.kind());
+        assert_ne!(error, Some(ErrorKind::WouldBlock), "it hangs");
+        error.is_some()
     };
     (0..connections).map(closed).collect()
 }
