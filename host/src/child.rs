@@ -5,6 +5,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use std::time::Duration;
 use model::role::{PROTOCOL_VERSION, Ready};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 use tokio::process::{ChildStdin, Command};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +31,18 @@ pub fn read_config<T: DeserializeOwned>() -> io::Result<T> {
             format!("configuration on stdin: {error}"),
         )
     })
+}
+
+/// The socket that is this process's stdin, where [`spawn_linked`] has started it. Its parent says nothing more after the
+/// configuration before [`announce`], so nothing has been read of it too early.
+///
+/// # Errors
+/// stdin cannot be had, or is no socket.
+pub fn link() -> io::Result<UnixStream> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+    let link = std::os::unix::net::UnixStream::from(stdin);
+    link.set_nonblocking(true)?;
+    UnixStream::from_std(link)
 }
 
 /// A token that is cancelled when stdin ends. Call it once, after [`read_config`].
@@ -175,37 +189,114 @@ pub async fn spawn(
     let (mut stdin, stdout) = stdin
         .zip(stdout)
         .ok_or_else(|| start(io::Error::other("no pipes")))?;
+    match become_ready(&mut stdin, stdout, &line, timeout).await {
+        Ok(ready) => Ok(Child {
+            ready,
+            process,
+            stdin: Some(stdin),
+        }),
+        Err(reason) => {
+            let _ = process.kill().await;
+            Err(SpawnError::NotReady {
+                command,
+                reason,
+                log: log.to_owned(),
+            })
+        }
+    }
+}
+
+/// A child whose stdin is one end of a socket. It ends when the other end, which is here, is dropped.
+#[derive(Debug)]
+pub struct Linked {
+    /// What it said.
+    pub ready: Ready,
+    /// The process.
+    pub process: tokio::process::Child,
+    /// What it reads on its stdin, by [`link`], and answers to.
+    pub link: UnixStream,
+}
+
+/// As [`spawn`], for a child to which there is more to say than its configuration, descriptors too. It has this process's
+/// stderr.
+///
+/// # Errors
+/// See [`SpawnError`]. A child that did not become ready has been killed.
+pub async fn spawn_linked(
+    program: &Path,
+    args: &[&str],
+    config: &impl Serialize,
+    timeout: Duration,
+) -> Result<Linked, SpawnError> {
+    let command = format!("{} {}", program.display(), args.join(" "));
+    let start = |source: io::Error| SpawnError::Start {
+        command: command.clone(),
+        source,
+    };
+    let mut first = serde_json::to_vec(config).map_err(|error| start(error.into()))?;
+    first.push(b'\n');
+    let (near, far) = std::os::unix::net::UnixStream::pair().map_err(start)?;
+    near.set_nonblocking(true).map_err(start)?;
+    let mut link = UnixStream::from_std(near).map_err(start)?;
+    let mut process = Command::new(program)
+        .args(args)
+        .arg("--config-stdin")
+        .stdin(OwnedFd::from(far))
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(start)?;
+    let stdout = process.stdout.take();
+    let stdout = stdout.ok_or_else(|| start(io::Error::other("no pipe")))?;
+    match become_ready(&mut link, stdout, &first, timeout).await {
+        Ok(ready) => Ok(Linked {
+            ready,
+            process,
+            link,
+        }),
+        Err(reason) => {
+            let _ = process.kill().await;
+            Err(SpawnError::NotReady {
+                command,
+                reason,
+                log: PathBuf::from("stderr"),
+            })
+        }
+    }
+}
+
+/// Tells a child its configuration and waits for its ready line; or what went wrong.
+async fn become_ready(
+    stdin: &mut (impl AsyncWrite + Unpin),
+    stdout: impl AsyncRead + Unpin,
+    line: &[u8],
+    timeout: Duration,
+) -> Result<Ready, String> {
     let talk = async {
-        stdin.write_all(&line).await?;
+        stdin.write_all(line).await?;
         let mut answer = String::new();
         BufReader::new(stdout).read_line(&mut answer).await?;
         Ok::<_, io::Error>(answer)
     };
-    let reason = match tokio::time::timeout(timeout, talk).await {
-        Err(_) => format!("no ready line within {timeout:?}"),
-        Ok(Err(error)) => error.to_string(),
-        Ok(Ok(answer)) if answer.is_empty() => "it ended".to_owned(),
-        Ok(Ok(answer)) => match serde_json::from_str::<Ready>(&answer) {
-            Ok(ready) if ready.protocol == PROTOCOL_VERSION => {
-                return Ok(Child {
-                    ready,
-                    process,
-                    stdin: Some(stdin),
-                });
-            }
-            Ok(ready) => format!(
-                "it speaks protocol {}, this is {PROTOCOL_VERSION}",
-                ready.protocol
-            ),
-            Err(error) => format!("its ready line is not one ({error}): {}", answer.trim_end()),
-        },
-    };
-    let _ = process.kill().await;
-    Err(SpawnError::NotReady {
-        command,
-        reason,
-        log: log.to_owned(),
-    })
+    let answer = tokio::time::timeout(timeout, talk)
+        .await
+        .map_err(|_| format!("no ready line within {timeout:?}"))?
+        .map_err(|error| error.to_string())?;
+    if answer.is_empty() {
+        return Err("it ended".to_owned());
+    }
+    match serde_json::from_str::<Ready>(&answer) {
+        Ok(ready) if ready.protocol == PROTOCOL_VERSION => Ok(ready),
+        Ok(ready) => Err(format!(
+            "it speaks protocol {}, this is {PROTOCOL_VERSION}",
+            ready.protocol
+        )),
+        Err(error) => Err(format!(
+            "its ready line is not one ({error}): {}",
+            answer.trim_end()
+        )),
+    }
 }
 
 impl Child {

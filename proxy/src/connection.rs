@@ -113,6 +113,11 @@ impl Connection {
         }
     }
 
+    /// With turns that limits on connecting have given it already.
+    pub(crate) fn with_slots(self, slots: Slots) -> Self {
+        Self { slots, ..self }
+    }
+
     pub(crate) async fn run(mut self) {
         let end = self.drive().await;
         // Boxed: its buffers would otherwise be a part of every open connection.

@@ -120,14 +120,7 @@ impl Rule {
             }
             _ => Cause::Ordered(order),
         };
-        Ok(Self {
-            id,
-            seed,
-            cause,
-            generation,
-            bites: Bites::default(),
-            log: None,
-        })
+        Ok(Self::with(id, seed, cause, generation, None))
     }
 
     /// A toxic in force; `proxy` is its proxy's name, `log` takes what it decides.
@@ -138,10 +131,22 @@ impl Rule {
         generation: u64,
         log: Option<Decisions>,
     ) -> Self {
+        let id = format!("{proxy}/{}", toxic.name);
+        Self::with(id, seed, Cause::Toxic(Box::new(toxic)), generation, log)
+    }
+
+    /// One that has bitten nothing yet.
+    pub(crate) fn with(
+        id: String,
+        seed: u64,
+        cause: Cause,
+        generation: u64,
+        log: Option<Decisions>,
+    ) -> Self {
         Self {
-            id: format!("{proxy}/{}", toxic.name),
+            id,
             seed,
-            cause: Cause::Toxic(Box::new(toxic)),
+            cause,
             generation,
             bites: Bites::default(),
             log,

@@ -16,6 +16,7 @@
 //! toxiproxy/   the standalone proxy: named proxies, and Toxiproxy's API
 //! upstream     the lane: how a connection gets there
 //! side         one of the two sockets: plain, or with TLS on it; `tls` ends TLS and begins it anew
+//! seats        how many connections a process has descriptors for; `crew` the processes that have more
 //! tap          where a lane's decoder can listen
 //! ```
 //!
@@ -24,8 +25,11 @@
 
 mod api;
 mod connection;
+pub mod crew;
 mod decisions;
 mod faults;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod identity;
 mod link;
 mod listener;
@@ -33,6 +37,7 @@ mod pacing;
 mod passthrough;
 mod plane;
 mod queue;
+mod seats;
 mod side;
 mod status;
 pub mod tap;

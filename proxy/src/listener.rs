@@ -1,15 +1,16 @@
 //! Accepts connections.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use host::clock;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::Connection;
-use crate::plane::Plane;
+use crate::plane::{Plane, Seat};
 use crate::upstream::Upstream;
 
 /// How long connections may take to end once they are told to.
@@ -42,18 +43,25 @@ pub(crate) async fn accept(
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return data,
-            accepted = data.accept() => accepted,
+            accepted = next(&data, &plane) => accepted,
         };
         match accepted {
-            Ok((client, _)) => {
+            Ok((client, seat)) => {
                 let ordinal = plane.counters.arrived(clock::now());
+                let Seat::Here(seat) = seat else {
+                    plane.hand_over(client, ordinal, &upstream);
+                    continue;
+                };
                 let client = upstream.accept(client);
                 let (plane, upstream) = (Arc::clone(&plane), Arc::clone(&upstream));
                 let connection = Connection::new(client, plane, upstream, ordinal);
-                connections.spawn(connection.run());
+                connections.spawn(async move {
+                    connection.run().await;
+                    drop(seat);
+                });
             }
             Err(error) => {
-                // Out of descriptors, mostly: to wait is all that can be done.
+                // Descriptors are counted, so this is the host's limit, mostly: to wait is all that can be done.
                 tracing::warn!(%error, "accept failed");
                 tokio::select! {
                     () = shutdown.cancelled() => return data,
@@ -62,6 +70,13 @@ pub(crate) async fn accept(
             }
         }
     }
+}
+
+/// The next connection, for which there is room.
+async fn next(data: &TcpListener, plane: &Plane) -> io::Result<(TcpStream, Seat)> {
+    let seat = plane.seat().await;
+    let (client, _) = data.accept().await?;
+    Ok((client, seat))
 }
 
 /// Waits until connections are gone that have been told to end.

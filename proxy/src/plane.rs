@@ -9,12 +9,18 @@ use host::clock;
 use host::timer::Timer;
 use model::ids::ClientId;
 use model::quantity::Span;
+use tokio::net::TcpStream;
+use tokio::sync::SemaphorePermit;
 
+use crate::crew::{Crew, Relay};
 use crate::decisions::Decisions;
-use crate::faults::{Rule, Rules};
+use crate::faults::{Effects, Rule, Rules, Stage};
 use crate::identity::{IdentifyBy, Identities, Subject};
+use crate::seats::seats;
 use crate::status::Counters;
 use crate::tap::FrameTap;
+use crate::toxics::Slots;
+use crate::upstream::Upstream;
 
 /// How often a change looks whether the connections have taken it on.
 const LOOK_EVERY: Span = Span::from_micros(300);
@@ -34,20 +40,39 @@ pub(crate) struct Plane {
     handles: Mutex<HashMap<u64, Arc<Handle>>>,
     /// Connections that were accepted in an earlier generation end.
     ended: AtomicU64,
+    /// Where the connections are, when they are in other processes.
+    relay: Option<Relay>,
+}
+
+/// Room for one more connection.
+pub(crate) enum Seat {
+    Here(SemaphorePermit<'static>),
+    /// In another process.
+    Elsewhere,
 }
 
 impl Plane {
     pub(crate) fn new(timer: Timer, tap: Option<Arc<dyn FrameTap>>) -> Arc<Self> {
-        Self::with_log(timer, tap, None)
+        Arc::new(Self::with(timer, tap, None, None))
     }
 
     /// One whose toxics write down what they decide.
-    pub(crate) fn with_log(
+    pub(crate) fn with_log(timer: Timer, decisions: Option<Decisions>) -> Arc<Self> {
+        Arc::new(Self::with(timer, None, decisions, None))
+    }
+
+    /// One whose connections workers have.
+    pub(crate) fn manned(timer: Timer, crew: &Arc<Crew>) -> Arc<Self> {
+        Arc::new_cyclic(|plane| Self::with(timer, None, None, Some(crew.enlist(plane.clone()))))
+    }
+
+    fn with(
         timer: Timer,
         tap: Option<Arc<dyn FrameTap>>,
         decisions: Option<Decisions>,
-    ) -> Arc<Self> {
-        Arc::new(Self {
+        relay: Option<Relay>,
+    ) -> Self {
+        Self {
             timer,
             tap,
             counters: Counters::default(),
@@ -57,7 +82,69 @@ impl Plane {
             generation: AtomicU64::new(0),
             handles: Mutex::default(),
             ended: AtomicU64::new(0),
-        })
+            relay,
+        }
+    }
+
+    /// Waits for room for a connection.
+    pub(crate) async fn seat(&self) -> Seat {
+        match &self.relay {
+            None => Seat::Here(seats().take().await),
+            Some(relay) => {
+                relay.room().await;
+                Seat::Elsewhere
+            }
+        }
+    }
+
+    /// Hands a connection over to a worker. What depends on the order in which connections come is decided here.
+    pub(crate) fn hand_over(&self, client: TcpStream, ordinal: u64, upstream: &Upstream) {
+        self.relayed(|relay, rules, _| {
+            let mut slots = Slots::default();
+            if !rules.list.is_empty() {
+                let stage = Stage {
+                    born: rules.generation,
+                    seen: rules.generation,
+                    accepted: clock::now(),
+                    is_dialled: false,
+                };
+                Effects::of(rules, &Arc::new(Handle::new(ordinal)), stage, &mut slots);
+            }
+            relay.hand_over(client, ordinal, upstream.to_string(), &slots);
+        });
+    }
+
+    /// Does something that is to be in the order of the changes, where workers have the connections.
+    pub(crate) fn relayed(&self, then: impl FnOnce(&Relay, &Rules, u64)) {
+        if let Some(relay) = &self.relay {
+            let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+            then(relay, &rules, self.ended.load(Ordering::Acquire));
+        }
+    }
+
+    /// Takes on what the plane of this worker's parent has.
+    pub(crate) fn adopt(&self, generation: u64, ended: u64, list: Vec<Arc<Rule>>) {
+        self.ended.store(ended, Ordering::Release);
+        {
+            let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+            *rules = Arc::new(Rules { generation, list });
+            self.generation.store(generation, Ordering::Release);
+        }
+        for handle in self.handles().values() {
+            handle.waker.wake();
+        }
+    }
+
+    /// Whether its connections are in other processes.
+    pub(crate) const fn is_relayed(&self) -> bool {
+        self.relay.is_some()
+    }
+
+    /// Open connections; as last heard, where workers have them.
+    pub(crate) fn open(&self) -> u64 {
+        let elsewhere = self.relay.as_ref();
+        let elsewhere = elsewhere.map_or(0, |relay| relay.open.load(Ordering::Relaxed));
+        self.handles().len() as u64 + elsewhere
     }
 
     pub(crate) fn rules(&self) -> Arc<Rules> {
@@ -81,6 +168,9 @@ impl Plane {
             change(&mut list, generation);
             *rules = Arc::new(Rules { generation, list });
             self.generation.store(generation, Ordering::Release);
+            if let Some(relay) = &self.relay {
+                relay.tell(&rules, self.ended.load(Ordering::Acquire));
+            }
             generation
         };
         let handles: Vec<_> = self.handles().values().cloned().collect();
@@ -100,10 +190,15 @@ impl Plane {
     ) -> usize {
         let deadline = clock::now() + limit;
         loop {
-            handles.retain(|handle| handle.obeys.load(Ordering::Acquire) < generation);
+            // One that does not is enough to go on waiting: looked at all together each time, thousands would keep a processor
+            // from what they wait for.
+            let obeys = |handle: &Arc<Handle>| handle.obeys.load(Ordering::Acquire) >= generation;
+            while handles.last().is_some_and(obeys) {
+                handles.pop();
+            }
             let now = clock::now();
             if handles.is_empty() || now >= deadline {
-                return handles.len();
+                return handles.iter().filter(|handle| !obeys(handle)).count();
             }
             self.timer.sleep_until(now + LOOK_EVERY).await;
         }

@@ -19,6 +19,8 @@
 mod api;
 mod ended;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod input;
 mod listen;
 mod metrics;
@@ -34,6 +36,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::proxies::Proxies;
+use crate::crew::Crew;
 pub use crate::toxics::schema;
 
 /// How the standalone proxy behaves.
@@ -80,8 +83,20 @@ impl Server {
     /// # Errors
     /// No descriptor is left for the timer, the decision log cannot be opened, or there is no such directory for TLS.
     pub fn new(settings: Settings) -> io::Result<Self> {
+        Self::with(settings, None)
+    }
+
+    /// As [`Self::new`], with workers that have the connections.
+    ///
+    /// # Errors
+    /// No descriptor is left for the timer.
+    pub fn manned(settings: Settings, crew: Arc<Crew>) -> io::Result<Self> {
+        Self::with(settings, Some(crew))
+    }
+
+    fn with(settings: Settings, crew: Option<Arc<Crew>>) -> io::Result<Self> {
         Ok(Self {
-            proxies: Arc::new(Proxies::new(&settings)?),
+            proxies: Arc::new(Proxies::new(&settings, crew)?),
             settings: Arc::new(settings),
         })
     }

@@ -62,6 +62,12 @@ impl From<SocketAddr> for Upstream {
     }
 }
 
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.addr.fmt(f)
+    }
+}
+
 impl Upstream {
     /// As configured.
     ///

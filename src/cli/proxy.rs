@@ -32,6 +32,9 @@ pub(crate) struct ProxyArgs {
     /// The upstreams let nobody in unauthenticated, so that proxies may listen off loopback.
     #[arg(long)]
     pub(crate) upstream_authenticates: bool,
+    /// It is a worker of a proxy that has several.
+    #[arg(long, hide = true, requires = "config_stdin")]
+    pub(crate) worker: bool,
     #[command(flatten)]
     pub(crate) api: ApiArgs,
 }
@@ -63,6 +66,9 @@ pub(crate) struct ApiArgs {
     /// --tls-self-issued: what their clients have to trust.
     #[arg(long, conflicts_with = "upstream", value_name = "FILE")]
     pub(crate) tls_ca_out: Option<PathBuf>,
+    /// Processes that share the connections: each has some 9,900 of them at 20,000 open files.
+    #[arg(long, conflicts_with = "upstream", default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: u16,
     /// A file with the token that callers of the API have to present: `Authorization: Bearer TOKEN`.
     #[arg(long, conflicts_with = "upstream", value_name = "FILE")]
     pub(crate) api_token_file: Option<PathBuf>,

@@ -57,6 +57,15 @@ pub(super) fn proxy(
     serve(config, typed, proxy::main).map(|()| Exit::Go)
 }
 
+pub(super) fn worker(config: &ConfigStdin) -> Result<Exit, Error> {
+    debug_assert!(config.config_stdin, "clap requires it");
+    let config = child::read_config().map_err(Error::usage)?;
+    until_signalled(CancellationToken::new(), |shutdown| {
+        proxy::crew::worker(config, shutdown)
+    })
+    .map(|()| Exit::Go)
+}
+
 pub(super) fn lane(lane: Lane, config: &ConfigStdin, args: LaneArgs) -> Result<Exit, Error> {
     refuse_known_secret(
         args.listen,

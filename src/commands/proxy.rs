@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use proxy::crew::Crew;
 use proxy::toxiproxy::{Server, Settings};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,9 @@ use crate::exit::{Error, Exit};
 pub(super) fn proxy(args: ProxyArgs) -> Result<Exit, Error> {
     if let Some(command) = args.command {
         return remote::tell(command);
+    }
+    if args.worker {
+        return processes::worker(&args.config);
     }
     if args.config.config_stdin || args.upstream.is_some() {
         return processes::proxy(
@@ -59,9 +63,24 @@ fn serve(args: ApiArgs, upstream_authenticates: bool) -> Result<Exit, Error> {
         tls_dir: args.tls_dir,
     };
     let ca_out = args.tls_ca_out;
+    if let Err(error) = agent::preflight::raise_descriptor_limit() {
+        return Err(Error::could_not_run(error));
+    }
+    let workers = usize::from(args.workers);
+    if workers > 1 && settings.decision_log.is_some() {
+        return Err(Error::usage(
+            "--decision-log: workers keep no log of what they decide; start the server without --workers"
+                .to_owned(),
+        ));
+    }
     processes::until_signalled(CancellationToken::new(), |shutdown| async move {
         let api = host::net::listen(addr)?;
-        let server = Server::new(settings)?;
+        let server = if workers > 1 {
+            let crew = Crew::start(&std::env::current_exe()?, workers).await?;
+            Server::manned(settings, crew)?
+        } else {
+            Server::new(settings)?
+        };
         if let Some(path) = ca_out {
             fs::write(&path, server.authority()?).map_err(|error| {
                 io::Error::other(format!("--tls-ca-out {}: {error}", path.display()))

@@ -15,6 +15,7 @@
 //! crashes         SIGKILL of the conductor and of the agent, Ctrl-C
 //! processes       the processes by themselves, and the guard
 //! standalone      the proxy with Toxiproxy's API, and the commands that speak to it
+//! workers         that proxy with several processes
 //! ```
 
 mod bad_scenarios;
@@ -33,3 +34,4 @@ mod support;
 mod targets;
 mod verdicts;
 mod waivers;
+mod workers;

@@ -27,6 +27,19 @@ impl Slots {
         slot
     }
 
+    /// With these turns, by the toxics' numbers.
+    pub(crate) fn with_turns(turns: Vec<(u64, Slot)>) -> Self {
+        Self {
+            turns,
+            ..Self::default()
+        }
+    }
+
+    /// The turns that it has, by the toxics' numbers.
+    pub(crate) fn turns(&self) -> &[(u64, Slot)] {
+        &self.turns
+    }
+
     /// Takes note of whether a toxic takes it, and writes it down where that was decided by chance and is news.
     pub(crate) fn rolled(&mut self, rule: &Rule, toxic: &Toxic, handle: &Handle, taken: bool) {
         let ratio = toxic.toxicity.as_ratio();

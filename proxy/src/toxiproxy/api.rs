@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use host::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, USER_AGENT};
-use host::http::{Failure, Reply, Request, Response, StatusCode};
+use host::http::{Failure, Method, Reply, Request, Response, StatusCode};
 
 use super::Settings;
 use super::error::internal;
@@ -30,9 +30,11 @@ pub(super) async fn answer(settings: &Settings, proxies: &Proxies, request: &Req
             "the API asks for a token: send `Authorization: Bearer TOKEN` with the one of --api-token-file",
         ))
     } else {
-        route(proxies, request)
-            .await
-            .unwrap_or_else(|failure| refuse(&failure))
+        let answer = route(proxies, request).await;
+        if request.method != Method::GET {
+            proxies.made_everywhere().await;
+        }
+        answer.unwrap_or_else(|failure| refuse(&failure))
     };
     response.with_header(REQUEST_ID, &request_id())
 }
@@ -106,6 +108,7 @@ async fn route(proxies: &Proxies, request: &Request) -> Reply {
         }
         ("GET", ["version"]) => Ok(text(StatusCode::OK, "application/json", VERSION)),
         ("GET", ["metrics"]) => {
+            proxies.made_everywhere().await;
             let map = proxies.lock().await;
             let kind = "text/plain; version=0.0.4; charset=utf-8";
             Ok(text(StatusCode::OK, kind, metrics::text(&map)))

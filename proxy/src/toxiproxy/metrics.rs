@@ -43,11 +43,31 @@ pub(super) fn text(proxies: &BTreeMap<String, Named>) -> String {
             }
         }
     }
+    let name = "faultlane_proxy_connections";
+    line(&mut text, format_args!("# HELP {name} Open connections"));
+    line(&mut text, format_args!("# TYPE {name} gauge"));
+    for (proxy, open) in proxies.values().map(|proxy| (proxy, proxy.plane().open())) {
+        let proxy = escaped(proxy.name());
+        line(
+            &mut text,
+            format_args!("{name}{{proxy=\"{proxy}\"}} {open}"),
+        );
+    }
+    let tasks = tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks();
+    let name = "faultlane_tasks";
+    line(
+        &mut text,
+        format_args!("# HELP {name} Tasks of this process"),
+    );
+    line(&mut text, format_args!("# TYPE {name} gauge"));
+    line(&mut text, format_args!("{name} {tasks}"));
     acts(&mut text, proxies);
     text
 }
 
-/// What toxics have done since they came or were changed.
+/// What toxics have done since they came or were changed; workers keep it to themselves.
 fn acts(text: &mut String, proxies: &BTreeMap<String, Named>) {
     const NAME: &str = "faultlane_toxic_acts_total";
     line(
@@ -57,7 +77,8 @@ fn acts(text: &mut String, proxies: &BTreeMap<String, Named>) {
         ),
     );
     line(text, format_args!("# TYPE {NAME} counter"));
-    for proxy in proxies.values() {
+    let here = proxies.values().filter(|proxy| !proxy.plane().is_relayed());
+    for proxy in here {
         for rule in &proxy.plane().rules().list {
             let Some(toxic) = toxic(rule) else {
                 continue;

@@ -17,6 +17,7 @@ use super::input::{ProxyInput, ProxyPatch};
 use super::listen::resolve;
 use super::named::Named;
 use super::view::ProxyView;
+use crate::crew::Crew;
 use crate::decisions::Log;
 use crate::plane::Plane;
 use crate::tls::Issuer;
@@ -30,6 +31,8 @@ pub(super) struct Proxies {
     seed: u64,
     off_loopback: bool,
     timer: Timer,
+    /// The processes that have the connections; none for this one.
+    crew: Option<Arc<Crew>>,
     log: Option<Arc<Log>>,
     files: Files,
     issuer: Arc<Issuer>,
@@ -38,7 +41,7 @@ pub(super) struct Proxies {
 
 impl Proxies {
     /// Those of a server with these settings, of which there are none yet.
-    pub(super) fn new(settings: &Settings) -> io::Result<Self> {
+    pub(super) fn new(settings: &Settings, crew: Option<Arc<Crew>>) -> io::Result<Self> {
         let log = settings
             .decision_log
             .as_deref()
@@ -48,11 +51,19 @@ impl Proxies {
             seed: settings.seed,
             off_loopback: settings.off_loopback,
             timer: Timer::start()?,
+            crew,
             log,
             files: Files::new(settings.tls_dir.as_deref())?,
             issuer: Arc::default(),
             map: Mutex::default(),
         })
+    }
+
+    /// Waits until a change is made in every process, and its counts are here.
+    pub(super) async fn made_everywhere(&self) {
+        if let Some(crew) = &self.crew {
+            crew.catch_up().await;
+        }
     }
 
     pub(super) async fn lock(&self) -> MutexGuard<'_, Map> {
@@ -74,8 +85,11 @@ impl Proxies {
     }
 
     fn make(&self, input: ProxyInput, tls: Option<Ended>) -> Named {
-        let decisions = self.log.as_ref().map(|log| log.of(&input.name));
-        let plane = Plane::with_log(self.timer.clone(), None, decisions);
+        let timer = self.timer.clone();
+        let plane = match &self.crew {
+            None => Plane::with_log(timer, self.log.as_ref().map(|log| log.of(&input.name))),
+            Some(crew) => Plane::manned(timer, crew),
+        };
         Named::new(input, tls, self.seed, plane)
     }
 
@@ -85,7 +99,19 @@ impl Proxies {
         ended.transpose().map_err(bad_body)
     }
 
+    /// What a server with workers cannot do for a proxy: certificates and the clients' attempts are one process's.
+    fn check_crew(&self, tls: bool, identify_by: bool) -> Result<(), Failure> {
+        let wanted = [("tls", tls), ("identify_by", identify_by)];
+        match wanted.into_iter().find(|(_, wanted)| *wanted) {
+            Some((field, _)) if self.crew.is_some() => Err(bad_body(format_args!(
+                "{field}: a server with workers cannot do that; start it without --workers"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) async fn create(&self, mut input: ProxyInput) -> Result<ProxyView, Failure> {
+        self.check_crew(input.tls.is_some(), input.identify_by.is_some())?;
         let tls = self.ended(input.tls.take())?;
         let addr = resolve(&input.listen, self.off_loopback).await;
         let mut map = self.lock().await;
@@ -105,6 +131,7 @@ impl Proxies {
     /// Makes a proxy, in place of one of its name unless that one is the same, or the new one cannot listen: then that one
     /// stays as it is.
     pub(super) async fn upsert(&self, mut input: ProxyInput) -> Result<ProxyView, Failure> {
+        self.check_crew(input.tls.is_some(), input.identify_by.is_some())?;
         let tls = self.ended(input.tls.take())?;
         let addr = resolve(&input.listen, self.off_loopback).await;
         let mut map = self.lock().await;
@@ -149,6 +176,7 @@ impl Proxies {
 
     /// Changes a proxy as a whole, or not at all.
     pub(super) async fn update(&self, name: &str, patch: ProxyPatch) -> Result<ProxyView, Failure> {
+        self.check_crew(patch.tls.is_some(), patch.identify_by.is_some())?;
         let tls = self.ended(patch.tls)?;
         // The address it has means what it meant, whatever else is asked for.
         let listen = match &patch.listen {
@@ -227,6 +255,9 @@ impl Proxies {
             proxy.disable().await;
         }
         join_all(map.values().map(Named::drained)).await;
+        if let Some(crew) = &self.crew {
+            crew.end().await;
+        }
         if let Some(log) = self.log.clone() {
             let _ = tokio::task::spawn_blocking(move || log.close()).await;
         }

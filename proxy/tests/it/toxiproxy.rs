@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use host::http::{Client, Method, Response};
+use proxy::crew::Crew;
 use proxy::toxiproxy::{Server, Settings};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -49,8 +50,18 @@ impl Api {
         let listener = loopback();
         let client = Client::new(listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
-        let server = Server::new(settings).unwrap();
-        tokio::spawn(server.serve(listener, shutdown.clone()));
+        let ends = shutdown.clone();
+        tokio::spawn(async move {
+            // The same behaviour is expected of worker processes: the binary to start them from.
+            let server = match std::env::var_os("FAULTLANE_WORKERS") {
+                None => Server::new(settings),
+                Some(program) => {
+                    let crew = Crew::start(program.as_ref(), 2).await;
+                    Server::manned(settings, crew.unwrap())
+                }
+            };
+            server.unwrap().serve(listener, ends).await;
+        });
         Self { client, shutdown }
     }
 
