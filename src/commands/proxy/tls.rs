@@ -1,7 +1,7 @@
 //! The field `tls` of a proxy that is to be created. Files are read here, and go over as what is in them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
@@ -19,7 +19,7 @@ pub(super) fn field(args: TlsArgs) -> Result<Option<Value>, Error> {
         ("key", "--tls-key", args.key),
     ] {
         if let Some(file) = file {
-            tls.insert(name.to_owned(), read(flag, file)?.into());
+            tls.insert(name.to_owned(), read(flag, &file)?.into());
         }
     }
     let ends = !tls.is_empty();
@@ -27,7 +27,7 @@ pub(super) fn field(args: TlsArgs) -> Result<Option<Value>, Error> {
         tls.insert("upstream".to_owned(), "tls".into());
     }
     if let Some(file) = args.upstream_ca {
-        let text = read("--tls-upstream-ca", file)?;
+        let text = read("--tls-upstream-ca", &file)?;
         tls.insert("upstream_ca".to_owned(), text.into());
     }
     if let Some(name) = args.server_name {
@@ -42,9 +42,9 @@ pub(super) fn field(args: TlsArgs) -> Result<Option<Value>, Error> {
 }
 
 /// A PEM text; what is none shall not be taken for the name of a file there.
-fn read(flag: &str, file: PathBuf) -> Result<String, Error> {
+fn read(flag: &str, file: &Path) -> Result<String, Error> {
     let wrong = |reason: &str| Error::usage(format!("{flag} {}: {reason}", file.display()));
-    let text = fs::read_to_string(&file).map_err(|error| wrong(&error.to_string()))?;
+    let text = fs::read_to_string(file).map_err(|error| wrong(&error.to_string()))?;
     if text.contains("-----BEGIN") {
         Ok(text)
     } else {
