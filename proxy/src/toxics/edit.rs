@@ -37,6 +37,12 @@ pub(crate) trait Act: Debug + Send + Sync {
         false
     }
 
+    /// Whether a compressed message that comes after one that it takes cannot be read: compression may refer to what
+    /// came before (RFC 7692, section 7.1.1).
+    fn breaks_compression(&self) -> bool {
+        false
+    }
+
     /// Whether it has messages wait.
     fn delays(&self) -> bool {
         false
@@ -121,7 +127,8 @@ impl On<'_> {
         act: &A,
         effects: &mut Effects,
     ) {
-        effects.reads_payload |= selector.reads_payload() || act.reads_payload();
+        effects.reads_payload |=
+            selector.reads_payload() || act.reads_payload() || act.breaks_compression();
         for way in self.ways() {
             let shape = effects.shape(way);
             shape.delays_messages |= act.delays();

@@ -45,6 +45,10 @@ impl Behaviour for WsCorrupt {
 }
 
 impl Act for WsCorrupt {
+    fn breaks_compression(&self) -> bool {
+        true
+    }
+
     fn act(&self, message: &mut Outgoing, turn: &Turn<'_>) -> Option<&'static str> {
         let payloads = message.frames.iter().map(|frame| frame.payload.len());
         let length: usize = payloads.sum();

@@ -29,6 +29,10 @@ impl Behaviour for WsDrop {
 }
 
 impl Act for WsDrop {
+    fn breaks_compression(&self) -> bool {
+        true
+    }
+
     fn needs_all(&self) -> bool {
         false
     }

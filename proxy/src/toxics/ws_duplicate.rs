@@ -45,6 +45,10 @@ impl Behaviour for WsDuplicate {
 }
 
 impl Act for WsDuplicate {
+    fn breaks_compression(&self) -> bool {
+        true
+    }
+
     fn act(&self, message: &mut Outgoing, _: &Turn<'_>) -> Option<&'static str> {
         message.copies += usize::try_from(self.copies).unwrap_or(0);
         Some("duplicate")

@@ -47,6 +47,10 @@ impl Behaviour for WsReorder {
 }
 
 impl Act for WsReorder {
+    fn breaks_compression(&self) -> bool {
+        true
+    }
+
     fn act(&self, message: &mut Outgoing, turn: &Turn<'_>) -> Option<&'static str> {
         message.behind = Some(Behind {
             uid: turn.uid,

@@ -54,6 +54,10 @@ impl Behaviour for WsReplay {
 }
 
 impl Act for WsReplay {
+    fn breaks_compression(&self) -> bool {
+        true
+    }
+
     fn remembers(&self) -> usize {
         self.back()
     }
