@@ -45,9 +45,16 @@ pub struct Settings {
     pub rounds: usize,
     /// A smoke run: its figures mean nothing.
     pub quick: bool,
+    /// Only what has this in its name.
+    pub only: Option<String>,
 }
 
 impl Settings {
+    fn wants(&self, what: &str) -> bool {
+        let only = self.only.as_ref();
+        only.is_none_or(|only| what.contains(only.as_str()))
+    }
+
     /// How long each peer is loaded in each round.
     const fn slot(&self) -> Duration {
         Duration::from_millis(if self.quick { 60 } else { 500 })
@@ -86,14 +93,20 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> io::Result<
     let load_before = report::load_average();
 
     let connections = settings.idle_connections();
-    tell(&format!("memory of {connections} idle connections"));
     let mut idle = Vec::new();
-    for peer in &peers {
-        idle.extend(idle::measure(peer, connections).await?);
+    let what = format!("memory of {connections} idle connections");
+    if settings.wants(&what) {
+        tell(&what);
+        for peer in &peers {
+            idle.extend(idle::measure(peer, connections).await?);
+        }
     }
 
     let mut paired: Vec<Paired> = Vec::new();
     for load in LOADS {
+        if !settings.wants(&load.to_string()) {
+            continue;
+        }
         tell(&load.to_string());
         let rounds = pairs::measure(load, &peers, settings.rounds, settings.slot()).await?;
         paired.extend(rounds);
@@ -103,13 +116,21 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> io::Result<
     let with_toxics: Vec<&Peer> = peers.iter().filter(|peer| peer.api.is_some()).collect();
     let mut delays = Vec::new();
     for millis in [1, 5, 50] {
-        tell(&format!("a delay of {millis} ms"));
+        let what = format!("delay of {millis} ms");
+        if !settings.wants(&what) {
+            continue;
+        }
+        tell(&what);
         let asked = Duration::from_millis(millis);
         delays.extend(delay::measure(&timer, &with_toxics, asked, settings.toxic_span()).await?);
     }
     let mut rates = Vec::new();
     for kilobytes in [1_000, 10_000, 100_000] {
-        tell(&format!("a bandwidth of {kilobytes} kB/s"));
+        let what = format!("bandwidth of {kilobytes} kB/s");
+        if !settings.wants(&what) {
+            continue;
+        }
+        tell(&what);
         for peer in &with_toxics {
             rates.push(bandwidth::measure(peer, kilobytes, settings.toxic_span()).await?);
         }

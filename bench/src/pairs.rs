@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::measures::{connects, requests, throughput};
+use crate::measures::{connects, micros, requests, throughput};
 use crate::peers::{FAULTLANE, Peer};
 
 /// What the peers are asked for in turn.
@@ -37,35 +37,53 @@ impl Load {
     /// What is measured under it, with its unit.
     const fn figures(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Streams(1) => &[("one-stream throughput", "MB/s")],
-            Self::Streams(_) => &[("50-stream throughput", "MB/s")],
+            Self::Streams(1) => &[
+                ("one-stream throughput", "MB/s"),
+                ("one-stream processor time", "µs/MB"),
+            ],
+            Self::Streams(_) => &[
+                ("50-stream throughput", "MB/s"),
+                ("50-stream processor time", "µs/MB"),
+            ],
             Self::Requests(1) => &[
                 ("1-connection requests", "/s"),
                 ("1-connection p50", "µs"),
                 ("1-connection p99", "µs"),
+                ("1-connection processor time", "µs/request"),
             ],
             Self::Requests(_) => &[
                 ("50-connection requests", "/s"),
                 ("50-connection p50", "µs"),
                 ("50-connection p99", "µs"),
+                ("50-connection processor time", "µs/request"),
             ],
-            Self::Connects => &[("new connections", "/s")],
+            Self::Connects => &[
+                ("new connections", "/s"),
+                ("new connections' processor time", "µs/connection"),
+            ],
         }
     }
 
-    /// In the order of [`Self::figures`].
+    /// In the order of [`Self::figures`]; the last of them, the processor time, is none of a peer without a process.
     async fn put_on(self, peer: &Peer, span: Duration) -> io::Result<Vec<f64>> {
-        match self {
+        let before = peer.processor_time();
+        let begun = Instant::now();
+        let mut figures = match self {
             Self::Streams(streams) => {
                 let rate = throughput::measure(peer.addr, streams, span).await?;
-                Ok(vec![rate])
+                vec![rate]
             }
             Self::Requests(connections) => {
                 let found = requests::measure(peer.addr, connections, span).await?;
-                Ok(vec![found.per_second, found.p50_us, found.p99_us])
+                vec![found.per_second, found.p50_us, found.p99_us]
             }
-            Self::Connects => Ok(vec![connects::measure(peer.addr, span).await?]),
+            Self::Connects => vec![connects::measure(peer.addr, span).await?],
+        };
+        if let (Some(before), Some(after)) = (before, peer.processor_time()) {
+            let done = figures[0] * begun.elapsed().as_secs_f64();
+            figures.push(micros(after.saturating_sub(before)) / done);
         }
+        Ok(figures)
     }
 }
 

@@ -58,6 +58,16 @@ pub struct Described {
 }
 
 impl Peer {
+    /// What its threads have used of the processors.
+    pub(crate) fn processor_time(&self) -> Option<Duration> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid?)).ok()?;
+        let nanoseconds = tasks.filter_map(|task| {
+            let stat = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            stat.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        Some(Duration::from_nanos(nanoseconds.sum()))
+    }
+
     pub(crate) fn describe(&self) -> Described {
         Described {
             name: self.name,

@@ -81,8 +81,12 @@ impl Report {
                 .chain(others.clone().map(|name| format!("{FAULTLANE} ÷ {name}"))),
         );
         for paired in &self.paired {
-            let median =
-                |name: &&str| number(paired.medians.get(name).copied().unwrap_or(f64::NAN));
+            let median = |name: &&str| {
+                paired
+                    .medians
+                    .get(name)
+                    .map_or_else(String::new, |median| number(*median))
+            };
             let ratio = |name: &&str| {
                 let ratio = paired.ratios.get(name);
                 ratio.map_or_else(String::new, |Ratio { median, low, high }| {

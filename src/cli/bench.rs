@@ -23,6 +23,9 @@ pub(crate) struct BenchProxyArgs {
     /// Rounds of each comparison [default: 15, of a smoke run 3].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub(crate) rounds: Option<u16>,
+    /// Only what has this in its name, such as `throughput`, `requests`, `new connections`, `idle`, `delay`, `bandwidth`.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Option<String>,
     /// Write everything that was measured to this file, as JSON.
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-", hide_default_value = true)]
     pub(crate) json: Option<PathBuf>,

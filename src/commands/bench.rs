@@ -32,6 +32,7 @@ fn proxy(runtime: &tokio::runtime::Runtime, args: BenchProxyArgs) -> Result<Exit
         own,
         rounds: rounds.into(),
         quick: args.quick,
+        only: args.only,
     };
     let report = runtime
         .block_on(bench::run(&settings, |doing| eprintln!("{doing}")))
