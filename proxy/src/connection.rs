@@ -20,6 +20,7 @@ use crate::link::{Link, Turn, Wants};
 use crate::plane::{NOT_HELD, Plane};
 use crate::side::Side;
 use crate::tap::Way;
+use crate::threads;
 use crate::toxics::Slots;
 use crate::upstream::Upstream;
 use crate::websocket::Request;
@@ -84,9 +85,6 @@ impl Connection {
         // Read after it was entered: of a change it either is woken or knows.
         let born = plane.rules().generation;
         let accepted = clock::now();
-        if let Err(error) = client.tcp().set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY");
-        }
         Self {
             client,
             upstream: None,
@@ -382,7 +380,7 @@ impl Connection {
             return;
         }
         self.alarm = until.map(|at| {
-            let timer = self.entry.plane.timer.clone();
+            let timer = threads::timer().unwrap_or_else(|| self.entry.plane.timer.clone());
             let sleep = Box::pin(async move { timer.sleep_until(at).await });
             Alarm { at, sleep }
         });

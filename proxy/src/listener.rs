@@ -1,15 +1,19 @@
 //! Accepts connections.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use host::clock;
+use socket2::SockRef;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::Connection;
 use crate::plane::Plane;
+use crate::threads;
 use crate::upstream::Upstream;
 
 /// How long connections may take to end once they are told to.
@@ -25,23 +29,64 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) {
     let connections = TaskTracker::new();
-    let data = accept(data, Arc::clone(plane), upstream, &connections, shutdown).await;
-    drop(data);
+    match accept(data, Arc::clone(plane), upstream, &connections, shutdown).await {
+        Ok(data) => drop(data),
+        Err(error) => tracing::error!(%error, "nothing is accepted"),
+    }
     plane.end();
     drain(&connections).await;
 }
 
-/// Accepts until `shutdown`, and gives the listener back. The connections go on.
+/// Accepts on every thread until `shutdown`, and gives the listener back. The connections go on.
+///
+/// # Errors
+/// There are no threads, or no descriptors for them to accept from.
 pub(crate) async fn accept(
     data: TcpListener,
     plane: Arc<Plane>,
     upstream: Arc<Upstream>,
     connections: &TaskTracker,
     shutdown: CancellationToken,
-) -> TcpListener {
+) -> io::Result<TcpListener> {
+    // Linux hands it down to what is accepted.
+    SockRef::from(&data).set_tcp_nodelay(true)?;
+    // Out of this runtime, which would be woken by every connection to find nothing to do.
+    let data = data.into_std()?;
+    let mut accepting = JoinSet::new();
+    for thread in threads::all()? {
+        let data = data.try_clone()?;
+        let (plane, upstream) = (Arc::clone(&plane), Arc::clone(&upstream));
+        let (connections, shutdown) = (connections.clone(), shutdown.clone());
+        let accept = async move {
+            accept_here(
+                TcpListener::from_std(data)?,
+                plane,
+                upstream,
+                &connections,
+                shutdown,
+            )
+            .await;
+            Ok::<_, io::Error>(())
+        };
+        accepting.spawn_on(accept, thread);
+    }
+    while let Some(ended) = accepting.join_next().await {
+        ended.map_err(io::Error::other)??;
+    }
+    TcpListener::from_std(data)
+}
+
+/// Accepts on this thread until `shutdown`.
+async fn accept_here(
+    data: TcpListener,
+    plane: Arc<Plane>,
+    upstream: Arc<Upstream>,
+    connections: &TaskTracker,
+    shutdown: CancellationToken,
+) {
     loop {
         let accepted = tokio::select! {
-            () = shutdown.cancelled() => return data,
+            () = shutdown.cancelled() => return,
             accepted = data.accept() => accepted,
         };
         match accepted {
@@ -60,7 +105,7 @@ pub(crate) async fn accept(
                 // Out of descriptors, mostly: to wait is all that can be done.
                 tracing::warn!(%error, "accept failed");
                 tokio::select! {
-                    () = shutdown.cancelled() => return data,
+                    () = shutdown.cancelled() => return,
                     () = tokio::time::sleep(AGAIN) => {}
                 }
             }

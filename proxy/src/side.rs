@@ -7,6 +7,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::passthrough::read_once;
+use crate::socket;
 use crate::tls::Tls;
 
 /// Towards the client, or towards the lane.
@@ -28,7 +29,7 @@ impl Side {
     /// Reads what there is; 0 at the end of the stream. `WouldBlock` before there is anything.
     pub(crate) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(tcp) => tcp.try_read(buffer),
+            Self::Plain(tcp) => socket::try_read(tcp, buffer),
             Self::Tls(tls) => tls.try_read(buffer),
         }
     }

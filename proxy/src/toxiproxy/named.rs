@@ -1,5 +1,6 @@
 //! One named proxy: a plane for as long as it exists, and a listener while it is enabled.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -40,14 +41,17 @@ pub(super) struct Named {
 struct Accepting {
     stop: CancellationToken,
     /// Gives the listener back.
-    task: JoinHandle<TcpListener>,
+    task: JoinHandle<io::Result<TcpListener>>,
 }
 
 impl Accepting {
     /// Stops, which takes no longer than an accept that is there. `None` when the task broke, and the listener with it.
     async fn stop(self) -> Option<TcpListener> {
         self.stop.cancel();
-        self.task.await.ok()
+        let stopped = self.task.await.map_err(io::Error::other).flatten();
+        stopped
+            .inspect_err(|error| tracing::error!(%error, "nothing was accepted"))
+            .ok()
     }
 }
 
