@@ -233,6 +233,7 @@ impl Connection {
         // What rustls finds wrong it finds in what it reads: from the client here, from the lane below.
         let counters = &self.entry.plane.counters;
         let mut again = false;
+        self.up.is_last = self.down.is_finished();
         match self
             .up
             .pump(Some(&mut self.client), self.upstream.as_mut())
@@ -252,6 +253,7 @@ impl Connection {
         if let Some(step) = self.close_at_boundary() {
             return Ok(step);
         }
+        self.down.is_last = self.up.is_finished();
         match self
             .down
             .pump(self.upstream.as_mut(), Some(&mut self.client))
@@ -261,7 +263,7 @@ impl Connection {
             Turn::Again => again = true,
             Turn::Head(head) => {
                 self.answered(head);
-                again = true;
+                return Ok(Step::Decide);
             }
         }
         self.tally();

@@ -55,6 +55,8 @@ pub(crate) struct Link {
     pub(crate) wants: Wants,
     /// Nothing is written.
     pub(crate) withheld: bool,
+    /// The other direction is finished: the end of this one is the connection's.
+    pub(crate) is_last: bool,
     /// The caller looks for a frame boundary after each read: no byte may go out unseen.
     pub(crate) stepwise: bool,
     pub(crate) meter: Meter,
@@ -94,6 +96,7 @@ impl Link {
         Self {
             wants: Wants::default(),
             withheld: false,
+            is_last: false,
             stepwise: false,
             meter: Meter::new(plane, handle, way),
             delayed: 0,
@@ -380,7 +383,7 @@ impl Link {
             if fin > clock::now() {
                 self.wants.until = Some(fin);
             } else {
-                match to.finish(self.torn) {
+                match to.finish(self.torn, self.is_last) {
                     Ok(false) => self.wants.write = true,
                     // A peer that has gone meanwhile says so when it is read from.
                     Ok(true) | Err(_) => self.tail = Tail::Finished,

@@ -74,8 +74,8 @@ impl Side {
     }
 
     /// Ends what is written: FIN, and `close_notify` before it unless the other stream was `torn`. `false` when that
-    /// has to wait for the peer to take what was written before.
-    pub(crate) fn finish(&mut self, torn: bool) -> io::Result<bool> {
+    /// has to wait for the peer to take what was written before. Where the socket `is_closed` next, that says FIN.
+    pub(crate) fn finish(&mut self, torn: bool, is_closed: bool) -> io::Result<bool> {
         if let Self::Tls(tls) = self {
             if !torn {
                 tls.say_goodbye();
@@ -84,7 +84,9 @@ impl Side {
                 return Ok(false);
             }
         }
-        SockRef::from(self.tcp()).shutdown(Shutdown::Write)?;
+        if !is_closed {
+            SockRef::from(self.tcp()).shutdown(Shutdown::Write)?;
+        }
         Ok(true)
     }
 
@@ -92,7 +94,7 @@ impl Side {
     pub(crate) async fn say_last(&mut self, mut message: &[u8]) -> io::Result<()> {
         loop {
             if message.is_empty() {
-                match self.finish(false) {
+                match self.finish(false, false) {
                     Ok(false) => {}
                     Ok(true) => return Ok(()),
                     // The peer has taken the message and is gone already: there is nobody left to end with.

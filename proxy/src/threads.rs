@@ -6,12 +6,17 @@ use std::cell::OnceCell;
 use std::io;
 use std::sync::LazyLock;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use host::timer::Timer;
 use tokio::runtime::{Builder, Handle};
 
 /// More would be woken by each new connection than the kernel can deal with it.
 const MOST: usize = 4;
+
+/// Each thread's runtime always has a timer that is nearer than those that connections begin to guard against a peer
+/// which does not answer: without one, each of them would have to wake the runtime to say so.
+const TICK: Duration = Duration::from_secs(1);
 
 thread_local! {
     static TIMER: OnceCell<Timer> = const { OnceCell::new() };
@@ -51,7 +56,9 @@ fn start(ordinal: usize) -> io::Result<Handle> {
                 let timer = Timer::start().map(|timer| TIMER.with(|own| own.set(timer)));
                 // Nobody waits for the word only when the process ends.
                 let _ = ready.send(timer.map(drop));
-                std::future::pending::<()>().await;
+                loop {
+                    tokio::time::sleep(TICK).await;
+                }
             });
         })?;
     is_ready
