@@ -110,10 +110,15 @@ impl Connection {
         }
     }
 
-    pub(crate) async fn run(mut self) {
-        let end = self.drive().await;
-        // Boxed: its buffers would otherwise be a part of every open connection.
-        Box::pin(self.finish(end)).await;
+    pub(crate) fn run(self) -> impl Future<Output = ()> + Send {
+        // Boxed, as is its end: a future has room for all that it ever moves, which would be three times as much.
+        let mut connection = Box::new(self);
+        async move {
+            match connection.drive().await {
+                End::Close if connection.closing.is_none() => connection.tally(),
+                end => Box::pin(connection.finish(end)).await,
+            }
+        }
     }
 
     async fn drive(&mut self) -> End {

@@ -108,20 +108,20 @@ async fn run(
 ) -> io::Result<()> {
     let plane = Plane::new(Timer::start()?, tap);
     let watched = Arc::clone(&plane);
-    let watches = threads::all()?.iter().map(|thread| {
+    let canaries = threads::all()?.iter().map(|thread| {
         let watched = Arc::clone(&watched);
         thread.spawn(async move {
             let timer = threads::timer().unwrap_or_else(|| watched.timer.clone());
             watched.counters.gauge.watch(&timer).await;
         })
     });
-    let watches: Vec<_> = watches.collect();
-    tokio::join!(
+    let canaries: Vec<_> = canaries.collect();
+    let (served, ()) = tokio::join!(
         listener::serve(data, &plane, Arc::new(upstream), shutdown.clone()),
         api::serve(control, Arc::clone(&plane), shutdown),
     );
-    for watch in watches {
-        watch.abort();
+    for canary in canaries {
+        canary.abort();
     }
-    Ok(())
+    served
 }

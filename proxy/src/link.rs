@@ -51,6 +51,7 @@ pub(crate) enum Turn {
 
 /// One direction.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Link {
     pub(crate) wants: Wants,
     /// Nothing is written.

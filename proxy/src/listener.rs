@@ -1,13 +1,13 @@
 //! Accepts connections.
 
 use std::io;
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Duration;
 
 use host::clock;
 use socket2::SockRef;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,71 +22,73 @@ const GRACE: Duration = Duration::from_millis(1_500);
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// Accepts until `shutdown`, then closes every connection and waits until they are gone.
+///
+/// # Errors
+/// As [`accept`].
 pub(crate) async fn serve(
     data: TcpListener,
     plane: &Arc<Plane>,
     upstream: Arc<Upstream>,
     shutdown: CancellationToken,
-) {
+) -> io::Result<()> {
     let connections = TaskTracker::new();
-    match accept(data, Arc::clone(plane), upstream, &connections, shutdown).await {
-        Ok(data) => drop(data),
-        Err(error) => tracing::error!(%error, "nothing is accepted"),
-    }
+    let data = data.into_std()?;
+    accept(&data, plane, &upstream, &connections, &shutdown)?;
+    shutdown.cancelled().await;
+    close(&data);
     plane.end();
     drain(&connections).await;
+    Ok(())
 }
 
-/// Accepts on every thread until `shutdown`, and gives the listener back. The connections go on.
+/// Accepts on every thread until `stop`. It takes no time to stop: no connection leads to this upstream that was not
+/// there before [`Plane::end`] is called after it. The listener is of no runtime: its own would be woken by every
+/// connection to find nothing to do.
 ///
 /// # Errors
 /// There are no threads, or no descriptors for them to accept from.
-pub(crate) async fn accept(
-    data: TcpListener,
-    plane: Arc<Plane>,
-    upstream: Arc<Upstream>,
+pub(crate) fn accept(
+    data: &std::net::TcpListener,
+    plane: &Arc<Plane>,
+    upstream: &Arc<Upstream>,
     connections: &TaskTracker,
-    shutdown: CancellationToken,
-) -> io::Result<TcpListener> {
+    stop: &CancellationToken,
+) -> io::Result<()> {
     // Linux hands it down to what is accepted.
-    SockRef::from(&data).set_tcp_nodelay(true)?;
-    // Out of this runtime, which would be woken by every connection to find nothing to do.
-    let data = data.into_std()?;
-    let mut accepting = JoinSet::new();
+    SockRef::from(data).set_tcp_nodelay(true)?;
     for thread in threads::all()? {
         let data = data.try_clone()?;
-        let (plane, upstream) = (Arc::clone(&plane), Arc::clone(&upstream));
-        let (connections, shutdown) = (connections.clone(), shutdown.clone());
-        let accept = async move {
-            accept_here(
-                TcpListener::from_std(data)?,
-                plane,
-                upstream,
-                &connections,
-                shutdown,
-            )
-            .await;
-            Ok::<_, io::Error>(())
-        };
-        accepting.spawn_on(accept, thread);
+        let (plane, upstream) = (Arc::clone(plane), Arc::clone(upstream));
+        let (connections, stop) = (connections.clone(), stop.clone());
+        thread.spawn(async move {
+            match TcpListener::from_std(data) {
+                Ok(data) => accept_here(data, plane, upstream, &connections, stop).await,
+                Err(error) => tracing::error!(%error, "a thread does not accept"),
+            }
+        });
     }
-    while let Some(ended) = accepting.join_next().await {
-        ended.map_err(io::Error::other)??;
-    }
-    TcpListener::from_std(data)
+    Ok(())
 }
 
-/// Accepts on this thread until `shutdown`.
+/// Has the kernel refuse connections from now on, whoever else still has this listener.
+pub(crate) fn close(data: &std::net::TcpListener) {
+    if let Err(error) = SockRef::from(data).shutdown(Shutdown::Both) {
+        tracing::debug!(%error, "shut a listener down");
+    }
+}
+
+/// Accepts on this thread until `stop`.
 async fn accept_here(
     data: TcpListener,
     plane: Arc<Plane>,
     upstream: Arc<Upstream>,
     connections: &TaskTracker,
-    shutdown: CancellationToken,
+    stop: CancellationToken,
 ) {
     loop {
         let accepted = tokio::select! {
-            () = shutdown.cancelled() => return,
+            biased;
+            () = stop.cancelled() => return,
             accepted = data.accept() => accepted,
         };
         match accepted {
@@ -96,6 +98,10 @@ async fn accept_here(
                     Ok(client) => {
                         let (plane, upstream) = (Arc::clone(&plane), Arc::clone(&upstream));
                         let connection = Connection::new(client, plane, upstream, ordinal);
+                        // One that came before everything was told to end knows it by itself.
+                        if stop.is_cancelled() {
+                            return;
+                        }
                         connections.spawn(connection.run());
                     }
                     Err(error) => tracing::warn!(%error, "TLS cannot begin"),
@@ -105,7 +111,7 @@ async fn accept_here(
                 // Out of descriptors, mostly: to wait is all that can be done.
                 tracing::warn!(%error, "accept failed");
                 tokio::select! {
-                    () = shutdown.cancelled() => return,
+                    () = stop.cancelled() => return,
                     () = tokio::time::sleep(AGAIN) => {}
                 }
             }

@@ -104,7 +104,7 @@ impl Upstream {
         let Some(terminator) = &self.tls else {
             return Ok(Side::Plain(tcp));
         };
-        let shaken = tokio::time::timeout(DIAL, terminator.connect(tcp, asked_for))
+        let shaken = tokio::time::timeout(DIAL, Box::pin(terminator.connect(tcp, asked_for)))
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         shaken.map_err(named).inspect_err(|error| {

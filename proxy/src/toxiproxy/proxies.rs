@@ -96,7 +96,7 @@ impl Proxies {
                 .as_ref()
                 .and_then(|before| before.listen().parse().ok());
             if let Some(before) = before {
-                before.disable().await;
+                before.disable();
             }
             if let Err(reason) = proxy.enable(addr) {
                 if let (Some(before), Some(again)) = (map.get_mut(proxy.name()), again) {
@@ -105,7 +105,7 @@ impl Proxies {
                 return Err(internal(reason));
             }
         } else if let Some(before) = map.get_mut(proxy.name()) {
-            before.disable().await;
+            before.disable();
         }
         let view = proxy.view();
         map.insert(view.name.clone(), proxy);
@@ -132,24 +132,24 @@ impl Proxies {
                 .map_or(true, |addr| proxy.listen() != addr.to_string());
         let upstream = patch.upstream.filter(|new| new != proxy.upstream());
         if !enabled {
-            proxy.disable().await;
+            proxy.disable();
             if moves {
                 proxy.set_listen(listen);
             }
             if let Some(upstream) = upstream {
-                proxy.redirect(upstream).await;
+                proxy.redirect(upstream).map_err(internal)?;
             }
             return Ok(proxy.view());
         }
         let done = match addr {
             Ok(addr) if !proxy.is_enabled() => proxy.enable(addr),
-            Ok(addr) if moves => proxy.rebind(addr).await,
+            Ok(addr) if moves => proxy.rebind(addr),
             Ok(_) => Ok(()),
             Err(reason) => Err(reason),
         };
         done.map_err(internal)?;
         if let Some(upstream) = upstream {
-            proxy.redirect(upstream).await;
+            proxy.redirect(upstream).map_err(internal)?;
         }
         Ok(proxy.view())
     }
@@ -157,7 +157,7 @@ impl Proxies {
     pub(super) async fn remove(&self, name: &str) -> Result<(), Failure> {
         let mut map = self.lock().await;
         let mut proxy = map.remove(name).ok_or_else(no_proxy)?;
-        proxy.disable().await;
+        proxy.disable();
         Ok(())
     }
 
@@ -189,7 +189,7 @@ impl Proxies {
     pub(super) async fn end(&self) {
         let mut map = std::mem::take(&mut *self.lock().await);
         for proxy in map.values_mut() {
-            proxy.disable().await;
+            proxy.disable();
         }
         join_all(map.values().map(Named::drained)).await;
     }
