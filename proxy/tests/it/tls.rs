@@ -515,12 +515,12 @@ async fn a_tap_hears_the_frames_inside_tls() {
     converse(&mut socket, "heard").await;
     // It hears what has been passed on, so a little later than the client.
     let heard = (Way::Downstream, 5, b"heard".to_vec());
-    let hears = async {
+    let arrives = async {
         while !tap.0.lock().unwrap().contains(&heard) {
             tokio::task::yield_now().await;
         }
     };
-    within(hears).await;
+    within(arrives).await;
     assert_eq!(tap.0.lock().unwrap().len(), 2);
     shutdown.cancel();
     within(served).await.unwrap().unwrap();
