@@ -250,9 +250,7 @@ async fn reachable(addr: SocketAddr) -> io::Result<()> {
 
 fn on_the_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    // Debian keeps servers in sbin, which is not on everybody's path.
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
-    folders
+    std::env::split_paths(&path)
         .map(|folder| folder.join(program))
         .find(|program| program.is_file())
 }

@@ -18,6 +18,7 @@
 //! ```
 
 mod bad_scenarios;
+mod bench;
 mod command_line;
 mod crashes;
 mod drills;
