@@ -43,7 +43,9 @@ pub(crate) async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
 
 /// A request and its answer.
 pub(crate) async fn round_trip(stream: &mut TcpStream) -> io::Result<()> {
-    let message = [Role::Echo.byte(); MESSAGE];
+    // Nothing that could be the beginning of a request of HTTP.
+    let mut message = [0; MESSAGE];
+    message[0] = Role::Echo.byte();
     stream.write_all(&message).await?;
     let mut answer = [0; MESSAGE];
     stream.read_exact(&mut answer).await?;
