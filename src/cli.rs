@@ -8,8 +8,10 @@ use model::ids::{ClientId, Lane};
 use model::quantity::{Rate, Share, Span};
 use model::target::Wire;
 
+pub(crate) mod bench;
 pub(crate) mod proxy;
 
+use self::bench::BenchCommand;
 use self::proxy::ProxyArgs;
 
 /// Chaos drills for real-time sync services, with a verdict that can be recomputed from its evidence.
@@ -127,6 +129,11 @@ pub(crate) enum Command {
         config: ConfigStdin,
         #[command(flatten)]
         tokens: TokensArgs,
+    },
+    /// How the proxy compares with its peers, in one run.
+    Bench {
+        #[command(subcommand)]
+        command: BenchCommand,
     },
     /// Run a program that ends when this process's stdin does.
     Guard {

@@ -3,6 +3,7 @@
 use crate::cli::Command;
 use crate::exit::{Error, Exit};
 
+mod bench;
 mod check;
 mod clean_up;
 mod drill;
@@ -53,6 +54,7 @@ pub(crate) fn execute(command: Command) -> Result<Exit, Error> {
             database,
         } => processes::spacetimedb(&config, &server, listen, data_dir, database),
         Command::Tokens { config, tokens } => processes::tokens(&config, tokens),
+        Command::Bench { command } => bench::bench(command),
         Command::Guard { command } => processes::guard(&command),
     }
 }

@@ -22,6 +22,7 @@ use crate::link::{Link, Turn, Wants};
 use crate::plane::{NOT_HELD, Plane};
 use crate::side::Side;
 use crate::tap::Way;
+use crate::threads;
 use crate::toxics::Slots;
 use crate::upstream::Upstream;
 use crate::websocket::Request;
@@ -85,9 +86,6 @@ impl Connection {
         // Read after it was entered: of a change it either is woken or knows.
         let born = plane.rules().generation;
         let accepted = clock::now();
-        if let Err(error) = client.tcp().set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY");
-        }
         Self {
             client,
             upstream: None,
@@ -118,10 +116,15 @@ impl Connection {
         Self { slots, ..self }
     }
 
-    pub(crate) async fn run(mut self) {
-        let end = self.drive().await;
-        // Boxed: its buffers would otherwise be a part of every open connection.
-        Box::pin(self.finish(end)).await;
+    pub(crate) fn run(self) -> impl Future<Output = ()> + Send {
+        // Boxed, as is its end: a future has room for all that it ever moves, which would be three times as much.
+        let mut connection = Box::new(self);
+        async move {
+            match connection.drive().await {
+                End::Close if connection.closing.is_none() => connection.tally(),
+                end => Box::pin(connection.finish(end)).await,
+            }
+        }
     }
 
     async fn drive(&mut self) -> End {
@@ -248,6 +251,7 @@ impl Connection {
         // What rustls finds wrong it finds in what it reads: from the client here, from the lane below.
         let counters = &self.entry.plane.counters;
         let mut again = false;
+        self.up.is_last = self.down.is_finished();
         match self
             .up
             .pump(Some(&mut self.client), self.upstream.as_mut())
@@ -267,6 +271,7 @@ impl Connection {
         if let Some(step) = self.close_at_boundary() {
             return Ok(step);
         }
+        self.down.is_last = self.up.is_finished();
         match self
             .down
             .pump(self.upstream.as_mut(), Some(&mut self.client))
@@ -276,7 +281,7 @@ impl Connection {
             Turn::Again => again = true,
             Turn::Head(head) => {
                 self.answered(&head);
-                again = true;
+                return Ok(Step::Decide);
             }
         }
         self.tally();
@@ -395,7 +400,7 @@ impl Connection {
             return;
         }
         self.alarm = until.map(|at| {
-            let timer = self.entry.plane.timer.clone();
+            let timer = threads::timer().unwrap_or_else(|| self.entry.plane.timer.clone());
             let sleep = Box::pin(async move { timer.sleep_until(at).await });
             Alarm { at, sleep }
         });

@@ -1,7 +1,7 @@
 //! The fault-injecting TCP/WebSocket data plane between clients and their lane.
 //!
 //! ```text
-//! listener     accepts, counts arrivals, starts a connection
+//! listener     accepts, counts arrivals, starts a connection; `threads` carry the connections
 //! connection   one task: asks what the faults mean for it, dials, pumps both directions, ends
 //! link         one direction: read, sniff, queue, write; `passthrough` is its fast path
 //! queue        bytes that wait, and until when; `pacing` how fast they may go
@@ -39,8 +39,10 @@ mod plane;
 mod queue;
 mod seats;
 mod side;
+mod socket;
 mod status;
 pub mod tap;
+mod threads;
 mod tls;
 mod toxics;
 pub mod toxiproxy;
@@ -121,11 +123,20 @@ async fn run(
         .identities
         .set(IdentifyBy::Header(CLIENT_HEADER.to_owned()));
     let watched = Arc::clone(&plane);
-    let watch = tokio::spawn(async move { watched.counters.gauge.watch(&watched.timer).await });
-    tokio::join!(
+    let canaries = threads::all()?.iter().map(|thread| {
+        let watched = Arc::clone(&watched);
+        thread.spawn(async move {
+            let timer = threads::timer().unwrap_or_else(|| watched.timer.clone());
+            watched.counters.gauge.watch(&timer).await;
+        })
+    });
+    let canaries: Vec<_> = canaries.collect();
+    let (served, ()) = tokio::join!(
         listener::serve(data, &plane, Arc::new(upstream), shutdown.clone()),
         api::serve(control, Arc::clone(&plane), shutdown),
     );
-    watch.abort();
-    Ok(())
+    for canary in canaries {
+        canary.abort();
+    }
+    served
 }

@@ -54,6 +54,7 @@ pub(crate) enum Turn {
 
 /// One direction.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Link {
     pub(crate) wants: Wants,
     /// Nothing is written.
@@ -62,6 +63,8 @@ pub(crate) struct Link {
     pub(crate) not_before: Mono,
     /// Neither a byte of the stream from this one on is written, nor its end.
     pub(crate) stops_at: Option<u64>,
+    /// The other direction is finished: the end of this one is the connection's.
+    pub(crate) is_last: bool,
     /// The caller looks for a frame boundary after each read: no byte may go out unseen.
     pub(crate) stepwise: bool,
     pub(crate) meter: Meter,
@@ -107,6 +110,7 @@ impl Link {
             withheld: false,
             not_before: Mono(0),
             stops_at: None,
+            is_last: false,
             stepwise: false,
             meter: Meter::new(plane, handle, way),
             delayed: 0,
@@ -458,7 +462,7 @@ impl Link {
                 }
                 self.wants.until = Some(fin);
             } else {
-                match to.finish(self.torn) {
+                match to.finish(self.torn, self.is_last) {
                     Ok(false) => self.wants.write = true,
                     // A peer that has gone meanwhile says so when it is read from.
                     Ok(true) | Err(_) => self.tail = Tail::Finished,

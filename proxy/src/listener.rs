@@ -1,16 +1,19 @@
 //! Accepts connections.
 
 use std::io;
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Duration;
 
 use host::clock;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::Connection;
 use crate::plane::{Plane, Seat};
+use crate::threads;
 use crate::upstream::Upstream;
 
 /// How long connections may take to end once they are told to.
@@ -19,44 +22,94 @@ const GRACE: Duration = Duration::from_millis(1_500);
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// Accepts until `shutdown`, then closes every connection and waits until they are gone.
+///
+/// # Errors
+/// As [`accept`].
 pub(crate) async fn serve(
     data: TcpListener,
     plane: &Arc<Plane>,
     upstream: Arc<Upstream>,
     shutdown: CancellationToken,
-) {
+) -> io::Result<()> {
     let connections = TaskTracker::new();
-    let data = accept(data, Arc::clone(plane), upstream, &connections, shutdown).await;
-    drop(data);
+    let data = data.into_std()?;
+    accept(&data, plane, &upstream, &connections, &shutdown)?;
+    shutdown.cancelled().await;
+    close(&data);
     plane.end();
     drain(&connections).await;
+    Ok(())
 }
 
-/// Accepts until `shutdown`, and gives the listener back. The connections go on.
-pub(crate) async fn accept(
+/// Accepts on every thread until `stop`. It takes no time to stop: no connection leads to this upstream that was not
+/// there before [`Plane::end`] is called after it. The listener is of no runtime: its own would be woken by every
+/// connection to find nothing to do.
+///
+/// # Errors
+/// There are no threads, or no descriptors for them to accept from.
+pub(crate) fn accept(
+    data: &std::net::TcpListener,
+    plane: &Arc<Plane>,
+    upstream: &Arc<Upstream>,
+    connections: &TaskTracker,
+    stop: &CancellationToken,
+) -> io::Result<()> {
+    // Linux hands it down to what is accepted.
+    SockRef::from(data).set_tcp_nodelay(true)?;
+    for thread in threads::all()? {
+        let data = data.try_clone()?;
+        let (plane, upstream) = (Arc::clone(plane), Arc::clone(upstream));
+        let (connections, stop) = (connections.clone(), stop.clone());
+        thread.spawn(async move {
+            match TcpListener::from_std(data) {
+                Ok(data) => accept_here(data, plane, upstream, &connections, stop).await,
+                Err(error) => tracing::error!(%error, "a thread does not accept"),
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Has the kernel refuse connections from now on, whoever else still has this listener.
+pub(crate) fn close(data: &std::net::TcpListener) {
+    if let Err(error) = SockRef::from(data).shutdown(Shutdown::Both) {
+        tracing::debug!(%error, "shut a listener down");
+    }
+}
+
+/// Accepts on this thread until `stop`.
+async fn accept_here(
     data: TcpListener,
     plane: Arc<Plane>,
     upstream: Arc<Upstream>,
     connections: &TaskTracker,
-    shutdown: CancellationToken,
-) -> TcpListener {
+    stop: CancellationToken,
+) {
     loop {
         let accepted = tokio::select! {
-            () = shutdown.cancelled() => return data,
+            biased;
+            () = stop.cancelled() => return,
             accepted = next(&data, &plane) => accepted,
         };
         match accepted {
             Ok((client, seat)) => {
                 let ordinal = plane.counters.arrived(clock::now());
+                // One that came before everything was told to end knows it by itself.
                 let Seat::Here(seat) = seat else {
-                    plane.hand_over(client, ordinal, &upstream);
+                    if !stop.is_cancelled() {
+                        plane.hand_over(client, ordinal, &upstream);
+                    }
                     continue;
                 };
                 let client = upstream.accept(client);
                 let (plane, upstream) = (Arc::clone(&plane), Arc::clone(&upstream));
                 let connection = Connection::new(client, plane, upstream, ordinal);
+                if stop.is_cancelled() {
+                    return;
+                }
+                let running = connection.run();
                 connections.spawn(async move {
-                    connection.run().await;
+                    running.await;
                     drop(seat);
                 });
             }
@@ -64,7 +117,7 @@ pub(crate) async fn accept(
                 // Descriptors are counted, so this is the host's limit, mostly: to wait is all that can be done.
                 tracing::warn!(%error, "accept failed");
                 tokio::select! {
-                    () = shutdown.cancelled() => return data,
+                    () = stop.cancelled() => return,
                     () = tokio::time::sleep(AGAIN) => {}
                 }
             }
@@ -72,11 +125,10 @@ pub(crate) async fn accept(
     }
 }
 
-/// The next connection, for which there is room.
+/// The next connection, once there is room for it. There is one for each listener and thread at most that waits for room.
 async fn next(data: &TcpListener, plane: &Plane) -> io::Result<(TcpStream, Seat)> {
-    let seat = plane.seat().await;
     let (client, _) = data.accept().await?;
-    Ok((client, seat))
+    Ok((client, plane.seat().await))
 }
 
 /// Waits until connections are gone that have been told to end.

@@ -44,8 +44,7 @@ impl Seats {
         }
     }
 
-    /// Waits for a free seat. To be taken before a connection is accepted: what cannot be seated waits in the listener's
-    /// queue.
+    /// Waits for a free seat. What cannot be seated keeps those behind it in the listener's queue.
     pub(crate) async fn take(&self) -> SemaphorePermit<'_> {
         self.usher
             .look(self.free.available_permits() as u64, self.all);

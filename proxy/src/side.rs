@@ -7,6 +7,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::passthrough::read_once;
+use crate::socket;
 use crate::tls::{Handshake, Tls};
 
 /// Towards the client, or towards the lane.
@@ -28,7 +29,7 @@ impl Side {
     /// Reads what there is; 0 at the end of the stream. `WouldBlock` before there is anything.
     pub(crate) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(tcp) => tcp.try_read(buffer),
+            Self::Plain(tcp) => socket::try_read(tcp, buffer),
             Self::Tls(tls) => tls.try_read(buffer),
         }
     }
@@ -80,8 +81,8 @@ impl Side {
     }
 
     /// Ends what is written: FIN, and `close_notify` before it unless the other stream was `torn`. `false` when that
-    /// has to wait for the peer to take what was written before.
-    pub(crate) fn finish(&mut self, torn: bool) -> io::Result<bool> {
+    /// has to wait for the peer to take what was written before. Where the socket `is_closed` next, that says FIN.
+    pub(crate) fn finish(&mut self, torn: bool, is_closed: bool) -> io::Result<bool> {
         if let Self::Tls(tls) = self {
             if !torn {
                 tls.say_goodbye();
@@ -90,7 +91,9 @@ impl Side {
                 return Ok(false);
             }
         }
-        SockRef::from(self.tcp()).shutdown(Shutdown::Write)?;
+        if !is_closed {
+            SockRef::from(self.tcp()).shutdown(Shutdown::Write)?;
+        }
         Ok(true)
     }
 
@@ -98,7 +101,7 @@ impl Side {
     pub(crate) async fn say_last(&mut self, mut message: &[u8]) -> io::Result<()> {
         loop {
             if message.is_empty() {
-                match self.finish(false) {
+                match self.finish(false, false) {
                     Ok(false) => {}
                     Ok(true) => return Ok(()),
                     // The peer has taken the message and is gone already: there is nobody left to end with.

@@ -122,7 +122,7 @@ impl Upstream {
             return Ok(Side::Plain(tcp));
         };
         let asked_for = asked_for.or_else(|| self.addr.host());
-        let shaken = tokio::time::timeout(DIAL, terminator.connect(tcp, asked_for))
+        let shaken = tokio::time::timeout(DIAL, Box::pin(terminator.connect(tcp, asked_for)))
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         shaken.map_err(named).inspect_err(|error| {

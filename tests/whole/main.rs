@@ -19,6 +19,7 @@
 //! ```
 
 mod bad_scenarios;
+mod bench;
 mod command_line;
 mod crashes;
 mod drills;

@@ -1,9 +1,7 @@
 //! Binding, with the words that Go has for what goes wrong: clients' tests compare them.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-
-use tokio::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 /// What `host:port` means, IPv4 before IPv6. Every address, or no host, is loopback where no more is allowed: that is the
 /// most that a client which asks for all of them can have, and it is told so.
@@ -66,7 +64,8 @@ pub(super) async fn resolve(listen: &str, off_loopback: bool) -> Result<SocketAd
 /// # Errors
 /// `listen tcp 127.0.0.1:3310: bind: address already in use` and its like.
 pub(super) fn bind(addr: SocketAddr) -> Result<TcpListener, String> {
-    host::net::listen(addr).map_err(|error| {
+    let listening = host::net::listen(addr).and_then(tokio::net::TcpListener::into_std);
+    listening.map_err(|error| {
         let reason = match error.kind() {
             ErrorKind::AddrInUse => "address already in use",
             ErrorKind::AddrNotAvailable => "cannot assign requested address",

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::named::{Named, toxic};
 use crate::status::Counters;
 use crate::tap::Way;
+use crate::threads;
 
 type Count = fn(&Counters, Way) -> &AtomicU64;
 
@@ -53,9 +54,7 @@ pub(super) fn text(proxies: &BTreeMap<String, Named>) -> String {
             format_args!("{name}{{proxy=\"{proxy}\"}} {open}"),
         );
     }
-    let tasks = tokio::runtime::Handle::current()
-        .metrics()
-        .num_alive_tasks();
+    let tasks = threads::tasks();
     let name = "faultlane_tasks";
     line(
         &mut text,

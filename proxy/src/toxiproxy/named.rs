@@ -1,14 +1,12 @@
 //! One named proxy: a plane for as long as it exists, and a listener while it is enabled.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use host::clock;
 use host::http::Failure;
 use model::fault::Direction;
 use model::quantity::Span;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -43,16 +41,7 @@ pub(super) struct Named {
 #[derive(Debug)]
 struct Accepting {
     stop: CancellationToken,
-    /// Gives the listener back.
-    task: JoinHandle<TcpListener>,
-}
-
-impl Accepting {
-    /// Stops, which takes no longer than an accept that is there. `None` when the task broke, and the listener with it.
-    async fn stop(self) -> Option<TcpListener> {
-        self.stop.cancel();
-        self.task.await.ok()
-    }
+    data: TcpListener,
 }
 
 impl Named {
@@ -119,60 +108,62 @@ impl Named {
     /// Begins to accept there.
     pub(super) fn enable(&mut self, addr: SocketAddr) -> Result<(), String> {
         let data = bind(addr)?;
-        self.accept(data);
-        Ok(())
+        self.accept(data)
     }
 
-    fn accept(&mut self, data: TcpListener) {
+    fn accept(&mut self, data: TcpListener) -> Result<(), String> {
         if let Ok(addr) = data.local_addr() {
             self.listen = addr.to_string();
         }
         let stop = CancellationToken::new();
-        let (plane, connections) = (Arc::clone(&self.plane), self.connections.clone());
         let tls = self.tls.as_ref().map(Ended::terminator);
         let upstream = Arc::new(Upstream::named(&self.upstream, tls));
-        let stopped = stop.clone();
-        let task = tokio::spawn(async move {
-            listener::accept(data, plane, upstream, &connections, stopped).await
-        });
-        self.accepting = Some(Accepting { stop, task });
+        listener::accept(&data, &self.plane, &upstream, &self.connections, &stop)
+            .map_err(|error| format!("listen tcp {}: {error}", self.listen))?;
+        self.accepting = Some(Accepting { stop, data });
+        Ok(())
     }
 
     /// Closes the listener, if there is one, and tells the connections to end; they are not waited for.
-    pub(super) async fn disable(&mut self) {
-        drop(self.pause().await);
+    pub(super) fn disable(&mut self) {
+        if let Some(data) = self.pause() {
+            listener::close(&data);
+        }
     }
 
-    async fn pause(&mut self) -> Option<TcpListener> {
-        let data = self.accepting.take()?.stop().await;
+    fn pause(&mut self) -> Option<TcpListener> {
+        let Accepting { stop, data } = self.accepting.take()?;
+        stop.cancel();
         self.plane.end();
-        data
+        Some(data)
     }
 
     /// Takes another upstream, or other TLS; connections of before end.
-    pub(super) async fn redirect(&mut self, upstream: Option<String>, tls: Option<Ended>) {
+    pub(super) fn redirect(
+        &mut self,
+        upstream: Option<String>,
+        tls: Option<Ended>,
+    ) -> Result<(), String> {
         if upstream.is_none() && tls.is_none() {
-            return;
+            return Ok(());
         }
         if let Some(upstream) = upstream {
             self.upstream = upstream;
         }
         self.tls = tls.or(self.tls.take());
-        if let Some(data) = self.pause().await {
-            self.accept(data);
-        }
+        self.pause().map_or(Ok(()), |data| self.accept(data))
     }
 
     /// Takes another address, or, where that cannot be had, keeps everything as it was. Connections end.
-    pub(super) async fn rebind(&mut self, addr: SocketAddr) -> Result<(), String> {
+    pub(super) fn rebind(&mut self, addr: SocketAddr) -> Result<(), String> {
         let data = if let Ok(data) = bind(addr) {
-            self.disable().await;
+            self.disable();
             data
         } else {
             // What is in the way may be the proxy itself, on another address of the same port.
-            let before = self.pause().await;
-            let again = before.as_ref().and_then(|before| before.local_addr().ok());
-            drop(before);
+            let before = self.accepting.as_ref();
+            let again = before.and_then(|before| before.data.local_addr().ok());
+            self.disable();
             match (bind(addr), again) {
                 (Ok(data), _) => data,
                 (Err(reason), None) => return Err(reason),
@@ -182,8 +173,7 @@ impl Named {
                 }
             }
         };
-        self.accept(data);
-        Ok(())
+        self.accept(data)
     }
 
     /// To be asked for later.

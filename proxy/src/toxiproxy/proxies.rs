@@ -158,7 +158,7 @@ impl Proxies {
                 .as_ref()
                 .and_then(|before| before.listen().parse().ok());
             if let Some(before) = before {
-                before.disable().await;
+                before.disable();
             }
             if let Err(reason) = proxy.enable(addr) {
                 if let (Some(before), Some(again)) = (map.get_mut(proxy.name()), again) {
@@ -167,7 +167,7 @@ impl Proxies {
                 return Err(internal(reason));
             }
         } else if let Some(before) = map.get_mut(proxy.name()) {
-            before.disable().await;
+            before.disable();
         }
         let view = proxy.view();
         map.insert(view.name.clone(), proxy);
@@ -197,30 +197,30 @@ impl Proxies {
         let upstream = patch.upstream.filter(|new| new != proxy.upstream());
         let tls = tls.filter(|new| Some(new) != proxy.tls());
         if !enabled {
-            proxy.disable().await;
+            proxy.disable();
             proxy.identify_by(patch.identify_by);
             if moves {
                 proxy.set_listen(listen);
             }
-            proxy.redirect(upstream, tls).await;
+            proxy.redirect(upstream, tls).map_err(internal)?;
             return Ok(proxy.view());
         }
         let done = match addr {
             Ok(addr) if !proxy.is_enabled() => proxy.enable(addr),
-            Ok(addr) if moves => proxy.rebind(addr).await,
+            Ok(addr) if moves => proxy.rebind(addr),
             Ok(_) => Ok(()),
             Err(reason) => Err(reason),
         };
         done.map_err(internal)?;
         proxy.identify_by(patch.identify_by);
-        proxy.redirect(upstream, tls).await;
+        proxy.redirect(upstream, tls).map_err(internal)?;
         Ok(proxy.view())
     }
 
     pub(super) async fn remove(&self, name: &str) -> Result<(), Failure> {
         let mut map = self.lock().await;
         let mut proxy = map.remove(name).ok_or_else(no_proxy)?;
-        proxy.disable().await;
+        proxy.disable();
         Ok(())
     }
 
@@ -252,7 +252,7 @@ impl Proxies {
     pub(super) async fn end(&self) {
         let mut map = std::mem::take(&mut *self.lock().await);
         for proxy in map.values_mut() {
-            proxy.disable().await;
+            proxy.disable();
         }
         join_all(map.values().map(Named::drained)).await;
         if let Some(crew) = &self.crew {

@@ -34,6 +34,15 @@ impl Drop for Proxy {
     }
 }
 
+/// A connection that is there before the proxy can have ended it. The runtime looks a little later, and takes a reset
+/// that was quick for a connect that failed.
+pub(crate) async fn connected(addr: SocketAddr) -> TcpStream {
+    let connect = tokio::task::spawn_blocking(move || std::net::TcpStream::connect(addr));
+    let stream = connect.await.unwrap().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    TcpStream::from_std(stream).unwrap()
+}
+
 pub(crate) fn loopback() -> TcpListener {
     listen(([127, 0, 0, 1], 0).into()).unwrap()
 }
@@ -90,7 +99,7 @@ impl Proxy {
     }
 
     pub(crate) async fn tcp(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.addr).await.unwrap();
+        let stream = connected(self.addr).await;
         stream.set_nodelay(true).unwrap();
         stream
     }

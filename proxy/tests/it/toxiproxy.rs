@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{SOON, loopback};
+use crate::harness::{SOON, connected, loopback};
 
 /// A standalone proxy under test.
 pub(crate) struct Api {
@@ -125,7 +125,7 @@ pub(crate) fn refused(status: u16, message: &str) -> (u16, Value) {
 }
 
 pub(crate) async fn connect(addr: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(addr).await.unwrap();
+    let stream = connected(addr).await;
     stream.set_nodelay(true).unwrap();
     stream
 }
