@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+
 use super::Connection;
 use crate::faults::{Refusal, Rule, reset_on_close};
 use crate::plane::{Handle, Plane};
@@ -55,6 +57,7 @@ impl Connection {
         let Self {
             client,
             upstream,
+            dial,
             closing,
             entry,
             ..
@@ -70,7 +73,9 @@ impl Connection {
             End::Reset(rule) => {
                 reset_on_close(client.tcp());
                 drop(client);
-                if let Some(upstream) = upstream {
+                // The upstream may have accepted what was dialled before anybody here has looked.
+                let dialled = dial.and_then(FutureExt::now_or_never).and_then(Result::ok);
+                if let Some(upstream) = upstream.or(dialled) {
                     reset_on_close(upstream.tcp());
                 }
                 if let Some(rule) = rule {
