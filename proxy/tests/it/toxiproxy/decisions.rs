@@ -249,7 +249,8 @@ async fn a_client_that_says_nothing_is_not_waited_for_for_ever() {
     round_trip(&mut stream, b"more").await;
     drop(stream);
     let lines = run.end().await;
-    assert_eq!(lines.len(), 4, "{lines:?}");
+    // The ends of both directions are late too, if they come before the log is closed.
+    assert!((4..=6).contains(&lines.len()), "{lines:?}");
     for line in &lines {
         assert_eq!(line["connection"], "connection-0");
         assert_eq!(line["nondeterministic"], true);
