@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::measures::bandwidth::Rate;
-use crate::measures::delay::{CONTROL, Delay};
+use crate::measures::delay::Delay;
 use crate::measures::idle::Idle;
 use crate::pairs::{Paired, Ratio};
 use crate::peers::{FAULTLANE, HAPROXY, TOXIPROXY};
@@ -74,12 +74,7 @@ pub(crate) fn judge(
             }),
     );
     for delay in delays.iter().filter(|delay| delay.peer == FAULTLANE) {
-        let control = |other: &&Delay| other.peer == CONTROL && other.asked_ms == delay.asked_ms;
-        let control = delays
-            .iter()
-            .find(control)
-            .map(|control| control.error_p99_us);
-        let beyond = control.map(|control| delay.error_p99_us - control);
+        let beyond = delay.beyond_p99_us;
         criteria.push(Criterion {
             wanted: format!(
                 "error p99 of {} ms ≤ {DELAY_US} µs beyond a bare timerfd's",

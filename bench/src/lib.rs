@@ -66,7 +66,7 @@ impl Settings {
 
     /// How long each delay and each rate is looked at.
     const fn toxic_span(&self) -> Duration {
-        Duration::from_millis(if self.quick { 300 } else { 3_000 })
+        Duration::from_millis(if self.quick { 500 } else { 5_000 })
     }
 }
 

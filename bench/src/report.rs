@@ -123,6 +123,7 @@ impl Report {
             "path, µs",
             "error p50, µs",
             "error p99, µs",
+            "beyond timerfd, p99, µs",
         ];
         let mut table = Table::new(heads.map(str::to_owned));
         for delay in &self.delays {
@@ -132,6 +133,9 @@ impl Report {
                 format!("{:.0}", delay.path_us),
                 format!("{:.0}", delay.error_p50_us),
                 format!("{:.0}", delay.error_p99_us),
+                delay
+                    .beyond_p99_us
+                    .map_or_else(String::new, |beyond| format!("{beyond:+.0}")),
             ]);
         }
         table

@@ -19,6 +19,9 @@ const CONNECTIONS: usize = 100;
 /// Each connection asks so often, longer than any delay.
 const EVERY: Span = Span::from_millis(100);
 
+/// Turns of each peer and of the control.
+const ROUNDS: u32 = 5;
+
 /// How late what was to be late by `asked_ms` was.
 #[derive(Debug, Clone, Serialize)]
 pub struct Delay {
@@ -32,10 +35,12 @@ pub struct Delay {
     pub error_p50_us: f64,
     /// As above.
     pub error_p99_us: f64,
+    /// By how much the 99th percentile is beyond the control's: the median of rounds in which both had their turn.
+    pub beyond_p99_us: Option<f64>,
 }
 
 /// The name of the control.
-pub(crate) const CONTROL: &str = "timerfd";
+const CONTROL: &str = "timerfd";
 
 /// The peers' errors and, first, the control's.
 pub(crate) async fn measure(
@@ -44,34 +49,54 @@ pub(crate) async fn measure(
     asked: Duration,
     span: Duration,
 ) -> io::Result<Vec<Delay>> {
-    let bare = staggered(timer, None, Some(asked), span).await?;
-    let mut found = vec![errors(CONTROL, asked, Duration::ZERO, &bare)];
+    let slot = span / ROUNDS;
+    let mut bare = Vec::new();
+    let mut found = Vec::new();
     for peer in peers {
         let Some(api) = &peer.api else { continue };
-        let path = staggered(timer, Some(peer), None, span / 3).await?;
-        let milliseconds = asked.as_millis();
-        api.add_toxic("latency", &json!({ "latency": milliseconds }))
-            .await?;
-        let delayed = staggered(timer, Some(peer), None, span).await;
-        api.remove_toxic().await?;
-        found.push(errors(peer.name, asked, quantile(&path, 0.5), &delayed?));
+        let path = quantile(&staggered(timer, Some(peer), None, slot).await?, 0.5);
+        let (mut all, mut beyond) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            let control = errors(&staggered(timer, None, Some(asked), slot).await?, asked);
+            api.add_toxic("latency", &json!({ "latency": asked.as_millis() }))
+                .await?;
+            let delayed = staggered(timer, Some(peer), None, slot).await;
+            api.remove_toxic().await?;
+            let delayed = errors(&delayed?, asked + path);
+            beyond.push(micros(quantile(&delayed, 0.99)) - micros(quantile(&control, 0.99)));
+            bare.extend(control);
+            all.extend(delayed);
+        }
+        beyond.sort_by(f64::total_cmp);
+        found.push(Delay {
+            path_us: micros(path),
+            beyond_p99_us: Some(quantile(&beyond, 0.5)),
+            ..Delay::of(peer.name, asked, all)
+        });
     }
+    found.insert(0, Delay::of(CONTROL, asked, bare));
     Ok(found)
 }
 
-fn errors(peer: &'static str, asked: Duration, path: Duration, times: &[Duration]) -> Delay {
-    let mut errors: Vec<Duration> = times
-        .iter()
-        .map(|time| time.abs_diff(asked + path))
-        .collect();
-    errors.sort_unstable();
-    Delay {
-        peer,
-        asked_ms: asked.as_millis(),
-        path_us: micros(path),
-        error_p50_us: micros(quantile(&errors, 0.5)),
-        error_p99_us: micros(quantile(&errors, 0.99)),
+impl Delay {
+    fn of(peer: &'static str, asked: Duration, mut errors: Vec<Duration>) -> Self {
+        errors.sort_unstable();
+        Self {
+            peer,
+            asked_ms: asked.as_millis(),
+            path_us: 0.0,
+            error_p50_us: micros(quantile(&errors, 0.5)),
+            error_p99_us: micros(quantile(&errors, 0.99)),
+            beyond_p99_us: None,
+        }
     }
+}
+
+/// How far each is from what was asked; sorted.
+fn errors(times: &[Duration], asked: Duration) -> Vec<Duration> {
+    let mut errors: Vec<Duration> = times.iter().map(|time| time.abs_diff(asked)).collect();
+    errors.sort_unstable();
+    errors
 }
 
 /// How long round trips through a peer take, or, without one, sleeps; sorted.
