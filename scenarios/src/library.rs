@@ -1,6 +1,6 @@
 //! The scenarios that come with faultlane.
 
-const SOURCES: [(&str, &str); 6] = [
+const SOURCES: [(&str, &str); 7] = [
     ("restart", include_str!("../library/restart.yaml")),
     ("partition", include_str!("../library/partition.yaml")),
     (
@@ -13,6 +13,10 @@ const SOURCES: [(&str, &str); 6] = [
     ),
     ("burst-kill", include_str!("../library/burst-kill.yaml")),
     ("restore", include_str!("../library/restore.yaml")),
+    (
+        "hostile-frames",
+        include_str!("../library/hostile-frames.yaml"),
+    ),
 ];
 
 /// The standard drill, in this order.

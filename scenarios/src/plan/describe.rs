@@ -285,12 +285,10 @@ fn action(fault: &Fault) -> String {
             )
         }
         Fault::Toxic(toxic) => {
-            let settings: String = toxic
-                .attributes
-                .iter()
-                .map(|(key, value)| format!(" {key}={value}"))
-                .collect();
-            format!("{}{settings}, {}", toxic.kind, way(toxic.direction))
+            let settings = toxic.attributes.iter();
+            let mut words: Vec<String> = vec![toxic.kind.clone()];
+            words.extend(settings.map(|(key, value)| format!("{key}={value}")));
+            format!("{}, {}", words.join(" "), way(toxic.direction))
         }
         Fault::Kill(_) => "SIGKILL".to_owned(),
         Fault::Terminate(terminate) => format!("SIGTERM, and SIGKILL after {}", terminate.grace),
