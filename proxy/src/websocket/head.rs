@@ -68,10 +68,22 @@ impl Sniffer {
     }
 
     /// Takes the next bytes of the stream; `Some` once the head is known, and then the sniffer has done its work.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Option<Head> {
-        let room = HEAD_LIMIT - self.bytes.len();
+    pub(crate) fn push(&mut self, mut bytes: &[u8]) -> Option<Head> {
+        loop {
+            let room = HEAD_LIMIT - self.bytes.len();
+            let (now, later) = bytes.split_at(bytes.len().min(room));
+            let head = self.take(now);
+            if head.is_some() || later.is_empty() {
+                return head;
+            }
+            // Informational responses have made room.
+            bytes = later;
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Option<Head> {
         let from = self.bytes.len().saturating_sub(3);
-        self.bytes.extend(&bytes[..bytes.len().min(room)]);
+        self.bytes.extend(bytes);
         if self.way == Way::Upstream {
             match looks_like_hello(&self.bytes) {
                 Some(true) => return Some(Head::Tls),
@@ -247,6 +259,22 @@ mod tests {
                     end: both.len() as u64
                 })
             );
+        }
+    }
+
+    #[test]
+    fn many_informational_responses_in_one_piece_are_passed_over() {
+        let early = b"HTTP/1.1 102 Processing\r\n\r\n".repeat(2 * HEAD_LIMIT / 27);
+        let both = [early.as_slice(), b"HTTP/1.1 101 \r\n\r\n"].concat();
+        for chunk in [64, HEAD_LIMIT, both.len()] {
+            let head = sniff(Way::Downstream, &both, chunk);
+            let Some(Head::Response {
+                status: 101, end, ..
+            }) = head
+            else {
+                panic!("by {chunk}: {head:?}");
+            };
+            assert_eq!(end, both.len() as u64);
         }
     }
 
