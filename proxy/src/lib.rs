@@ -3,7 +3,7 @@
 //! ```text
 //! listener     accepts, counts arrivals, starts a connection; `threads` carry the connections
 //! connection   one task: asks what the faults mean for it, dials, pumps both directions, ends
-//! link         one direction: read, sniff, queue, write; `passthrough` is its fast path
+//! link         one direction: read, sniff, queue, write; `passthrough` and, for bulk, `splice` are its fast path
 //! queue        bytes that wait, and until when; `pacing` how fast they may go
 //! faults/      the rules in force and what they mean for one connection; one file per fault
 //! toxics/      the faults that only the standalone proxy has by name; one file each
@@ -40,6 +40,7 @@ mod queue;
 mod seats;
 mod side;
 mod socket;
+mod splice;
 mod status;
 pub mod tap;
 mod threads;

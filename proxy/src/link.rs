@@ -19,6 +19,7 @@ use crate::passthrough::{READ, read_once, write_some};
 use crate::plane::{Handle, Plane};
 use crate::queue::ReleaseQueue;
 use crate::side::Side;
+use crate::splice::{Spliced, splice_once};
 use crate::tap::Way;
 use crate::twists::{Twists, Verdict};
 use crate::websocket::{Head, Sniffer};
@@ -74,6 +75,8 @@ pub(crate) struct Link {
     /// The connection is to end.
     pub(crate) verdict: Option<Verdict>,
     sniffer: Option<Sniffer>,
+    /// The last read took as much as one can.
+    is_bulky: bool,
     queue: ReleaseQueue,
     shape: Shape,
     pacer: Pacer,
@@ -117,6 +120,7 @@ impl Link {
             waits: 0,
             verdict: None,
             sniffer,
+            is_bulky: false,
             queue: ReleaseQueue::default(),
             shape: Shape::default(),
             pacer: Pacer::default(),
@@ -264,7 +268,19 @@ impl Link {
                     && !self.stepwise
                     && !self.is_editing()
             });
-            let read = read_once(from, |bytes| self.take(bytes, fast))?;
+            if let Some(to) = fast.as_deref().filter(|_| self.is_bulky)
+                && let Some(moved) = self.splice(from, to)
+            {
+                if moved? {
+                    continue;
+                }
+                self.wants.read = true;
+                return Ok(Turn::Waits);
+            }
+            let read = read_once(from, |bytes| {
+                self.is_bulky = bytes.len() == READ;
+                self.take(bytes, fast)
+            })?;
             self.torn = from.is_torn();
             match read {
                 None => {
@@ -277,6 +293,28 @@ impl Link {
             }
         }
         Ok(Turn::Again)
+    }
+
+    /// Moves bytes that nobody looks at; `false` when there are none now. `None` where they have to be looked at.
+    fn splice(&mut self, from: &Side, to: &Side) -> Option<io::Result<bool>> {
+        let (from, to) = (from.plain()?, to.plain()?);
+        if self.sniffer.is_some() || !self.meter.is_blind() {
+            return None;
+        }
+        let Spliced { gone, left } = match splice_once(from, to) {
+            Ok(None) => return Some(Ok(false)),
+            Ok(Some(spliced)) => spliced,
+            Err(error) => return Some(Err(error)),
+        };
+        let came = gone + left.len();
+        self.is_bulky = came >= READ;
+        if came == 0 {
+            return Some(self.take(&[], None).map(|_| true));
+        }
+        self.chunks += 1;
+        self.meter.pass_unseen(came, gone);
+        self.queue.push(Mono(0), Mono(0), &left);
+        Some(Ok(true))
     }
 
     fn has_room(&self) -> bool {

@@ -26,6 +26,14 @@ impl Side {
         }
     }
 
+    /// The socket, where nothing is on it.
+    pub(crate) fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(tcp) => Some(tcp),
+            Self::Tls(_) => None,
+        }
+    }
+
     /// Reads what there is; 0 at the end of the stream. `WouldBlock` before there is anything.
     pub(crate) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {

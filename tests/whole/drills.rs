@@ -83,6 +83,30 @@ fn the_quick_drill_is_a_go_with_faults_that_were_seen_to_bite() {
     output(&["gate", evidence.arg()]).expect_code(0).says("GO");
 }
 
+#[test]
+fn hostile_messages_are_seen_to_bite_and_every_client_comes_back_whole() {
+    let _machine = machine();
+    let evidence = Evidence::new();
+    let args = ["run", "hostile-frames", "--quick", "--seed", "3"];
+    let args = [&args[..], &["--output-dir", evidence.arg()]].concat();
+    output(&args).expect_code(0).says("GO");
+    let rows = evidence.rows();
+    assert_eq!(rows.len(), 2, "on both lanes");
+    for row in &rows {
+        assert_eq!(
+            row["status"], "passed",
+            "{}: {}",
+            row["lane"], row["verdict"]
+        );
+        let faults = row["faults"].as_array().expect("faults");
+        assert_eq!(faults.len(), 5);
+        for fault in faults {
+            let acts = fault["observation"]["figures"]["acts"].as_u64();
+            assert!(acts > Some(0), "{}: {fault}", row["lane"]);
+        }
+    }
+}
+
 fn of<'a>(rows: &'a [Value], scenario: &str) -> Vec<&'a Value> {
     let found: Vec<_> = rows
         .iter()

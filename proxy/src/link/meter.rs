@@ -49,6 +49,23 @@ impl Meter {
         self.passed
     }
 
+    /// Whether nobody looks at what passes.
+    pub(super) const fn is_blind(&self) -> bool {
+        self.frames_from.is_none()
+    }
+
+    /// So many came and so many of them were passed on, which nobody looks at.
+    pub(super) fn pass_unseen(&mut self, came: usize, gone: usize) {
+        let (came, gone) = (came as u64, gone as u64);
+        let counters = &self.plane.counters;
+        counters
+            .received(self.way)
+            .fetch_add(came, Ordering::Relaxed);
+        counters.bytes(self.way).fetch_add(gone, Ordering::Relaxed);
+        self.handle.passed.fetch_add(gone, Ordering::Release);
+        self.passed += gone;
+    }
+
     /// They were passed on.
     pub(super) fn pass(&mut self, bytes: &[u8]) {
         let count = bytes.len() as u64;
