@@ -6,10 +6,10 @@
 //! link         one direction: read, sniff, queue, write; `passthrough` and, for bulk, `splice` are its fast path
 //! queue        bytes that wait, and until when; `pacing` how fast they may go
 //! faults/      the rules in force and what they mean for one connection; one file per fault
-//! toxics/      the faults that only the standalone proxy has by name; one file each
+//! toxics/      the toxics of the standalone proxy, which a drill can order too; one file each
 //! twists       what toxics do to one direction beyond delaying and pacing it
 //! upgrade      what toxics do to an upgrade
-//! websocket/   frame scanner, heads of requests and responses and how they are rewritten, Close frames: sans-IO
+//! websocket/   frame scanner and editor, heads of requests and responses and how they are rewritten: sans-IO
 //! identity     whom a connection of the standalone proxy belongs to; `decisions` the log of what toxics decided
 //! plane        what all connections share: rules, registry, counters
 //! api          the leased fault API and the status
@@ -20,8 +20,9 @@
 //! tap          where a lane's decoder can listen
 //! ```
 //!
-//! Bytes pass unchanged, illegal ones too: the scanner only looks. A fault changes rules; every connection is woken,
-//! looks at the rules, and says which generation of them it obeys. No change waits for data to flow.
+//! Bytes pass unchanged, illegal ones too: the scanner only looks, and messages are edited only where a toxic takes them.
+//! A fault changes rules; every connection is woken, looks at the rules, and says which generation of them it obeys. No
+//! change waits for data to flow.
 
 mod api;
 mod connection;
