@@ -26,9 +26,15 @@ const END_CONNECTIONS: Span = Span::from_secs(2);
 const LOOK_EVERY: Span = Span::from_millis(1);
 
 /// Serves until `shutdown`, and then undoes every fault.
-pub(crate) async fn serve(control: TcpListener, plane: Arc<Plane>, shutdown: CancellationToken) {
+pub(crate) async fn serve(
+    control: TcpListener,
+    plane: Arc<Plane>,
+    ends_tls: bool,
+    shutdown: CancellationToken,
+) {
     let faults = Leased::new(Faults {
         plane: Arc::clone(&plane),
+        ends_tls,
         records: Mutex::default(),
     });
     let enforced = Arc::clone(&faults).enforce(shutdown.clone());
@@ -51,6 +57,7 @@ async fn route(faults: &Leased<Faults>, request: &Request) -> Reply {
 #[derive(Debug)]
 struct Faults {
     plane: Arc<Plane>,
+    ends_tls: bool,
     records: Mutex<Vec<Record>>,
 }
 
@@ -131,8 +138,12 @@ fn unknown(id: &str) -> Failure {
 
 impl Holder for Faults {
     async fn inject(&self, order: FaultOrder) -> Result<FaultView, Failure> {
-        faults::check(&order.fault, self.plane.counters.sees_only_tls())
-            .map_err(|reason| Failure::new(StatusCode::BAD_REQUEST, reason))?;
+        faults::check(
+            &order.fault,
+            self.plane.counters.sees_only_tls(),
+            self.ends_tls,
+        )
+        .map_err(|reason| Failure::new(StatusCode::BAD_REQUEST, reason))?;
         let (id, name, share) = (order.id.clone(), order.fault.name(), order.share);
         let momentary = order.fault.ends_after().is_some();
         let limit = if momentary { END_CONNECTIONS } else { TAKE_ON };

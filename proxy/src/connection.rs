@@ -360,9 +360,10 @@ impl Connection {
             if entry.plane.generation() != *seen {
                 return Poll::Ready(Ok(None));
             }
-            if let Some(dial) = dial
-                && let Poll::Ready(stream) = dial.as_mut().poll(cx)
+            if let Some(dialling) = dial
+                && let Poll::Ready(stream) = dialling.as_mut().poll(cx)
             {
+                *dial = None;
                 return Poll::Ready(stream.map(Some));
             }
             let mut ready = up.wants.read && client.tcp().poll_read_ready(cx).is_ready();
@@ -389,7 +390,6 @@ impl Connection {
             self.alarm = None;
         }
         if let Some(stream) = dialled {
-            self.dial = None;
             self.upstream = Some(stream);
         }
         Ok(())

@@ -250,11 +250,12 @@ impl Rule {
     }
 }
 
-/// Whether a proxy can inject it as it is; `only_tls` when all that it sees is TLS which passes through.
+/// Whether a proxy can inject it as it is; `only_tls` when all that it sees is TLS which passes through, `ends_tls` when
+/// TLS ends at it.
 ///
 /// # Errors
 /// What is wrong with it and what to do.
-pub(crate) fn check(fault: &Fault, only_tls: bool) -> Result<(), String> {
+pub(crate) fn check(fault: &Fault, only_tls: bool, ends_tls: bool) -> Result<(), String> {
     match fault {
         Fault::WsClose(_) | Fault::RefuseUpgrade(_) if only_tls => Err(opaque(fault.name())),
         Fault::Toxic(toxic) if only_tls && toxic.kind.starts_with("ws_") => {
@@ -263,7 +264,7 @@ pub(crate) fn check(fault: &Fault, only_tls: bool) -> Result<(), String> {
         Fault::Bandwidth(settings) => bandwidth::check(settings),
         Fault::WsClose(settings) => ws_close::check(settings),
         Fault::RefuseUpgrade(settings) => refuse_upgrade::check(settings.status),
-        Fault::Toxic(settings) => Settings::of(settings).map(drop),
+        Fault::Toxic(toxic) => Settings::of(toxic)?.check_tls(ends_tls),
         Fault::Latency(_) | Fault::Hold(_) | Fault::Reset(_) | Fault::Refuse(_) => Ok(()),
         Fault::Kill(_)
         | Fault::Terminate(_)

@@ -121,6 +121,7 @@ async fn run(
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let plane = Plane::new(Timer::start()?, tap);
+    let ends_tls = upstream.ends_tls();
     plane
         .identities
         .set(IdentifyBy::Header(CLIENT_HEADER.to_owned()));
@@ -135,7 +136,7 @@ async fn run(
     let canaries: Vec<_> = canaries.collect();
     let (served, ()) = tokio::join!(
         listener::serve(data, &plane, Arc::new(upstream), shutdown.clone()),
-        api::serve(control, Arc::clone(&plane), shutdown),
+        api::serve(control, Arc::clone(&plane), ends_tls, shutdown),
     );
     for canary in canaries {
         canary.abort();

@@ -144,7 +144,7 @@ impl Link {
         if !shape.is_late() {
             self.queue.release_all(now);
             self.release_end = Mono(0);
-        } else if !shape.stalls() {
+        } else if !shape.stalls() || !self.shape.lives_on_in(&shape) {
             let longest = shape.longest_delay();
             self.queue.wait_at_most(longest);
             let end = self.ended.unwrap_or_default() + longest;
@@ -403,14 +403,15 @@ impl Link {
         if self.shape.delays.is_empty() {
             return Mono(0);
         }
-        self.delayed += 1;
         let chunk = self.chunks;
         let delays = self.shape.delays.iter().map(|delay| {
             let span = delay.of(chunk);
             delay.fired(chunk, span);
             span
         });
-        delays.fold(clock::now(), |at, delay| at + delay)
+        let wait = delays.fold(Span::ZERO, Span::plus);
+        self.delayed += u64::from(wait > Span::ZERO);
+        clock::now() + wait
     }
 
     /// Writes what can be written; `false` when there is more to write at once.

@@ -56,8 +56,11 @@ pub(crate) fn accept(
 ) -> io::Result<()> {
     // Linux hands it down to what is accepted.
     SockRef::from(data).set_tcp_nodelay(true)?;
-    for thread in threads::all()? {
-        let data = data.try_clone()?;
+    let threads = threads::all()?;
+    // Before any of them accepts: what fails here leaves nobody who goes on.
+    let shares = threads.iter().map(|_| data.try_clone());
+    let shares: Vec<_> = shares.collect::<io::Result<_>>()?;
+    for (thread, data) in threads.iter().zip(shares) {
         let (plane, upstream) = (Arc::clone(plane), Arc::clone(upstream));
         let (connections, stop) = (connections.clone(), stop.clone());
         thread.spawn(async move {
@@ -94,16 +97,14 @@ async fn accept_here(
         match accepted {
             Ok((client, seat)) => {
                 let ordinal = plane.counters.arrived(clock::now());
-                // One that came before everything was told to end knows it by itself.
                 let Seat::Here(seat) = seat else {
-                    if !stop.is_cancelled() {
-                        plane.hand_over(client, ordinal, &upstream);
-                    }
+                    plane.hand_over(client, ordinal, &upstream, &stop);
                     continue;
                 };
                 let client = upstream.accept(client);
                 let (plane, upstream) = (Arc::clone(&plane), Arc::clone(&upstream));
                 let connection = Connection::new(client, plane, upstream, ordinal);
+                // One that came before everything was told to end knows it by itself.
                 if stop.is_cancelled() {
                     return;
                 }

@@ -11,6 +11,7 @@ use model::ids::ClientId;
 use model::quantity::Span;
 use tokio::net::TcpStream;
 use tokio::sync::SemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 use crate::crew::{Crew, Relay};
 use crate::decisions::Decisions;
@@ -98,8 +99,18 @@ impl Plane {
     }
 
     /// Hands a connection over to a worker. What depends on the order in which connections come is decided here.
-    pub(crate) fn hand_over(&self, client: TcpStream, ordinal: u64, upstream: &Upstream) {
+    /// One that comes after the listener was to `stop` is closed: nobody would tell it to end.
+    pub(crate) fn hand_over(
+        &self,
+        client: TcpStream,
+        ordinal: u64,
+        upstream: &Upstream,
+        stop: &CancellationToken,
+    ) {
         self.relayed(|relay, rules, _| {
+            if stop.is_cancelled() {
+                return;
+            }
             let mut slots = Slots::default();
             if !rules.list.is_empty() {
                 let stage = Stage {

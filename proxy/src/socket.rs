@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 const SMALL: usize = 4 << 10;
 
 /// Reads what there is; 0 at the end of the stream. A small read that did not fill the buffer has emptied the socket: it
-/// is not read again before the kernel says that more has come.
+/// is not read again before the kernel says that more has come. (A read also stops short of TCP's urgent mark: what lies
+/// behind one is passed on with what comes next.)
 pub(crate) fn try_read(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let mut last = None;
     let result = tcp.try_io(Interest::READABLE, || {

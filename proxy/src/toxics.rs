@@ -17,6 +17,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tokio_util::sync::DropGuard;
 
 use self::accept_limit::Gate;
 pub(crate) use self::acts::Acts;
@@ -213,6 +214,8 @@ pub(crate) struct Toxic {
     /// Its number: the generation that it first came with, which later changes of it keep.
     pub(crate) uid: u64,
     pub(crate) gate: Arc<Gate>,
+    /// Nobody waits for the end of its lifetime when it has gone before.
+    pub(crate) expiry: Option<Arc<DropGuard>>,
 }
 
 impl Toxic {
@@ -231,6 +234,7 @@ impl Toxic {
             lifetime: None,
             uid,
             gate: Arc::default(),
+            expiry: None,
         })
     }
 

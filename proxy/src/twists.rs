@@ -85,11 +85,6 @@ impl Twists {
         })
     }
 
-    /// Whether some bytes wait for a retransmission.
-    pub(crate) const fn stalls(&self) -> bool {
-        !self.losses.is_empty()
-    }
-
     /// Whether what comes is dropped.
     pub(crate) const fn swallows(&self) -> bool {
         !self.blackholes.is_empty()

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use model::instant::Mono;
+use model::quantity::Span;
 
 use crate::faults::Delay;
 use crate::plane::Handle;
@@ -45,7 +46,7 @@ impl Head {
 
     /// Writes down the delays of a head that is there now.
     pub(crate) fn fired(&self, handle: &Handle) {
-        for delay in &self.delays {
+        for delay in self.delays.iter().filter(|delay| delay.of(0) > Span::ZERO) {
             delay.fired(0, delay.of(0));
             delay.rule.bites.acts.fetch_add(1, Ordering::Relaxed);
             handle.bitten_by(&delay.rule);

@@ -89,6 +89,11 @@ impl Upstream {
         Self { addr, tls }
     }
 
+    /// Whether TLS ends here.
+    pub(crate) const fn ends_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// A client's side of a connection.
     pub(crate) fn accept(&self, client: TcpStream) -> Side {
         match &self.tls {

@@ -152,6 +152,7 @@ impl WireRule {
             lifetime: None,
             uid: self.uid,
             gate,
+            expiry: None,
         };
         let (id, seed) = (self.id, self.seed);
         Ok(Arc::new(Rule::with(

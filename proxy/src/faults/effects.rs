@@ -73,8 +73,8 @@ pub(crate) struct Shape {
     pub(crate) twists: Option<Box<Twists>>,
     /// What toxics do to the frames of a WebSocket, in the order in which it is done.
     pub(crate) edits: Vec<Edit>,
-    /// Some of these delay messages.
-    pub(crate) delays_messages: bool,
+    /// Toxics that have some bytes wait and not others.
+    pub(crate) stalled_by: Vec<Arc<Rule>>,
 }
 
 impl Shape {
@@ -89,7 +89,18 @@ impl Shape {
 
     /// Whether some wait for no foreseeable time.
     pub(crate) fn stalls(&self) -> bool {
-        self.delays_messages || self.twists.as_ref().is_some_and(|twists| twists.stalls())
+        !self.stalled_by.is_empty()
+    }
+
+    /// Whether everything that has bytes wait here does so there too.
+    pub(crate) fn lives_on_in(&self, other: &Self) -> bool {
+        let of = |shape: &Self| -> Vec<Arc<Rule>> {
+            let delays = shape.delays.iter().map(|delay| &delay.rule);
+            delays.chain(&shape.stalled_by).cloned().collect()
+        };
+        let there = of(other);
+        let lives = |rule: &Arc<Rule>| there.iter().any(|other| Arc::ptr_eq(rule, other));
+        of(self).iter().all(lives)
     }
 
     /// The longest that a chunk can wait for its delays.

@@ -131,7 +131,9 @@ impl On<'_> {
             selector.reads_payload() || act.reads_payload() || act.breaks_compression();
         for way in self.ways() {
             let shape = effects.shape(way);
-            shape.delays_messages |= act.delays();
+            if act.delays() {
+                shape.stalled_by.push(Arc::clone(self.rule));
+            }
             shape.edits.push(Edit::new(
                 self.toxic.uid,
                 selector.clone(),

@@ -1,6 +1,8 @@
 //! Loss, as an application feels it: TCP hides a lost segment behind a retransmission, and all that comes after it waits
 //! as long. The stalls are those that retransmission timeouts make; a proxy cannot lose the packets themselves.
 
+use std::sync::Arc;
+
 use model::quantity::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,6 +53,7 @@ impl Behaviour for LossStall {
 
     fn take_hold(&self, on: &On<'_>, _: &mut Slots, effects: &mut Effects) {
         for way in on.ways() {
+            effects.shape(way).stalled_by.push(Arc::clone(on.rule));
             effects.shape(way).twist().losses.push(Losses {
                 uid: on.toxic.uid,
                 acts: on.acts(),

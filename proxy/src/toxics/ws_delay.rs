@@ -48,6 +48,6 @@ impl Act for WsDelay {
         let delay = Span::from_millis(self.delay).plus(Span::from_micros(up));
         let delay = delay.as_micros().saturating_sub(jitter);
         message.hold = message.hold.plus(Span::from_micros(delay));
-        Some("delay")
+        (delay > 0).then_some("delay")
     }
 }

@@ -225,9 +225,10 @@ impl Named {
             lifetime: input.lifetime.map(lifetime),
             uid: 0,
             gate: Arc::default(),
+            expiry: None,
         };
         let added = view(&toxic);
-        self.expire(&toxic);
+        self.expire(&mut toxic);
         self.plane.change(|list, generation| {
             toxic.uid = generation;
             list.push(Arc::new(self.rule(toxic, generation)));
@@ -241,7 +242,7 @@ impl Named {
         let patch = ToxicPatch::read(body, &before.settings)?;
         let suits = patch.settings.check_direction(before.direction);
         suits.map_err(bad_body)?;
-        let toxic = Toxic {
+        let mut toxic = Toxic {
             settings: patch.settings,
             toxicity: patch.toxicity.unwrap_or(before.toxicity),
             lifetime: patch.lifetime.map(lifetime).or(before.lifetime),
@@ -249,7 +250,7 @@ impl Named {
         };
         let updated = view(&toxic);
         if patch.lifetime.is_some() {
-            self.expire(&toxic);
+            self.expire(&mut toxic);
         }
         self.plane.change(|list, generation| {
             let same = |rule: &&mut Arc<Rule>| toxic_uid(rule) == Some(toxic.uid);
@@ -277,13 +278,18 @@ impl Named {
     }
 
     /// Has a toxic with a lifetime remove itself when that is over, unless it was given another one.
-    fn expire(&self, toxic: &Toxic) {
+    fn expire(&self, toxic: &mut Toxic) {
         let Some(lifetime) = toxic.lifetime else {
             return;
         };
+        let gone = CancellationToken::new();
+        toxic.expiry = Some(Arc::new(gone.clone().drop_guard()));
         let (plane, timer) = (Arc::downgrade(&self.plane), self.plane.timer.clone());
         tokio::spawn(async move {
-            timer.sleep_until(lifetime.until).await;
+            tokio::select! {
+                () = gone.cancelled() => return,
+                () = timer.sleep_until(lifetime.until) => {}
+            }
             let Some(plane) = plane.upgrade() else { return };
             plane.change(|list, _| {
                 list.retain(|rule| {

@@ -55,7 +55,8 @@ pub(crate) fn rewrite<'e>(
 ) -> Option<Vec<u8>> {
     let mut now: Option<Vec<u8>> = None;
     for (place, edit) in edits.into_iter().enumerate() {
-        if let Some(after) = edit.apply(now.as_deref().unwrap_or(head)) {
+        let before = now.as_deref().unwrap_or(head);
+        if let Some(after) = edit.apply(before).filter(|after| after != before) {
             did(place);
             now = Some(after);
         }

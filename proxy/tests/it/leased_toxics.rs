@@ -1,5 +1,7 @@
 //! Toxics as leased faults: each is seen to bite when something comes by, and not before; and each is over when it is undone.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use futures_util::{SinkExt, StreamExt};
 use model::fault::Fault;
 use serde_json::{Value, json};
@@ -8,7 +10,8 @@ use tokio::net::TcpStream;
 use tokio_websockets::Message;
 
 use crate::harness::{
-    Proxy, echo, ending, fault, figure, order, read_head, round_trip, websocket_echo, within,
+    Proxy, echo, ending, fault, figure, loopback, order, read_head, round_trip, websocket_echo,
+    within,
 };
 
 /// What brings a toxic out.
@@ -176,4 +179,81 @@ async fn a_toxic_with_wrong_settings_is_refused_and_nothing_is_in_force() {
         assert!(said.contains(words), "{said}");
     }
     assert_eq!(proxy.status().await.faults, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_waits_for_a_delay_goes_when_it_is_undone_whatever_else_stalls() {
+    for (delaying, attributes) in [
+        ("latency", json!({"latency": 600_000})),
+        ("ws_delay", json!({"delay": 600_000})),
+    ] {
+        let proxy = Proxy::before(websocket_echo());
+        let stalls = json!({"percent": 0});
+        proxy.inject("other", toxic("loss_stall", &stalls)).await;
+        let mut socket = proxy.websocket(1).await;
+        proxy.inject("t", toxic(delaying, &attributes)).await;
+        socket.send(Message::text("waits")).await.unwrap();
+        proxy
+            .until_fault("t", |view| view.observation.bitten == 1)
+            .await;
+        proxy.undo("t").await;
+        let back = within(socket.next()).await.unwrap().unwrap();
+        assert_eq!(back.as_text(), Some("waits"), "{delaying}");
+    }
+}
+
+#[tokio::test]
+async fn what_changes_nothing_does_not_bite() {
+    let proxy = Proxy::before(websocket_echo());
+    for (id, kind, attributes) in [
+        ("a", "latency", json!({"latency": 0})),
+        ("b", "ws_delay", json!({"delay": 0})),
+        ("c", "ws_slow_upgrade", json!({"delay": 0})),
+        (
+            "d",
+            "ws_rewrite_upgrade",
+            json!({"name": "Host", "value": "lane"}),
+        ),
+    ] {
+        proxy.inject(id, toxic(kind, &attributes)).await;
+    }
+    let mut stream = proxy.ask_upgrade(Some(1)).await;
+    read_head(&mut stream).await;
+    let mut socket = proxy.websocket(2).await;
+    socket.send(Message::text("hello")).await.unwrap();
+    within(socket.next()).await.unwrap().unwrap();
+    for id in ["a", "b", "c"] {
+        assert_eq!(proxy.look(id).await.observation.bitten, 0, "{id}");
+    }
+    // The other client names the proxy as its host.
+    assert_eq!(proxy.look("d").await.observation.bitten, 1);
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_not_there_resets_its_clients_and_breaks_no_task() {
+    static BROKEN: AtomicBool = AtomicBool::new(false);
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let said = panic.to_string();
+        BROKEN.fetch_or(said.contains("resumed after completion"), Ordering::Relaxed);
+        before(panic);
+    }));
+    let gone = loopback().local_addr().unwrap();
+    let proxy = Proxy::before(gone);
+    for _ in 0..8 {
+        if let Ok(mut stream) = TcpStream::connect(proxy.addr).await {
+            assert!(ending(&mut stream).await.is_err());
+        }
+    }
+    proxy.until(|status| status.open == 0).await;
+    proxy.end().await;
+    assert!(!BROKEN.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn certificates_are_refused_where_tls_does_not_end() {
+    let proxy = Proxy::before(echo());
+    let expired = order("t", toxic("tls_expired", &json!({})));
+    let said = proxy.try_inject(&expired).await.unwrap_err();
+    assert!(said.contains("TLS"), "{said}");
 }

@@ -36,6 +36,7 @@ pub(super) fn edits(way: Way, toxics: &[(&str, Value)]) -> Vec<Edit> {
             lifetime: None,
             uid,
             gate: Arc::default(),
+            expiry: None,
         };
         Arc::new(Rule::toxic("p", 1, toxic, uid, None))
     });
