@@ -2,6 +2,7 @@
 
 mod admission;
 mod ending;
+mod leaving;
 mod upgrading;
 
 use std::future::{Future, poll_fn};
@@ -16,6 +17,7 @@ use model::instant::Mono;
 use model::quantity::Span;
 
 use self::ending::{End, Entry};
+use self::leaving::Watch;
 use self::upgrading::Upgrading;
 use crate::faults::{Effects, Rule, Stage, farewell};
 use crate::link::{Link, Turn, Wants};
@@ -152,8 +154,10 @@ impl Connection {
                     Err(error) => return self.broken(&error),
                 }
             }
-            if let Err(error) = self.wait().await {
-                return self.broken(&error);
+            match self.wait().await {
+                Ok(None) => {}
+                Ok(Some(end)) => return end,
+                Err(error) => return self.broken(&error),
             }
         }
     }
@@ -284,6 +288,9 @@ impl Connection {
                 return Ok(Step::Decide);
             }
         }
+        if self.gives_up_on_answer() {
+            return Ok(Step::Decide);
+        }
         self.tally();
         if let Some(end) = self.verdict() {
             return Ok(Step::End(end));
@@ -330,15 +337,26 @@ impl Connection {
         }
     }
 
-    /// Waits for a socket, an instant, the dialled lane, or another generation of rules.
-    async fn wait(&mut self) -> io::Result<()> {
+    /// Something keeps it from reading for as long as a fault lasts.
+    fn is_stopped(&self) -> bool {
+        self.effects.is_held()
+            || !self.effects.stopped.is_empty()
+            || self.up.stops_at.is_some()
+            || self.down.stops_at.is_some()
+    }
+
+    /// Waits for a socket, an instant, the dialled lane, or another generation of rules; or, where it is stopped, for
+    /// its peers to go.
+    async fn wait(&mut self) -> io::Result<Option<End>> {
         let closing = self.closing.as_ref().and_then(|closing| closing.deadline);
         let head = self.up.withheld.then_some(self.head_due);
+        let is_stopped = self.is_stopped();
         let until = if self.effects.is_held() {
             None
         } else {
             let (up, down) = (self.up.wants.until, self.down.wants.until);
-            [up, down, closing, head, self.dial_due]
+            let answer = self.answer_head_due();
+            [up, down, closing, head, answer, self.dial_due]
                 .into_iter()
                 .flatten()
                 .min()
@@ -355,6 +373,18 @@ impl Connection {
             entry,
             ..
         } = self;
+        let mut watch = is_stopped.then(|| {
+            let is_idle = up.is_idle() && down.is_idle();
+            let (reads_client, reads_upstream) = (up.wants.read, down.wants.read);
+            Watch::over(
+                client,
+                reads_client,
+                upstream.as_ref(),
+                reads_upstream,
+                is_idle,
+            )
+        });
+        let mut are_gone = false;
         let dialled = poll_fn(|cx| {
             entry.handle.waker.register(cx.waker());
             if entry.plane.generation() != *seen {
@@ -366,9 +396,15 @@ impl Connection {
                 *dial = None;
                 return Poll::Ready(stream.map(Some));
             }
+            if let Some(watch) = &mut watch
+                && let Poll::Ready(gone) = watch.poll(cx)
+            {
+                are_gone = true;
+                return Poll::Ready(gone.map(|()| None));
+            }
             let mut ready = up.wants.read && client.tcp().poll_read_ready(cx).is_ready();
             ready |= down.wants.write && client.tcp().poll_write_ready(cx).is_ready();
-            if let Some(upstream) = upstream {
+            if let Some(upstream) = upstream.as_ref() {
                 ready |= down.wants.read && upstream.tcp().poll_read_ready(cx).is_ready();
                 ready |= up.wants.write && upstream.tcp().poll_write_ready(cx).is_ready();
             }
@@ -382,6 +418,10 @@ impl Connection {
             }
         })
         .await?;
+        drop(watch);
+        if are_gone {
+            return Ok(Some(End::Close));
+        }
         if self
             .alarm
             .as_ref()
@@ -392,7 +432,7 @@ impl Connection {
         if let Some(stream) = dialled {
             self.upstream = Some(stream);
         }
-        Ok(())
+        Ok(None)
     }
 
     fn set_alarm(&mut self, until: Option<Mono>) {

@@ -195,6 +195,11 @@ impl Link {
         self.ended.is_some()
     }
 
+    /// Nothing that was read waits to be passed on.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && !self.owes()
+    }
+
     /// The stream's head is not known yet.
     pub(crate) const fn is_sniffing(&self) -> bool {
         self.sniffer.is_some()

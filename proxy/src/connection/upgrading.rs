@@ -5,7 +5,7 @@ use std::ops::Range;
 use host::clock;
 use model::instant::Mono;
 
-use super::Connection;
+use super::{Connection, HEAD};
 use crate::link::Link;
 use crate::toxics::Acts;
 use crate::upgrade;
@@ -17,6 +17,8 @@ pub(super) struct Upgrading {
     /// Its request's head, and that of its answer.
     request: Option<Complete>,
     answer: Option<Complete>,
+    /// When the answer's head, some of which is there and withheld, has to be complete.
+    answer_due: Option<Mono>,
     /// The toxics, by their numbers, that let nothing follow the answer.
     stalled: Vec<u64>,
 }
@@ -123,12 +125,32 @@ impl Connection {
         self.obey_upgrade_toxics();
     }
 
+    /// When a head that is withheld has to be complete.
+    pub(super) fn answer_head_due(&self) -> Option<Mono> {
+        self.upgrading.answer_due.filter(|_| self.down.withheld)
+    }
+
+    /// Lets an answer whose head does not end go on as it is. `true` when it does so now.
+    pub(super) fn gives_up_on_answer(&mut self) -> bool {
+        if !self.down.withheld || self.down.is_idle() {
+            return false;
+        }
+        let now = clock::now();
+        if now < *self.upgrading.answer_due.get_or_insert(now + HEAD) {
+            return false;
+        }
+        self.down.stop_sniffing();
+        self.obey_upgrade_toxics();
+        true
+    }
+
     /// Holds the heads back as long as the toxics that are in force now want it, and what follows them.
     pub(super) fn obey_upgrade_toxics(&mut self) {
         let Upgrading {
             request,
             answer,
             stalled,
+            ..
         } = &mut self.upgrading;
         let nothing = upgrade::Upgrade::default();
         let toxics = self.effects.upgrade.as_deref().unwrap_or(&nothing);

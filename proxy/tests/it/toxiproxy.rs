@@ -4,6 +4,7 @@ mod api;
 mod decisions;
 mod documented;
 mod exactness;
+mod leaving;
 mod lifetimes;
 mod own_toxics;
 mod populate;

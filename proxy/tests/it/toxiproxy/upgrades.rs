@@ -174,6 +174,26 @@ async fn a_slow_head_goes_at_once_when_the_toxic_is_gone() {
 }
 
 #[tokio::test]
+async fn an_answer_whose_head_does_not_end_is_not_withheld_for_ever() {
+    const BEGINNING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: web";
+    let api = Api::start();
+    let addr = api
+        .proxy(upstream(|mut stream| async move {
+            read_head(&mut stream).await;
+            stream.write_all(BEGINNING).await.unwrap();
+            std::future::pending::<()>().await;
+        }))
+        .await;
+    api.toxic("ws_slow_upgrade", "downstream", json!({"delay": LATER}))
+        .await;
+    let mut client = ask(addr).await;
+    assert!(is_silent(&mut client).await);
+    let mut got = [0; BEGINNING.len()];
+    within(client.read_exact(&mut got)).await.unwrap();
+    assert_eq!(got, BEGINNING);
+}
+
+#[tokio::test]
 async fn after_a_stalled_upgrade_nothing_passes_until_the_toxic_is_gone() {
     let api = Api::start();
     let (to, _heads) = lane(b"hello");
