@@ -337,12 +337,13 @@ impl Connection {
         }
     }
 
-    /// Something keeps it from reading for as long as a fault lasts.
+    /// Something keeps it from reading for as long as a fault lasts. A hold is none of these: no news passes a partition,
+    /// that a peer has gone neither.
     fn is_stopped(&self) -> bool {
-        self.effects.is_held()
-            || !self.effects.stopped.is_empty()
-            || self.up.stops_at.is_some()
-            || self.down.stops_at.is_some()
+        !self.effects.is_held()
+            && (!self.effects.stopped.is_empty()
+                || self.up.stops_at.is_some()
+                || self.down.stops_at.is_some())
     }
 
     /// Waits for a socket, an instant, the dialled lane, or another generation of rules; or, where it is stopped, for

@@ -16,9 +16,8 @@ use crate::harness::{ending, read_head, round_trip, upstream, within};
 const GREETING: &[u8] = b"hello";
 
 /// The toxics that stop a connection of which both peers leave, or the one that is not heard.
-const STOPS: [(&str, &str); 4] = [
+const STOPS: [(&str, &str); 3] = [
     ("ws_stall_upgrade", "downstream"),
-    ("down", "downstream"),
     ("one_way", "both"),
     ("one_way", "upstream"),
 ];
