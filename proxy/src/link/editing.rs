@@ -115,14 +115,14 @@ impl Link {
             && twists.swallows()
         {
             twists.swallow(now);
-            editor.discard();
+            editor.discard(now);
             return false;
         }
         let before = self.queue.len();
         let (queue, twists) = (&mut self.queue, &mut self.shape.twists);
         while editor.owes() && queue.len() < bound && self.last.is_none() {
             let room = bound - queue.len();
-            self.last = editor.hand_over(room, |bytes, hold| {
+            self.last = editor.hand_over(now, room, |bytes, hold| {
                 let release = if hold.as_micros() > 0 {
                     release.max(now) + hold
                 } else {

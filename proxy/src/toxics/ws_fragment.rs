@@ -9,6 +9,9 @@ use super::{Behaviour, On, Slots};
 use crate::faults::Effects;
 use crate::websocket::{First, Frame, Outgoing, opcode};
 
+/// The most fragments of one message: each costs memory, however little is in it.
+const MOST: usize = 1 << 14;
+
 /// Cuts messages up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -54,8 +57,12 @@ impl Act for WsFragment {
         if plain.len() <= size {
             return None;
         }
-        let mut frames: Vec<_> = plain
+        let many = plain.len().min(size.saturating_mul(MOST - 1));
+        let (many, last) = plain.split_at(many);
+        let last = Some(last).filter(|last| !last.is_empty());
+        let mut frames: Vec<_> = many
             .chunks(size)
+            .chain(last)
             .zip(0..)
             .map(|(piece, slot)| {
                 let mut frame = Frame::new(

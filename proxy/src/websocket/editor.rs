@@ -4,6 +4,7 @@
 //! A message that is decided on by its first header passes while it comes. One whose payload matters is gathered until
 //! it is whole, up to [`LIMIT`].
 
+mod intake;
 mod output;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ use model::quantity::Span;
 use self::unit::{Decided, Unit};
 use super::frame::Frame;
 use super::message::{First, Outgoing};
-use super::scanner::{Event, Header};
+use super::scanner::Header;
 use super::tracker::Tracker;
 use crate::tap::Way;
 use crate::toxics::edit::Edit;
@@ -42,9 +43,13 @@ pub(crate) struct Editor {
     control: Option<Unit>,
     /// Messages that wait for others to pass them.
     held: Vec<Held>,
-    /// What waits for the end of the message that is passing.
-    deferred: Vec<Out>,
+    /// What waits for the end of what is passing.
+    deferred: Vec<Deferred>,
+    /// What came in and has not been looked at; there is none unless something is to go out.
+    rest: Vec<u8>,
     out: VecDeque<Out>,
+    /// What was put into `out` since it was empty.
+    made: usize,
     /// How much of the first of `out` has been taken.
     taken: usize,
     /// The connection is to end: nothing that comes matters any more.
@@ -76,11 +81,19 @@ enum Data {
 #[derive(Debug)]
 struct Held {
     uid: u64,
-    outs: Vec<Out>,
+    waiting: Deferred,
     size: usize,
     /// How many messages are still to pass it.
     messages: u64,
     until: Option<Mono>,
+}
+
+/// What may not go out in the middle of something else.
+#[derive(Debug)]
+struct Deferred {
+    /// It may stand between the fragments of a message.
+    is_control: bool,
+    outs: Vec<Out>,
 }
 
 impl Editor {
@@ -95,7 +108,9 @@ impl Editor {
             control: None,
             held: Vec::new(),
             deferred: Vec::new(),
+            rest: Vec::new(),
             out: VecDeque::new(),
+            made: 0,
             taken: 0,
             is_over: false,
         }
@@ -151,7 +166,11 @@ impl Editor {
             }
             let mut nothing = Outgoing::new(self.way, Vec::new());
             self.edits[at].act(index, &mut nothing);
-            self.emit(nothing.outs());
+            // A Close frame may stand between fragments, and a message may never end.
+            self.emit(Deferred {
+                is_control: true,
+                outs: nothing.outs(),
+            });
         }
     }
 
@@ -182,25 +201,6 @@ impl Editor {
     pub(crate) fn watch(&mut self, mut bytes: &[u8]) {
         while self.tracker.next(&mut bytes).is_some() {}
         self.frame = Current::Raw;
-    }
-
-    /// Takes what came in at `now`.
-    pub(crate) fn push(&mut self, now: Mono, mut bytes: &[u8]) {
-        while !bytes.is_empty() && !self.is_over {
-            let before = bytes;
-            let event = self.tracker.next(&mut bytes);
-            let taken = &before[..before.len() - bytes.len()];
-            match event {
-                None if matches!(self.frame, Current::Raw) => self.pass(taken, Span::ZERO),
-                None => {}
-                Some(Event::Header(header)) => self.header(&header, taken),
-                Some(Event::Payload(piece)) => self.payload(piece),
-            }
-            if event.is_some() && self.tracker.at_boundary() {
-                self.frame_ended(now);
-            }
-        }
-        self.pass_begun_header();
     }
 
     fn header(&mut self, header: &Header, taken: &[u8]) {
@@ -354,7 +354,7 @@ impl Editor {
         match (&mut self.data, behind) {
             (_, Some(behind)) if !ends && !is_dropped => {
                 self.out_all(between);
-                self.hold_back(now, behind, outs);
+                self.hold_back(now, behind, Deferred { is_control, outs });
                 return;
             }
             (Some(Data::Gathered(unit)), _) if is_control && !ends => {

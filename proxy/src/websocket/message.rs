@@ -114,10 +114,14 @@ impl Outgoing {
             for frame in &self.frames {
                 encode(frame, self.hold, &mut copy);
             }
-            for _ in 0..self.copies {
-                outs.extend(copy.iter().cloned());
+            if self.copies > 0 && !copy.is_empty() {
+                outs.push(Out::Again {
+                    outs: Arc::new(copy),
+                    times: self.copies + 1,
+                });
+            } else {
+                outs.append(&mut copy);
             }
-            outs.extend(copy);
         }
         outs.extend(self.tail());
         outs
@@ -148,6 +152,13 @@ pub(crate) enum Out {
         /// How much longer.
         hold: Span,
     },
+    /// The same several times, which is unfolded only when it goes.
+    Again {
+        /// What.
+        outs: Arc<Vec<Out>>,
+        /// How often, once at least.
+        times: usize,
+    },
     /// Padding of a payload.
     Filler(Filler),
     /// The connection ends when everything before has gone out.
@@ -159,14 +170,20 @@ impl Out {
     pub(super) fn size(&self) -> usize {
         match self {
             Self::Bytes { bytes, .. } => bytes.len(),
+            Self::Again { outs, .. } => size(outs),
             Self::Filler(_) | Self::End(_) => 0,
         }
     }
 
     /// Has it wait so much longer than others.
-    pub(super) const fn wait(&mut self, longer: Span) {
+    pub(super) fn wait(&mut self, longer: Span) {
         match self {
             Self::Bytes { hold, .. } | Self::Filler(Filler { hold, .. }) => *hold = longer,
+            Self::Again { outs, .. } => {
+                for out in Arc::make_mut(outs) {
+                    out.wait(longer);
+                }
+            }
             Self::End(_) => {}
         }
     }
@@ -199,9 +216,25 @@ impl Filler {
     }
 }
 
+/// What a frame or something else that is kept takes besides its bytes.
+pub(super) const OVERHEAD: usize = 128;
+
+/// What these take.
+pub(super) fn size(outs: &[Out]) -> usize {
+    outs.iter().map(|out| out.size() + OVERHEAD).sum()
+}
+
+/// Adds a frame, to the bytes before it where that can be.
 pub(super) fn encode(frame: &Frame, hold: Span, outs: &mut Vec<Out>) {
-    let bytes = Arc::new(frame.bytes());
-    outs.push(Out::Bytes { bytes, hold });
+    if let Some(Out::Bytes { bytes, hold: same }) = outs.last_mut()
+        && *same == hold
+        && let Some(bytes) = Arc::get_mut(bytes)
+    {
+        bytes.extend(frame.bytes());
+    } else {
+        let bytes = Arc::new(frame.bytes());
+        outs.push(Out::Bytes { bytes, hold });
+    }
     let there = frame.payload.len() as u64;
     if frame.is_padded && frame.header.length > there {
         outs.push(Out::Filler(Filler {

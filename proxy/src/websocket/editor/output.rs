@@ -5,9 +5,8 @@ use std::sync::Arc;
 use model::instant::Mono;
 use model::quantity::Span;
 
-use super::super::message::{Behind, Out};
-use super::unit::size;
-use super::{Current, Data, Editor, Held, LIMIT};
+use super::super::message::{Behind, OVERHEAD, Out, size};
+use super::{Current, Data, Deferred, Editor, Held, LIMIT};
 use crate::toxics::edit::Edit;
 use crate::twists::Verdict;
 
@@ -20,6 +19,7 @@ impl Editor {
         if bytes.is_empty() || self.is_over {
             return;
         }
+        self.made += bytes.len();
         if let Some(Out::Bytes {
             bytes: last,
             hold: same,
@@ -31,6 +31,7 @@ impl Editor {
             return;
         }
         let bytes = Arc::new(bytes.to_vec());
+        self.made += OVERHEAD;
         self.out.push_back(Out::Bytes { bytes, hold });
     }
 
@@ -41,33 +42,36 @@ impl Editor {
                 return;
             }
             self.is_over = matches!(out, Out::End(_));
+            self.made += out.size() + OVERHEAD;
             self.out.push_back(out);
+            if self.is_over {
+                self.rest.clear();
+            }
         }
     }
 
-    /// Passes on what belongs between two messages, if need be later.
-    pub(super) fn emit(&mut self, outs: Vec<Out>) {
-        if self.is_inside() {
-            self.deferred.extend(outs);
+    /// Passes on what belongs between two messages or frames, if need be later.
+    pub(super) fn emit(&mut self, deferred: Deferred) {
+        if self.admits(deferred.is_control) {
+            self.out_all(deferred.outs);
         } else {
-            self.out_all(outs);
+            self.deferred.push(deferred);
         }
     }
 
-    /// Whether what goes out is inside of a message.
-    fn is_inside(&self) -> bool {
-        let is_in_frame = match &self.frame {
-            Current::Raw | Current::Passing { is_data: false, .. } => true,
-            Current::Passing { is_data: true, .. }
-            | Current::Between
-            | Current::Gathered { .. } => false,
-        };
+    /// Whether something can stand where what goes out is.
+    fn admits(&self, is_control: bool) -> bool {
         let is_in_message = match &self.data {
             Some(Data::Raw) => true,
             Some(Data::Passing(message)) => !message.is_dropped,
             Some(Data::Gathered(_)) | None => false,
         };
-        is_in_frame || is_in_message
+        let is_in_frame = match &self.frame {
+            Current::Raw | Current::Passing { is_data: false, .. } => true,
+            Current::Passing { is_data: true, .. } => is_in_message,
+            Current::Between | Current::Gathered { .. } => false,
+        };
+        !is_in_frame && (is_control || !is_in_message)
     }
 
     /// Whether a message is under way of which nothing goes out.
@@ -75,26 +79,25 @@ impl Editor {
         matches!(&self.data, Some(Data::Passing(message)) if message.is_dropped)
     }
 
-    /// Passes on what has waited for the end of a message, if this is one.
+    /// Passes on what has waited for the end of a message or a frame, if this is one.
     pub(super) fn settle(&mut self) {
-        if !self.deferred.is_empty() && !self.is_inside() {
-            let deferred = std::mem::take(&mut self.deferred);
-            self.out_all(deferred);
+        for deferred in std::mem::take(&mut self.deferred) {
+            self.emit(deferred);
         }
     }
 
     /// Holds a message back; what waited longest goes where too much is held.
-    pub(super) fn hold_back(&mut self, now: Mono, behind: Behind, outs: Vec<Out>) {
+    pub(super) fn hold_back(&mut self, now: Mono, behind: Behind, waiting: Deferred) {
         self.held.push(Held {
             uid: behind.uid,
-            size: size(&outs),
-            outs,
+            size: size(&waiting.outs),
+            waiting,
             messages: behind.messages,
             until: behind.limit.map(|limit| now + limit),
         });
         while self.held.iter().map(|held| held.size).sum::<usize>() > LIMIT {
             let first = self.held.remove(0);
-            self.emit(first.outs);
+            self.emit(first.waiting);
         }
     }
 
@@ -115,7 +118,7 @@ impl Editor {
         while at < self.held.len() {
             if goes(&self.held[at], &self.edits) {
                 let held = self.held.remove(at);
-                self.emit(held.outs);
+                self.emit(held.waiting);
             } else {
                 at += 1;
             }
@@ -147,7 +150,7 @@ impl Editor {
                 let begun = self.tracker.begun().to_vec();
                 self.pass(&begun, Span::ZERO);
                 let deferred = std::mem::take(&mut self.deferred);
-                self.out_all(deferred);
+                self.out_all(deferred.into_iter().flat_map(|deferred| deferred.outs));
             }
             // In the middle of a frame nothing could be told from it.
             Current::Between | Current::Raw | Current::Passing { .. } => {}
@@ -166,17 +169,37 @@ impl Editor {
     }
 
     /// Forgets what was to go out.
-    pub(crate) fn discard(&mut self) {
-        self.out.clear();
-        self.taken = 0;
+    pub(crate) fn discard(&mut self, now: Mono) {
+        while self.owes() {
+            self.out.clear();
+            self.taken = 0;
+            self.go_on(now);
+        }
     }
 
     /// Hands over what goes out next, at most so many bytes of it; an end by itself.
     pub(crate) fn hand_over(
         &mut self,
+        now: Mono,
         room: usize,
         take: impl FnOnce(&[u8], Span),
     ) -> Option<Verdict> {
+        let verdict = self.hand_over_first(room, take);
+        self.go_on(now);
+        verdict
+    }
+
+    fn hand_over_first(&mut self, room: usize, take: impl FnOnce(&[u8], Span)) -> Option<Verdict> {
+        if let Some(Out::Again { outs, times }) = self.out.front_mut() {
+            let outs = Arc::clone(outs);
+            *times -= 1;
+            if *times == 0 {
+                self.out.pop_front();
+            }
+            for out in outs.iter().rev() {
+                self.out.push_front(out.clone());
+            }
+        }
         match self.out.front_mut() {
             Some(Out::Bytes { bytes, hold }) => {
                 let rest = &bytes[self.taken..];
@@ -199,7 +222,7 @@ impl Editor {
                 self.out.pop_front();
                 return Some(verdict);
             }
-            None => {}
+            Some(Out::Again { .. }) | None => {}
         }
         None
     }

@@ -13,6 +13,7 @@ use crate::twists::Verdict;
 use crate::websocket::opcode::{BINARY, CLOSE, CONTINUATION, PING, TEXT};
 
 mod actions;
+mod bounds;
 mod properties;
 
 /// What these toxics do to one direction of the first connection.
@@ -110,7 +111,7 @@ impl Rig {
     fn take(&mut self) {
         while self.editor.owes() && self.end.is_none() {
             let (out, holds) = (&mut self.out, &mut self.holds);
-            self.end = self.editor.hand_over(777, |bytes, hold| {
+            self.end = self.editor.hand_over(Mono(1), 777, |bytes, hold| {
                 out.extend(bytes);
                 if hold > Span::ZERO {
                     holds.push((bytes.len(), hold));

@@ -5,18 +5,10 @@ use std::sync::Arc;
 use model::quantity::Span;
 
 use super::super::frame::Frame;
-use super::super::message::{Behind, First, Out, Outgoing, encode, plain};
+use super::super::message::{Behind, First, OVERHEAD, Out, Outgoing, encode, plain, size};
 use crate::tap::Way;
 use crate::toxics::edit::{Edit, Look};
 use crate::twists::Lasting;
-
-/// What a frame or something else that is kept takes besides its bytes.
-const OVERHEAD: usize = 128;
-
-/// What these take.
-pub(super) fn size(outs: &[Out]) -> usize {
-    outs.iter().map(|out| out.size() + OVERHEAD).sum()
-}
 
 /// A message that is being gathered.
 #[derive(Debug)]
