@@ -1,8 +1,10 @@
 //! Accepts connections.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use host::clock;
@@ -95,8 +97,7 @@ async fn accept_here(
             accepted = next(&data, &plane) => accepted,
         };
         match accepted {
-            Ok((client, seat)) => {
-                let ordinal = plane.counters.arrived(clock::now());
+            Ok((client, ordinal, seat)) => {
                 let Seat::Here(seat) = seat else {
                     plane.hand_over(client, ordinal, &upstream, &stop);
                     continue;
@@ -126,10 +127,19 @@ async fn accept_here(
     }
 }
 
-/// The next connection, once there is room for it. There is one for each listener and thread at most that waits for room.
-async fn next(data: &TcpListener, plane: &Plane) -> io::Result<(TcpStream, Seat)> {
-    let (client, _) = data.accept().await?;
-    Ok((client, plane.seat().await))
+/// The next connection and its number, once there is room for it. There is one for each listener and thread at most that waits for room.
+async fn next(data: &TcpListener, plane: &Plane) -> io::Result<(TcpStream, u64, Seat)> {
+    let (client, ordinal) = poll_fn(|cx| {
+        // Other threads accept from the same listener: numbers are in the order of the accepts.
+        let _order = plane.accepting();
+        let (client, _) = ready!(data.poll_accept(cx))?;
+        Poll::Ready(io::Result::Ok((
+            client,
+            plane.counters.arrived(clock::now()),
+        )))
+    })
+    .await?;
+    Ok((client, ordinal, plane.seat().await))
 }
 
 /// Waits until connections are gone that have been told to end.

@@ -41,6 +41,8 @@ pub(crate) struct Plane {
     handles: Mutex<HashMap<u64, Arc<Handle>>>,
     /// Connections that were accepted in an earlier generation end.
     ended: AtomicU64,
+    /// Held while a connection is accepted and counted.
+    accepting: Mutex<()>,
     /// Where the connections are, when they are in other processes.
     relay: Option<Relay>,
 }
@@ -83,8 +85,16 @@ impl Plane {
             generation: AtomicU64::new(0),
             handles: Mutex::default(),
             ended: AtomicU64::new(0),
+            accepting: Mutex::default(),
             relay,
         }
+    }
+
+    /// One who accepts at a time.
+    pub(crate) fn accepting(&self) -> MutexGuard<'_, ()> {
+        self.accepting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for room for a connection.
