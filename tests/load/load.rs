@@ -86,7 +86,8 @@ struct ProxyArgs {
 /// Something went wrong, or does not hold.
 type Outcome = Result<bool, Box<dyn std::error::Error>>;
 
-#[tokio::main]
+/// On one thread: what measures shall take as little as it can of what the proxy needs.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let outcome: Outcome = match Cli::parse().command {
         Command::Resets {

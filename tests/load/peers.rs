@@ -60,10 +60,17 @@ pub(crate) struct Seen {
     pub(crate) last_reset: Mono,
 }
 
-type Tally = Arc<Mutex<Seen>>;
+/// What was seen, and the connections on which a reset was: to close each at once would have the others wait to see theirs.
+#[derive(Debug, Default)]
+struct Record {
+    seen: Seen,
+    reset: Vec<TcpStream>,
+}
+
+type Tally = Arc<Mutex<Record>>;
 
 fn saw(tally: &Tally, change: impl FnOnce(&mut Seen)) {
-    change(&mut tally.lock().expect("no panic holds it"));
+    change(&mut tally.lock().expect("no panic holds it").seen);
 }
 
 /// The process itself.
@@ -125,7 +132,7 @@ async fn hear(tally: &Tally, click: &Notify) -> io::Result<()> {
         if order == "click" {
             click.notify_waiters();
         }
-        let seen = *tally.lock().expect("no panic holds it");
+        let seen = tally.lock().expect("no panic holds it").seen;
         println!("{}", serde_json::to_string(&seen)?);
     }
     Ok(())
@@ -161,10 +168,11 @@ async fn watch(mut stream: TcpStream, tally: Tally, click: Option<Arc<Notify>>) 
             Ok(count @ 1..) => saw(&tally, |seen| seen.bytes += count as u64),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                 let now = host::clock::now();
-                return saw(&tally, |seen| {
-                    seen.reset += 1;
-                    seen.last_reset = seen.last_reset.max(now);
-                });
+                let mut record = tally.lock().expect("no panic holds it");
+                record.seen.reset += 1;
+                record.seen.last_reset = record.seen.last_reset.max(now);
+                record.reset.push(stream);
+                return;
             }
             _ => return saw(&tally, |seen| seen.closed += 1),
         }
