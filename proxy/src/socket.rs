@@ -25,3 +25,12 @@ pub(crate) fn try_read(tcp: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> 
     });
     last.map_or(result, Ok)
 }
+
+/// Two ends of a connection.
+#[cfg(test)]
+pub(crate) async fn pair() -> (TcpStream, TcpStream) {
+    let listener = host::net::listen(([127, 0, 0, 1], 0).into()).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(addr), listener.accept());
+    (near.unwrap(), far.unwrap().0)
+}

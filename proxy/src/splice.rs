@@ -78,14 +78,8 @@ fn through((out, into): &Pipe, from: &TcpStream, to: &TcpStream) -> io::Result<O
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::socket::pair;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = host::net::listen(([127, 0, 0, 1], 0).into()).unwrap();
-        let addr = listener.local_addr().unwrap();
-        let (near, far) = tokio::join!(TcpStream::connect(addr), listener.accept());
-        (near.unwrap(), far.unwrap().0)
-    }
 
     #[tokio::test]
     async fn what_the_peer_does_not_take_is_left_in_order_and_the_end_is_seen() {

@@ -247,16 +247,10 @@ mod tests {
     use super::*;
     use crate::link::Link;
     use crate::plane::Plane;
+    use crate::socket::pair;
     use crate::tap::Way;
     use host::tls::Authority;
     use tokio::io::AsyncWriteExt;
-
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = host::net::listen(([127, 0, 0, 1], 0).into()).unwrap();
-        let addr = listener.local_addr().unwrap();
-        let (near, far) = tokio::join!(TcpStream::connect(addr), listener.accept());
-        (near.unwrap(), far.unwrap().0)
-    }
 
     #[tokio::test]
     async fn what_is_encrypted_and_not_taken_yet_is_waited_for() {

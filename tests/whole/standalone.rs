@@ -2,27 +2,13 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::processes::ready;
-use crate::support::{Finished, faultlane, output};
-
-/// Sends back what it gets, to one connection after the other.
-fn echo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let addr = listener.local_addr().expect("its address");
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.expect("a connection");
-            let mut reader = stream.try_clone().expect("a second handle");
-            let _ = std::io::copy(&mut reader, &mut stream);
-        }
-    });
-    addr
-}
+use crate::support::{Finished, echo, faultlane, output};
 
 /// How long a word takes through a proxy and back.
 fn round_trip(addr: &str) -> Duration {

@@ -1,14 +1,14 @@
 //! The proxy with worker processes: connections are spread, changes reach all of them, and a lost process is made good.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::processes::ready;
-use crate::support::{Running, alive, descendants, faultlane, signal, until};
+use crate::support::{Running, alive, descendants, echo, faultlane, signal, until};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -78,22 +78,6 @@ impl Proxy {
             })
             .collect()
     }
-}
-
-/// Sends back what it gets.
-fn echo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let addr = listener.local_addr().expect("its address");
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.expect("a connection");
-            std::thread::spawn(move || {
-                let mut reader = stream.try_clone().expect("a second handle");
-                let _ = std::io::copy(&mut reader, &mut stream);
-            });
-        }
-    });
-    addr
 }
 
 fn echoes(stream: &mut TcpStream) {

@@ -86,17 +86,16 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
+    use crate::socket::pair;
 
-    async fn pair() -> (TcpStream, Side) {
-        let listener = host::net::listen(([127, 0, 0, 1], 0).into()).unwrap();
-        let peer = TcpStream::connect(listener.local_addr().unwrap());
-        let (peer, accepted) = tokio::join!(peer, listener.accept());
-        (peer.unwrap(), Side::Plain(accepted.unwrap().0))
+    async fn side() -> (TcpStream, Side) {
+        let (peer, near) = pair().await;
+        (peer, Side::Plain(near))
     }
 
     #[tokio::test]
     async fn what_waits_unread_keeps_nobody_awake() {
-        let ((mut client, near), (mut lane, far)) = (pair().await, pair().await);
+        let ((mut client, near), (mut lane, far)) = (side().await, side().await);
         client.write_all(b"request").await.unwrap();
         client.shutdown().await.unwrap();
         lane.write_all(b"answer").await.unwrap();
