@@ -5,6 +5,8 @@ use model::quantity::Span;
 
 /// One write takes no more than what the rate gives in this time, so that the bytes flow instead of coming in lumps.
 pub(crate) const SLICE: Span = Span::from_millis(10);
+/// Nor more than this, in bytes: of a larger lump the peer's socket may take a part only, and the line would stand still.
+const LUMP: u128 = 128 << 10;
 const SECOND_US: u128 = 1_000_000;
 
 /// A line of a rate: bytes are on it one after the other, and each has gone when the line has had the time for it.
@@ -32,7 +34,7 @@ impl Pacer {
             (self.free, self.rest)
         };
         let rate = u128::from(per_second.max(1));
-        let slice = (rate * u128::from(SLICE.as_micros()) / SECOND_US).max(1);
+        let slice = (rate * u128::from(SLICE.as_micros()) / SECOND_US).clamp(1, LUMP);
         let least = slice.min(waiting as u128);
         let at = start + micros((least * SECOND_US).saturating_sub(rest).div_ceil(rate));
         if at > now {
@@ -125,6 +127,17 @@ mod tests {
         pacer.spend(1, 1, since);
         let next = pacer.allowance(Mono(10_500_000), 1, 2, since);
         assert_eq!(next, Err(Mono(11_000_000)));
+    }
+
+    #[test]
+    fn a_fast_line_does_not_wait_for_more_than_a_socket_takes_at_once() {
+        let pacer = Pacer::default();
+        let since = Mono(9_000_000);
+        let (rate, waiting) = (100_000_000, 8 << 20);
+        let at = pacer.allowance(since, rate, waiting, since).unwrap_err();
+        let lump = pacer.allowance(at, rate, waiting, since).unwrap() as u128;
+        // As much more as the line takes in the micro-second that the instant was rounded to.
+        assert!((LUMP..LUMP + 100).contains(&lump), "{lump}");
     }
 
     #[test]
