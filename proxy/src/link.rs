@@ -200,6 +200,14 @@ impl Link {
         self.queue.is_empty() && !self.owes()
     }
 
+    /// Something waits to be passed on, and for nothing but the other side.
+    pub(crate) fn is_eager(&self) -> bool {
+        self.shape.is_plain()
+            && !self.queue.is_empty()
+            && !self.withholds()
+            && self.not_before == Mono(0)
+    }
+
     /// The stream's head is not known yet.
     pub(crate) const fn is_sniffing(&self) -> bool {
         self.sniffer.is_some()
@@ -374,7 +382,7 @@ impl Link {
         }
         let mut rest = bytes;
         if let (Some(to), None) = (fast, &head) {
-            let written = write_some(to, bytes)?;
+            let written = write_some(to, bytes, self.meter.passed() == 0)?;
             let (gone, left) = bytes.split_at(written);
             self.meter.pass(gone);
             rest = left;
@@ -476,7 +484,7 @@ impl Link {
                     }
                 }
             }
-            let written = write_some(to, &due[..some])?;
+            let written = write_some(to, &due[..some], self.meter.passed() == 0)?;
             if rate.is_some() && written < some {
                 self.pacer.stood(now);
             }

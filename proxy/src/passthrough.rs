@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::io;
 
 use crate::side::Side;
+use crate::socket::write_now;
 
 /// As much as one read takes.
 pub(crate) const READ: usize = 64 << 10;
@@ -26,8 +27,12 @@ pub(crate) fn read_once<T>(
     })
 }
 
-/// Writes what the peer takes now: 0 when it takes nothing.
-pub(crate) fn write_some(to: &mut Side, bytes: &[u8]) -> io::Result<usize> {
+/// Writes what the peer takes now: 0 when it takes nothing. The `first` bytes go without the runtime having said that the
+/// peer takes any, which it does only after its next look at the sockets.
+pub(crate) fn write_some(to: &mut Side, bytes: &[u8], first: bool) -> io::Result<usize> {
+    if first && let Some(written) = to.plain().and_then(|tcp| write_now(tcp, bytes)) {
+        return Ok(written);
+    }
     match to.try_write(bytes) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         written => written,

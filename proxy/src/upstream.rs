@@ -11,6 +11,7 @@ use model::role::ProxyConfig;
 use tokio::net::TcpStream;
 
 use crate::side::Side;
+use crate::socket::connect;
 use crate::status::Counters;
 use crate::tap::Way;
 use crate::tls::Terminator;
@@ -102,27 +103,29 @@ impl Upstream {
         }
     }
 
-    /// The lane's side, for a client that asked for that host by TLS.
+    /// The lane's side, for a client that asked for that host by TLS. Where the client `speaks`, what it said follows at
+    /// once.
     pub(crate) async fn dial(
         &self,
         asked_for: Option<String>,
+        speaks: bool,
         counters: &Counters,
     ) -> io::Result<Side> {
+        let speaks = speaks || self.tls.is_some();
         let addr = &self.addr;
         let named = |error: io::Error| {
             io::Error::new(error.kind(), format!("dial the lane at {addr}: {error}"))
         };
         let connect = async {
             match addr {
-                Addr::Socket(addr) => TcpStream::connect(addr).await,
-                Addr::Name(name) => TcpStream::connect(name).await,
+                Addr::Socket(addr) => connect(*addr, speaks).await,
+                Addr::Name(name) => any_of(tokio::net::lookup_host(name).await?, speaks).await,
             }
         };
         let tcp = tokio::time::timeout(DIAL, connect)
             .await
             .map_err(|_| named(io::ErrorKind::TimedOut.into()))?
             .map_err(named)?;
-        tcp.set_nodelay(true).map_err(named)?;
         let Some(terminator) = &self.tls else {
             return Ok(Side::Plain(tcp));
         };
@@ -134,4 +137,16 @@ impl Upstream {
             counters.tls_failed(Way::Upstream, &error.to_string());
         })
     }
+}
+
+/// Connects to the first of a name's addresses that accepts; the last one's error where none does.
+async fn any_of(addrs: impl Iterator<Item = SocketAddr>, speaks: bool) -> io::Result<TcpStream> {
+    let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for addr in addrs {
+        match connect(addr, speaks).await {
+            Ok(tcp) => return Ok(tcp),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
 }

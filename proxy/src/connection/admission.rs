@@ -29,8 +29,9 @@ impl Connection {
         let route = Arc::clone(&self.route);
         let plane = Arc::clone(&self.entry.plane);
         let asked_for = self.client.asked_for().map(str::to_owned);
+        let speaks = self.up.is_eager();
         self.dial = Some(Box::pin(async move {
-            route.dial(asked_for, &plane.counters).await
+            route.dial(asked_for, speaks, &plane.counters).await
         }));
     }
 
