@@ -16,7 +16,7 @@ use host::clock;
 use model::instant::Mono;
 use model::quantity::Span;
 
-use self::ending::{End, Entry};
+use self::ending::{Closing, End, Entry, Parting};
 use self::leaving::Watch;
 use self::upgrading::Upgrading;
 use crate::faults::{Effects, Rule, Stage, farewell};
@@ -69,13 +69,6 @@ pub(crate) struct Connection {
     entry: Entry,
 }
 
-/// The order to close it with a Close frame.
-struct Closing {
-    rule: Arc<Rule>,
-    /// From then on in the middle of a frame too.
-    deadline: Option<Mono>,
-}
-
 /// A sleep that outlives one wait.
 struct Alarm {
     at: Mono,
@@ -123,8 +116,13 @@ impl Connection {
         let mut connection = Box::new(self);
         async move {
             match connection.drive().await {
-                End::Close if connection.closing.is_none() => connection.tally(),
-                end => Box::pin(connection.finish(end)).await,
+                End::Close => connection.tally(),
+                End::Reset(rule) => {
+                    connection.reset(rule.as_deref());
+                    // Others may have to be reset now too, which is more urgent than the closes.
+                    threads::lull().await;
+                }
+                End::Parting(parting) => Box::pin(connection.part(parting)).await,
             }
         }
     }
@@ -191,12 +189,8 @@ impl Connection {
             && self.closing.is_none()
             && self.can_be_closed(&rule)
         {
-            rule.bites.pending.fetch_add(1, Ordering::AcqRel);
             self.down.stepwise = true;
-            self.closing = Some(Closing {
-                rule,
-                deadline: None,
-            });
+            self.closing = Some(Closing::ordered(rule));
         }
         self.up.set_shape(std::mem::take(&mut effects.upstream));
         self.down.set_shape(std::mem::take(&mut effects.downstream));
@@ -308,12 +302,12 @@ impl Connection {
         let closing = self.closing.as_mut()?;
         if self.down.is_cut_off() || self.down.cut_at_boundary() && self.down.is_cut_off() {
             let frame = farewell(&closing.rule);
-            return Some(Step::End(End::Farewell(Arc::clone(&closing.rule), frame)));
+            return Some(Step::farewell(&closing.rule, frame));
         }
         let now = clock::now();
         let deadline = *closing.deadline.get_or_insert(now + BOUNDARY);
         (now >= deadline || self.down.is_drained())
-            .then(|| Step::End(End::Farewell(Arc::clone(&closing.rule), Vec::new())))
+            .then(|| Step::farewell(&closing.rule, Vec::new()))
     }
 
     /// Counts what passed and what the slowing faults did to it.
@@ -466,4 +460,10 @@ enum Step {
     /// What is known of the connection has changed.
     Decide,
     End(End),
+}
+
+impl Step {
+    fn farewell(rule: &Arc<Rule>, frame: Vec<u8>) -> Self {
+        Self::End(End::Parting(Parting::Farewell(Arc::clone(rule), frame)))
+    }
 }

@@ -23,13 +23,13 @@ mod worker;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -198,10 +198,10 @@ impl Relay {
             .iter()
             .filter_map(|member| Some((member.open()?, member)))
             .min_by_key(|(open, _)| *open);
-        match (fewest, client.into_std()) {
-            (Some((_, member)), Ok(client)) => member.serve(&order, client.into()),
-            (_, Err(error)) => tracing::warn!(%error, "a connection cannot be handed over"),
-            (None, Ok(_)) => tracing::warn!("no worker is there; a connection is closed"),
+        if let Some((_, member)) = fewest {
+            member.serve(&order, client.into());
+        } else {
+            tracing::warn!("no worker is there; a connection is closed");
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) use self::bandwidth::Pace;
 pub(crate) use self::effects::{Effects, Shape, Stage};
 pub(crate) use self::latency::Delay;
 pub(crate) use self::refuse_upgrade::{Refusal, check as check_refusal};
-pub(crate) use self::reset::reset_on_close;
+pub(crate) use self::reset::reset;
 use crate::decisions::Decisions;
 use crate::plane::{Handle, Identity};
 use crate::toxics::{Settings, Toxic};

@@ -2,20 +2,21 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use host::clock;
+use rustix::net::{SocketFlags, accept_with};
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::Connection;
 use crate::plane::{Plane, Seat};
-use crate::threads;
+use crate::threads::{self, Carrier};
 use crate::upstream::Upstream;
 
 /// How long connections may take to end once they are told to.
@@ -28,7 +29,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// # Errors
 /// As [`accept`].
 pub(crate) async fn serve(
-    data: TcpListener,
+    data: tokio::net::TcpListener,
     plane: &Arc<Plane>,
     upstream: Arc<Upstream>,
     shutdown: CancellationToken,
@@ -50,7 +51,7 @@ pub(crate) async fn serve(
 /// # Errors
 /// There are no threads, or no descriptors for them to accept from.
 pub(crate) fn accept(
-    data: &std::net::TcpListener,
+    data: &TcpListener,
     plane: &Arc<Plane>,
     upstream: &Arc<Upstream>,
     connections: &TaskTracker,
@@ -62,12 +63,16 @@ pub(crate) fn accept(
     // Before any of them accepts: what fails here leaves nobody who goes on.
     let shares = threads.iter().map(|_| data.try_clone());
     let shares: Vec<_> = shares.collect::<io::Result<_>>()?;
-    for (thread, data) in threads.iter().zip(shares) {
+    for (carrier, data) in threads.iter().zip(shares) {
         let (plane, upstream) = (Arc::clone(plane), Arc::clone(upstream));
         let (connections, stop) = (connections.clone(), stop.clone());
-        thread.spawn(async move {
-            match TcpListener::from_std(data) {
-                Ok(data) => accept_here(data, plane, upstream, &connections, stop).await,
+        carrier.spawn(async move {
+            #[expect(
+                deprecated,
+                reason = "the successor is an unsafe fn; a TcpListener keeps its descriptor open"
+            )]
+            match AsyncFd::new(data) {
+                Ok(data) => accept_on(carrier, data, plane, upstream, &connections, stop).await,
                 Err(error) => tracing::error!(%error, "a thread does not accept"),
             }
         });
@@ -76,15 +81,16 @@ pub(crate) fn accept(
 }
 
 /// Has the kernel refuse connections from now on, whoever else still has this listener.
-pub(crate) fn close(data: &std::net::TcpListener) {
+pub(crate) fn close(data: &TcpListener) {
     if let Err(error) = SockRef::from(data).shutdown(Shutdown::Both) {
         tracing::debug!(%error, "shut a listener down");
     }
 }
 
 /// Accepts on this thread until `stop`.
-async fn accept_here(
-    data: TcpListener,
+async fn accept_on(
+    carrier: &'static Carrier,
+    data: AsyncFd<TcpListener>,
     plane: Arc<Plane>,
     upstream: Arc<Upstream>,
     connections: &TaskTracker,
@@ -97,23 +103,27 @@ async fn accept_here(
             accepted = next(&data, &plane) => accepted,
         };
         match accepted {
-            Ok((client, ordinal, seat)) => {
-                let Seat::Here(seat) = seat else {
-                    plane.hand_over(client, ordinal, &upstream, &stop);
-                    continue;
-                };
-                let client = upstream.accept(client);
+            Ok((client, ordinal, Seat::Elsewhere)) => {
+                plane.hand_over(client, ordinal, &upstream, &stop);
+            }
+            Ok((client, ordinal, Seat::Here(seat))) => {
+                let (carrier, load) = carrier.assign();
                 let (plane, upstream) = (Arc::clone(&plane), Arc::clone(&upstream));
-                let connection = Connection::new(client, plane, upstream, ordinal);
-                // One that came before everything was told to end knows it by itself.
-                if stop.is_cancelled() {
-                    return;
-                }
-                let running = connection.run();
-                connections.spawn(async move {
-                    running.await;
-                    drop(seat);
-                });
+                let stop = stop.clone();
+                carrier.spawn(connections.track_future(async move {
+                    match tokio::net::TcpStream::from_std(client) {
+                        Ok(client) => {
+                            let client = upstream.accept(client);
+                            let connection = Connection::new(client, plane, upstream, ordinal);
+                            // One that came before everything was told to end knows it by itself.
+                            if !stop.is_cancelled() {
+                                connection.run().await;
+                            }
+                        }
+                        Err(error) => tracing::warn!(%error, "a connection cannot begin"),
+                    }
+                    drop((seat, load));
+                }));
             }
             Err(error) => {
                 // Descriptors are counted, so this is the host's limit, mostly: to wait is all that can be done.
@@ -127,16 +137,23 @@ async fn accept_here(
     }
 }
 
-/// The next connection and its number, once there is room for it. There is one for each listener and thread at most that waits for room.
-async fn next(data: &TcpListener, plane: &Plane) -> io::Result<(TcpStream, u64, Seat)> {
+/// The next connection and its number, once there is room for it. There is one for each listener and thread at most that
+/// waits for room.
+async fn next(data: &AsyncFd<TcpListener>, plane: &Plane) -> io::Result<(TcpStream, u64, Seat)> {
     let (client, ordinal) = poll_fn(|cx| {
-        // Other threads accept from the same listener: numbers are in the order of the accepts.
-        let _order = plane.accepting();
-        let (client, _) = ready!(data.poll_accept(cx))?;
-        Poll::Ready(io::Result::Ok((
-            client,
-            plane.counters.arrived(clock::now()),
-        )))
+        loop {
+            let mut ready = ready!(data.poll_read_ready(cx))?;
+            // Other threads accept from the same listener: numbers are in the order of the accepts.
+            let _order = plane.accepting();
+            let accepted = ready.try_io(|data| {
+                let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+                Ok(accept_with(data.get_ref(), flags)?)
+            });
+            if let Ok(client) = accepted {
+                let ordinal = plane.counters.arrived(clock::now());
+                return Poll::Ready(client.map(|client| (client.into(), ordinal)));
+            }
+        }
     })
     .await?;
     Ok((client, ordinal, plane.seat().await))

@@ -1,6 +1,7 @@
 //! What all connections of a proxy share.
 
 use std::collections::HashMap;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -9,7 +10,6 @@ use host::clock;
 use host::timer::Timer;
 use model::ids::ClientId;
 use model::quantity::Span;
-use tokio::net::TcpStream;
 use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use host::clock;
 
-use super::ending::{End, Entry};
+use super::ending::{End, Entry, Parting};
 use super::{Connection, HEAD, Step};
 use crate::plane::Identity;
 use crate::websocket::Head;
@@ -75,7 +75,7 @@ impl Connection {
         if self.request.upgrade
             && let Some(refusal) = self.effects.refuse_upgrade.take()
         {
-            return Some(Step::End(End::Refusal(refusal)));
+            return Some(Step::End(End::Parting(Parting::Refusal(refusal))));
         }
         if self.opaque
             && let Some(refusal) = self.effects.refuse_upgrade.take()

@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use model::instant::Mono;
 
 use super::Connection;
-use crate::faults::{Refusal, Rule, reset_on_close};
+use crate::faults::{Refusal, Rule, reset};
 use crate::plane::{Handle, Plane};
 use crate::side::Side;
 use crate::twists::Verdict;
@@ -19,22 +20,49 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(super) enum End {
     /// Both sides have ended, or the proxy does.
     Close,
-    /// FIN both ways, in such a way that the peers hear what was sent to them before.
-    HangUp,
     /// RST both ways: because of a rule, or because one side broke, which the other shall see too.
     Reset(Option<Arc<Rule>>),
+    /// FIN both ways, in such a way that the peers hear what was sent to them before, and last of all this.
+    Parting(Parting),
+}
+
+/// The last that peers hear.
+pub(super) enum Parting {
+    /// Nothing more.
+    HangUp,
     /// The proxy's answer to an upgrade.
     Refusal(Refusal),
-    /// A Close frame (none where a frame was cut in its middle), then FIN both ways.
+    /// A Close frame (none where a frame was cut in its middle).
     Farewell(Arc<Rule>, Vec<u8>),
 }
 
 impl From<Verdict> for End {
     fn from(verdict: Verdict) -> Self {
         match verdict {
-            Verdict::HangUp => Self::HangUp,
+            Verdict::HangUp => Self::Parting(Parting::HangUp),
             Verdict::Reset => Self::Reset(None),
         }
+    }
+}
+
+/// The order to close it with a Close frame.
+pub(super) struct Closing {
+    pub(super) rule: Arc<Rule>,
+    /// From then on in the middle of a frame too.
+    pub(super) deadline: Option<Mono>,
+}
+
+impl Closing {
+    pub(super) fn ordered(rule: Arc<Rule>) -> Self {
+        rule.bites.pending.fetch_add(1, Ordering::AcqRel);
+        let deadline = None;
+        Self { rule, deadline }
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.rule.bites.pending.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -44,45 +72,54 @@ pub(super) struct Entry {
     pub(super) handle: Arc<Handle>,
 }
 
-impl Drop for Entry {
-    fn drop(&mut self) {
+impl Entry {
+    /// Gives it up while there are sockets still to be closed.
+    fn strike_out(&self) {
         self.plane.leave(&self.handle);
     }
 }
 
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.strike_out();
+    }
+}
+
+/// Bites are counted once they were felt, and before the connection is struck out.
 impl Connection {
-    /// Closes both sockets. Bites are counted once they were felt, and before the connection is struck out.
-    pub(super) async fn finish(mut self, end: End) {
+    /// RST both ways, at once. What is left is to close the sockets.
+    pub(super) fn reset(&mut self, rule: Option<&Rule>) {
+        self.tally();
+        reset(self.client.tcp());
+        // The upstream may have accepted what was dialled before anybody here has looked.
+        if let Some(dial) = self.dial.take()
+            && let Some(Ok(dialled)) = dial.now_or_never()
+        {
+            self.upstream = Some(dialled);
+        }
+        if let Some(upstream) = &self.upstream {
+            reset(upstream.tcp());
+        }
+        if let Some(rule) = rule {
+            rule.bite();
+        }
+        self.closing = None;
+        self.entry.strike_out();
+    }
+
+    /// Says what is last, and closes both sockets once the peers have heard it.
+    pub(super) async fn part(mut self, parting: Parting) {
         self.tally();
         let Self {
             client,
             upstream,
-            dial,
             closing,
             entry,
             ..
         } = self;
-        match end {
-            End::Close => {}
-            End::HangUp => {
-                let (client, upstream) = tokio::join!(say(client, &[]), part(upstream));
-                drop(entry);
-                tokio::join!(linger(client), linger(upstream));
-                return;
-            }
-            End::Reset(rule) => {
-                reset_on_close(client.tcp());
-                drop(client);
-                // The upstream may have accepted what was dialled before anybody here has looked.
-                let dialled = dial.and_then(FutureExt::now_or_never).and_then(Result::ok);
-                if let Some(upstream) = upstream.or(dialled) {
-                    reset_on_close(upstream.tcp());
-                }
-                if let Some(rule) = rule {
-                    rule.bite();
-                }
-            }
-            End::Refusal(refusal) => {
+        let (client, upstream) = match parting {
+            Parting::HangUp => tokio::join!(say(client, &[]), hang_up(upstream)),
+            Parting::Refusal(refusal) => {
                 drop(upstream);
                 let with_retry_after = refusal.retry_after.is_some();
                 entry
@@ -94,26 +131,21 @@ impl Connection {
                 if with_retry_after {
                     refusal.rule.bites.messages.fetch_add(1, Ordering::Relaxed);
                 }
-                drop(entry);
-                linger(client).await;
-                return;
+                (client, None)
             }
-            End::Farewell(rule, frame) => {
+            Parting::Farewell(rule, frame) => {
                 let client = say(client, &frame).await;
                 if client.is_some() && !frame.is_empty() {
                     rule.bites.messages.fetch_add(1, Ordering::Relaxed);
                 }
-                let upstream = part(upstream).await;
+                let upstream = hang_up(upstream).await;
                 rule.bite();
-                rule.bites.pending.fetch_sub(1, Ordering::AcqRel);
-                drop(entry);
-                tokio::join!(linger(client), linger(upstream));
-                return;
+                (client, upstream)
             }
-        }
-        if let Some(closing) = closing {
-            closing.rule.bites.pending.fetch_sub(1, Ordering::AcqRel);
-        }
+        };
+        drop(closing);
+        drop(entry);
+        tokio::join!(linger(client), linger(upstream));
     }
 }
 
@@ -126,7 +158,7 @@ async fn say(mut side: Side, message: &[u8]) -> Option<Side> {
 }
 
 /// FIN to the lane, where there is a connection to it.
-async fn part(upstream: Option<Side>) -> Option<Side> {
+async fn hang_up(upstream: Option<Side>) -> Option<Side> {
     say(upstream?, &[]).await
 }
 

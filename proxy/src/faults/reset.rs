@@ -3,12 +3,20 @@
 
 use std::collections::BTreeMap;
 
+use rustix::net::connect_unspec;
 use tokio::net::TcpStream;
 
 use super::{Bites, get, named};
 
+/// Sends RST, now: what a close costs beyond that can wait.
+pub(crate) fn reset(stream: &TcpStream) {
+    if connect_unspec(stream).is_err() {
+        reset_on_close(stream);
+    }
+}
+
 /// Makes the close of a socket an RST.
-pub(crate) fn reset_on_close(stream: &TcpStream) {
+fn reset_on_close(stream: &TcpStream) {
     if let Err(error) = stream.set_zero_linger() {
         tracing::debug!(%error, "a connection is closed with FIN instead of RST");
     }
