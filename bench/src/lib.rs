@@ -71,9 +71,10 @@ impl Settings {
 }
 
 /// What all of them are asked for in turn.
-const LOADS: [Load; 5] = [
+const LOADS: [Load; 6] = [
     Load::Streams(1),
     Load::Streams(50),
+    Load::TlsStream,
     Load::Requests(1),
     Load::Requests(50),
     Load::Connects,

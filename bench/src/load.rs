@@ -35,6 +35,14 @@ impl Role {
     }
 }
 
+pub(crate) async fn connect_all(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpStream>> {
+    let mut streams = Vec::with_capacity(count);
+    for _ in 0..count {
+        streams.push(connect(addr).await?);
+    }
+    Ok(streams)
+}
+
 pub(crate) async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;

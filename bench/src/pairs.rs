@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::load::connect_all;
 use crate::measures::{connects, micros, requests, throughput};
 use crate::peers::{FAULTLANE, Peer};
 
@@ -15,6 +16,8 @@ use crate::peers::{FAULTLANE, Peer};
 pub(crate) enum Load {
     /// As many bytes as go through so many streams.
     Streams(usize),
+    /// As many bytes as go through a stream of TLS, which the peer ends.
+    TlsStream,
     /// As many requests as are answered over so many connections.
     Requests(usize),
     /// As many new connections as are possible.
@@ -26,6 +29,7 @@ impl fmt::Display for Load {
         match self {
             Self::Streams(1) => write!(f, "throughput of one stream"),
             Self::Streams(streams) => write!(f, "throughput of {streams} streams"),
+            Self::TlsStream => write!(f, "throughput of one stream of TLS"),
             Self::Requests(1) => write!(f, "requests over one connection"),
             Self::Requests(connections) => write!(f, "requests over {connections} connections"),
             Self::Connects => write!(f, "new connections"),
@@ -44,6 +48,10 @@ impl Load {
             Self::Streams(_) => &[
                 ("50-stream throughput", "MB/s"),
                 ("50-stream processor time", "µs/MB"),
+            ],
+            Self::TlsStream => &[
+                ("one-stream throughput of TLS", "MB/s"),
+                ("one-stream processor time of TLS", "µs/MB"),
             ],
             Self::Requests(1) => &[
                 ("1-connection requests", "/s"),
@@ -64,14 +72,24 @@ impl Load {
         }
     }
 
+    /// Whether that peer can be put under it.
+    const fn suits(self, peer: &Peer) -> bool {
+        !matches!(self, Self::TlsStream) || peer.tls.is_some()
+    }
+
     /// In the order of [`Self::figures`]; the last of them, the processor time, is none of a peer without a process.
     async fn put_on(self, peer: &Peer, span: Duration) -> io::Result<Vec<f64>> {
         let before = peer.processor_time();
         let begun = Instant::now();
         let mut figures = match self {
             Self::Streams(streams) => {
-                let rate = throughput::measure(peer.addr, streams, span).await?;
-                vec![rate]
+                let streams = connect_all(peer.addr, streams).await?;
+                vec![throughput::measure(streams, span).await?]
+            }
+            Self::TlsStream => {
+                let tls = peer.tls.as_ref();
+                let tls = tls.ok_or_else(|| io::Error::other("it does not end TLS"))?;
+                vec![throughput::measure(vec![tls.connect().await?], span).await?]
             }
             Self::Requests(connections) => {
                 let found = requests::measure(peer.addr, connections, span).await?;
@@ -122,16 +140,17 @@ pub(crate) async fn measure(
 ) -> io::Result<Vec<Paired>> {
     let mut samples: Vec<BTreeMap<&'static str, Vec<f64>>> =
         vec![BTreeMap::new(); load.figures().len()];
-    for peer in peers {
+    let peers: Vec<&Peer> = peers.iter().filter(|peer| load.suits(peer)).collect();
+    for peer in &peers {
         // Not counted: the first load on a peer finds everything cold.
         put_on(load, peer, span / 5).await?;
     }
     for round in 0..rounds {
         // Nobody is always the first, or always behind the same other.
         let order: Vec<&Peer> = if round % 2 == 0 {
-            peers.iter().collect()
+            peers.clone()
         } else {
-            peers.iter().rev().collect()
+            peers.iter().rev().copied().collect()
         };
         for peer in order {
             let found = put_on(load, peer, span).await?;

@@ -2,6 +2,7 @@
 
 mod api;
 mod haproxy;
+mod tls;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -18,7 +19,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use self::api::Api;
+use self::api::{Api, PLAIN, TLS};
+use self::tls::{Certificate, Tls};
 use crate::Settings;
 
 pub(crate) const DIRECT: &str = "direct";
@@ -40,6 +42,8 @@ pub(crate) struct Peer {
     version: String,
     /// Where its clients connect.
     pub(crate) addr: SocketAddr,
+    /// Where it ends TLS.
+    pub(crate) tls: Option<Tls>,
     /// Its process, where it is one.
     pub(crate) pid: Option<u32>,
     /// Where it has toxics.
@@ -85,14 +89,17 @@ pub(crate) async fn start(
         name: DIRECT,
         version: String::new(),
         addr: sink.addr(DIRECT)?,
+        tls: None,
         pid: None,
         api: None,
         _process: None,
     };
+    let certificate = Certificate::issue()?;
     let (mut peers, mut absent) = (vec![direct], Vec::new());
     match on_the_path("haproxy") {
         Some(program) => {
-            peers.push(haproxy::start(&settings.own, &program, sink.addr(HAPROXY)?).await?);
+            let own = &settings.own;
+            peers.push(haproxy::start(own, &program, sink.addr(HAPROXY)?, &certificate).await?);
         }
         None => absent.push(HAPROXY),
     }
@@ -103,7 +110,7 @@ pub(crate) async fn start(
             let process = Process::start(&settings.own, &program, &args, None)?;
             reachable(api).await?;
             let version = version(&program, "-version");
-            peers.push(with_api(TOXIPROXY, version, api, sink, process).await?);
+            peers.push(with_api(TOXIPROXY, version, api, sink, None, process).await?);
         }
         None => absent.push(TOXIPROXY),
     }
@@ -111,7 +118,17 @@ pub(crate) async fn start(
     let mut process = Process::start(&settings.own, &settings.measured, &args, None)?;
     let ready = process.ready().await?;
     let version = version(&settings.measured, "--version");
-    peers.push(with_api(FAULTLANE, version, ready.control, sink, process).await?);
+    peers.push(
+        with_api(
+            FAULTLANE,
+            version,
+            ready.control,
+            sink,
+            Some(&certificate),
+            process,
+        )
+        .await?,
+    );
     Ok((peers, absent))
 }
 
@@ -120,14 +137,24 @@ async fn with_api(
     version: String,
     api: SocketAddr,
     sink: &Sink,
+    certificate: Option<&Certificate>,
     process: Process,
 ) -> io::Result<Peer> {
     let api = Api::new(api);
-    let addr = api.create_proxy(sink.addr(name)?).await?;
+    let addr = api.create_proxy(PLAIN, sink.addr(name)?, None).await?;
+    let tls = match certificate {
+        None => None,
+        Some(certificate) => {
+            let identity = Some(&certificate.identity);
+            let addr = api.create_proxy(TLS, sink.addr(name)?, identity).await?;
+            Some(certificate.shown_at(addr))
+        }
+    };
     Ok(Peer {
         name,
         version,
         addr,
+        tls,
         pid: Some(process.guarded().await?),
         api: Some(api),
         _process: Some(process),

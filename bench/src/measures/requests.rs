@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::{micros, quantile};
-use crate::load::{all, connect, round_trip};
+use crate::load::{all, connect_all, round_trip};
 
 /// What was found.
 pub(crate) struct Requests {
@@ -20,11 +20,9 @@ pub(crate) async fn measure(
     connections: usize,
     span: Duration,
 ) -> io::Result<Requests> {
-    let mut streams = Vec::with_capacity(connections);
-    for _ in 0..connections {
-        let mut stream = connect(addr).await?;
-        round_trip(&mut stream).await?;
-        streams.push(stream);
+    let mut streams = connect_all(addr, connections).await?;
+    for stream in &mut streams {
+        round_trip(stream).await?;
     }
     let begun = Instant::now();
     let tasks = streams.into_iter().map(|mut stream| {

@@ -1,24 +1,22 @@
 //! Bytes a second, from the first that is written to the sink's word that it has them all.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use crate::load::{Role, all, connect};
+use crate::load::{Role, all};
 
 /// What is written at once.
 const PIECE: usize = 256 << 10;
 
-/// Megabytes (1,000,000 bytes) a second over so many streams at once.
-pub(crate) async fn measure(addr: SocketAddr, streams: usize, span: Duration) -> io::Result<f64> {
-    let mut connections = Vec::with_capacity(streams);
-    for _ in 0..streams {
-        connections.push(connect(addr).await?);
-    }
+/// Megabytes (1,000,000 bytes) a second over all of these streams at once.
+pub(crate) async fn measure<S>(streams: Vec<S>, span: Duration) -> io::Result<f64>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let begun = Instant::now();
-    let tasks = connections.into_iter().map(|mut stream| {
+    let tasks = streams.into_iter().map(|mut stream| {
         tokio::spawn(async move {
             let piece = vec![Role::Drain.byte(); PIECE];
             let mut sent = 0;
