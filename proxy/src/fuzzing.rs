@@ -3,6 +3,7 @@
 
 use crate::tap::Way;
 pub use crate::toxiproxy::fuzzing::bodies;
+use crate::websocket::rig::{Rig, busy, edit, idle, pieces};
 use crate::websocket::{Event, Head, Header, Scanner, Sniffer};
 
 /// The first byte says how long the pieces are in which the others come.
@@ -42,6 +43,46 @@ pub fn scanner(bytes: &[u8]) {
         assert!(
             length == header.length || at + 1 == found.len() && !whole && length < header.length
         );
+    }
+}
+
+/// The first bytes say which toxics there are, how the others are cut, and where toxics come and go. Toxics do the same
+/// however a stream is cut; it passes those that take nothing byte for byte, even while they come and go.
+pub fn editor(bytes: &[u8]) {
+    let Some((&[which, more, cut, change], bytes)) = bytes.split_first_chunk() else {
+        return;
+    };
+    let way = if change & 1 == 0 {
+        Way::Upstream
+    } else {
+        Way::Downstream
+    };
+    let chosen = |toxics: Vec<_>, bits: u8| {
+        let toxics = toxics.into_iter().enumerate();
+        let some = toxics.filter(|(at, _)| bits >> (at % 8) & 1 == 1);
+        some.map(|(_, toxic)| toxic).collect::<Vec<_>>()
+    };
+    let (idle, mut toxics) = (chosen(idle(), more), chosen(busy(), which));
+    let sizes = [usize::from(cut).max(1), usize::from(cut % 7) + 1];
+    assert!(
+        edit(way, &idle, bytes, &sizes) == (bytes.to_vec(), None),
+        "{idle:?}"
+    );
+    toxics.extend(idle.clone());
+    let whole = edit(way, &toxics, bytes, &[usize::MAX]);
+    assert!(edit(way, &toxics, bytes, &sizes) == whole, "{toxics:?}");
+
+    let every = usize::from(change >> 1) + 1;
+    for (toxics, takes) in [(idle, false), (toxics, true)] {
+        let mut rig = Rig::new(way);
+        for (at, piece) in pieces(bytes, &sizes).into_iter().enumerate() {
+            if at % every == 0 {
+                rig.set(if at / every % 2 == 0 { &toxics } else { &[] });
+            }
+            rig.push(piece);
+        }
+        rig.finish();
+        assert!(takes || rig.out == bytes, "{toxics:?}");
     }
 }
 
@@ -105,6 +146,7 @@ mod tests {
         #[test]
         fn the_properties_hold_for_arbitrary_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             scanner(&bytes);
+            editor(&bytes);
             sniff(&bytes);
             bodies(&bytes);
         }

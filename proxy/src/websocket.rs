@@ -11,6 +11,8 @@ mod scanner;
 mod tracker;
 
 pub(crate) use close::close_frame;
+#[cfg(any(fuzzing, test))]
+pub(crate) use editor::rig;
 pub(crate) use editor::{Editor, LIMIT};
 pub(crate) use frame::{Frame, opcode};
 pub(crate) use head::{Head, Request, Sniffer};

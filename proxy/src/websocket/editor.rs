@@ -6,6 +6,8 @@
 
 mod intake;
 mod output;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod rig;
 #[cfg(test)]
 mod tests;
 mod unit;

@@ -55,63 +55,6 @@ fn sizes() -> impl Strategy<Value = Vec<usize>> {
     prop::collection::vec(prop_oneof![1..8_usize, 1..5_000_usize], 1..12)
 }
 
-/// Toxics that look into messages, gather and remember them, and take none.
-fn idle() -> Vec<(&'static str, Value)> {
-    let rare = json!({"every": 1_000_000});
-    vec![
-        ("ws_drop", json!({"match": {"contains": "never said"}})),
-        ("ws_corrupt", json!({"match": rare})),
-        (
-            "ws_fragment",
-            json!({"match": {"regex": "^never$"}, "size": 1}),
-        ),
-        ("ws_delay", json!({"match": {"share": 0}, "delay": 9})),
-        ("ws_replay", json!({"match": {"pointer": "/never"}})),
-        ("ws_swallow", json!({"match": {"nth": 1_000_000}})),
-        (
-            "ws_close",
-            json!({"match": {"bytes": "00", "offset": 70_000, "nth": 99}}),
-        ),
-        (
-            "ws_violate",
-            json!({"match": {"opcode": ["ping", 3, "close"], "nth": 1_000_000}}),
-        ),
-    ]
-}
-
-/// Toxics that take messages.
-fn busy() -> Vec<(&'static str, Value)> {
-    vec![
-        ("ws_drop", json!({"match": {"every": 2}})),
-        ("ws_drop", json!({"match": {"opcode": ["continuation"]}})),
-        ("ws_drop", json!({"match": {"bytes": "0101"}})),
-        ("ws_delay", json!({"delay": 5, "jitter": 3})),
-        (
-            "ws_duplicate",
-            json!({"match": {"share": 0.5}, "copies": 2}),
-        ),
-        ("ws_reorder", json!({"match": {"every": 3}, "window": 2})),
-        ("ws_corrupt", json!({"bits": 3})),
-        ("ws_fragment", json!({"size": 50})),
-        (
-            "ws_oversize",
-            json!({"match": {"nth": 2}, "length": 100_000}),
-        ),
-        ("ws_swallow", json!({})),
-        ("ws_replay", json!({"match": {"every": 2}, "back": 2})),
-        ("ws_truncate", json!({"match": {"nth": 4}, "keep": 5})),
-        ("ws_close", json!({"match": {"nth": 5}, "code": 4_000})),
-        (
-            "ws_violate",
-            json!({"match": {"share": 0.5}, "kind": "bad_mask"}),
-        ),
-        (
-            "ws_violate",
-            json!({"match": {"opcode": ["ping"]}, "kind": "unfinished_message"}),
-        ),
-    ]
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
