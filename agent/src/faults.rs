@@ -17,10 +17,12 @@ use crate::journal::{Event, Journal, Undo};
 use crate::state::StateDir;
 use crate::supervisor::Supervisor;
 
+mod deed;
 pub mod node;
 pub mod relay;
 pub mod rollback;
 
+use deed::Deed;
 use node::NodeFault;
 use relay::Relay;
 
@@ -53,12 +55,22 @@ struct Record {
 
 #[derive(Debug, Clone)]
 enum Target {
-    Node(NodeFault),
+    Own(Arc<dyn Deed>),
     Children(Relay),
 }
 
+impl Target {
+    fn node(&self) -> Option<&str> {
+        match self {
+            Self::Own(deed) => deed.node(),
+            Self::Children(_) => None,
+        }
+    }
+}
+
 /// An injection that failed.
-struct NotApplied {
+#[derive(Debug)]
+pub(crate) struct NotApplied {
     failure: Failure,
     /// Whether something may have been changed, which must be undone.
     changed: bool,
@@ -163,7 +175,10 @@ impl AgentHolder {
 
     fn aim(&self, order: &FaultOrder) -> Result<Target, Failure> {
         match order.fault.holder() {
-            fault::Holder::Agent => NodeFault::aim(order, &self.supervisor).map(Target::Node),
+            fault::Holder::Agent => {
+                let deed = NodeFault::aim(order, &self.supervisor)?;
+                Ok(Target::Own(Arc::new(deed)))
+            }
             fault::Holder::Proxy | fault::Holder::Shard => {
                 Relay::aim(order, &self.supervisor).map(Target::Children)
             }
@@ -179,16 +194,13 @@ impl AgentHolder {
             let text = format!("fault `{id}` is not injected: the agent is ending");
             return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, text));
         }
-        if let Target::Node(aimed) = target
+        if let Some(node) = target.node()
             && let Some(other) = records.iter().find(|record| {
-                matches!(&record.target, Target::Node(fault) if fault.node() == aimed.node())
-                    && record.view.active
-                    && !record.failed
+                record.target.node() == Some(node) && record.view.active && !record.failed
             })
         {
             let text = format!(
-                "node `{}` is under fault `{}`; undo that first",
-                aimed.node(),
+                "node `{node}` is under fault `{}`; undo that first",
                 other.id
             );
             return Err(Failure::new(StatusCode::CONFLICT, text));
@@ -218,7 +230,7 @@ impl AgentHolder {
     async fn apply(&self, order: &FaultOrder, target: &Target) -> Result<FaultView, NotApplied> {
         let id = order.id.as_str();
         let undo = match target {
-            Target::Node(fault) => fault.undo_record(),
+            Target::Own(deed) => deed.undo_record(),
             Target::Children(relay) => Undo::Relay {
                 children: relay.children().to_vec(),
             },
@@ -229,20 +241,16 @@ impl AgentHolder {
         };
         self.record(id, intent).map_err(NotApplied::untouched)?;
         match target {
-            Target::Node(fault) => {
+            Target::Own(deed) => {
                 let interrupt = self.get(id).map(|record| record.interrupt);
-                let prepared = fault
-                    .prepare(&interrupt.unwrap_or_default())
+                deed.prepare(&interrupt.unwrap_or_default())
                     .await
                     .map_err(NotApplied::half_way)?;
                 let asked = clock::now();
-                fault.strike().map_err(NotApplied::untouched)?;
+                deed.strike().await?;
                 self.record(id, Event::Applied)
                     .map_err(NotApplied::half_way)?;
-                let (observed, observation) = fault
-                    .bite(&self.supervisor, &prepared)
-                    .await
-                    .map_err(NotApplied::half_way)?;
+                let (observed, observation) = deed.bite().await.map_err(NotApplied::half_way)?;
                 self.record(id, Event::Observed)
                     .map_err(NotApplied::half_way)?;
                 Ok(FaultView {
@@ -267,20 +275,18 @@ impl AgentHolder {
         }
     }
 
-    async fn revert(&self, record: &Record) -> Result<(FaultView, &'static str), Failure> {
+    async fn revert(&self, record: &Record) -> Result<(FaultView, String), Failure> {
         let mut view = record.view.clone();
         let reason = match &record.target {
-            Target::Node(fault) => {
-                let (healed, reason) = fault
-                    .undo(&self.supervisor, self.is_ending(), &mut view.observation)
-                    .await?;
+            Target::Own(deed) => {
+                let (healed, reason) = deed.undo(self.is_ending(), &mut view.observation).await?;
                 view.healed = healed;
                 reason
             }
             Target::Children(relay) => {
                 let (supervisor, within) = (&self.supervisor, self.relay_within());
                 view = relay.undo(&view, supervisor, within).await?;
-                "undone by the children"
+                "undone by the children".to_owned()
             }
         };
         view.active = false;
@@ -368,10 +374,10 @@ impl Holder for AgentHolder {
     async fn look(&self, id: &str) -> Option<FaultView> {
         let record = self.get(id).filter(|record| !record.failed)?;
         match &record.target {
-            Target::Node(fault) => {
+            Target::Own(deed) => {
                 let mut view = record.view;
                 if view.active {
-                    fault.look(&mut view.observation);
+                    deed.look(&mut view.observation).await;
                 }
                 Some(view)
             }

@@ -11,10 +11,11 @@
 //! Figures of all: `pid_before`, `pid_after`, `exit_code` or `exit_signal`, `killed_after_grace`, `stopped`, `ended_meanwhile`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use host::clock;
 use host::http::{Failure, StatusCode};
 use model::fault::{Fault, FaultOrder, Observation};
@@ -24,6 +25,8 @@ use model::role::Role;
 use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 
+use super::NotApplied;
+use super::deed::{Deed, Undone};
 use super::rollback::{Copied, Extent, Rollback};
 use crate::journal::Undo;
 use crate::process::{Exit, Process};
@@ -37,16 +40,18 @@ const KILLED_WITHIN: Duration = Duration::from_secs(5);
 const STOPPED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A node fault, aimed at the process that the node had when it was ordered.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct NodeFault {
+    supervisor: Arc<Supervisor>,
     node: String,
     process: Arc<Process>,
     how: How,
+    prepared: OnceLock<Prepared>,
     /// The process has been signalled.
-    struck: Arc<AtomicBool>,
+    struck: AtomicBool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 enum How {
     Kill,
     Terminate { grace: Duration },
@@ -56,7 +61,7 @@ enum How {
 
 /// What goes before a deed, where anything does.
 #[derive(Debug, Default)]
-pub struct Prepared {
+struct Prepared {
     copied: Copied,
     extent: Extent,
     took: Span,
@@ -67,7 +72,7 @@ impl NodeFault {
     ///
     /// # Errors
     /// 404 when there is no such node, 409 when it does not run, 422 when the fault is none of a node.
-    pub fn aim(order: &FaultOrder, supervisor: &Supervisor) -> Result<Self, Failure> {
+    pub fn aim(order: &FaultOrder, supervisor: &Arc<Supervisor>) -> Result<Self, Failure> {
         let how = match &order.fault {
             Fault::Kill(_) => How::Kill,
             Fault::Terminate(settings) => How::Terminate {
@@ -94,39 +99,20 @@ impl NodeFault {
             ));
         }
         Ok(Self {
+            supervisor: Arc::clone(supervisor),
             node,
             process,
             how,
-            struck: Arc::default(),
+            prepared: OnceLock::new(),
+            struck: AtomicBool::new(false),
         })
-    }
-
-    /// The node's name.
-    #[must_use]
-    pub fn node(&self) -> &str {
-        &self.node
-    }
-
-    /// What the journal must know to undo it.
-    #[must_use]
-    pub fn undo_record(&self) -> Undo {
-        let (node, pid) = (self.node.clone(), self.process.pid());
-        match self.how {
-            How::Kill | How::Terminate { .. } => Undo::Restart { node, pid },
-            // A later life has no node to start and no data to put back; but the process may stand still for its copy.
-            How::Pause | How::Restore { .. } => Undo::Continue {
-                node,
-                pid,
-                started: self.process.started(),
-            },
-        }
     }
 
     /// What goes before the deed: for a rollback the copy, and the wait until that is old enough.
     ///
     /// # Errors
     /// The data could not be copied, or `interrupt` came first.
-    pub async fn prepare(&self, interrupt: &CancellationToken) -> Result<Prepared, Failure> {
+    async fn copy(&self, interrupt: &CancellationToken) -> Result<Prepared, Failure> {
         let How::Restore { age, rollback } = &self.how else {
             return Ok(Prepared::default());
         };
@@ -167,7 +153,7 @@ impl NodeFault {
     ///
     /// # Errors
     /// Nothing was changed: the process ended meanwhile, or may not be signalled.
-    pub fn strike(&self) -> Result<(), Failure> {
+    fn signal(&self) -> Result<(), Failure> {
         let signal = match self.how {
             How::Kill | How::Restore { .. } => Signal::KILL,
             How::Terminate { .. } => Signal::TERM,
@@ -184,11 +170,7 @@ impl NodeFault {
     ///
     /// # Errors
     /// It was not seen in time.
-    pub async fn bite(
-        &self,
-        supervisor: &Supervisor,
-        prepared: &Prepared,
-    ) -> Result<(Mono, Observation), Failure> {
+    async fn seen(&self) -> Result<(Mono, Observation), Failure> {
         let mut observation = Observation {
             bitten: 1,
             ..Observation::default()
@@ -197,6 +179,7 @@ impl NodeFault {
             How::Kill => self.ended_within(KILLED_WITHIN).await?.at,
             How::Restore { rollback, .. } => {
                 let ended = self.ended_within(KILLED_WITHIN).await?.at;
+                let prepared = self.prepared.get_or_init(Prepared::default);
                 let changed = rollback
                     .swap(&prepared.copied)
                     .map_err(|error| failed(&error))?;
@@ -236,18 +219,18 @@ impl NodeFault {
                 })?,
         };
         if !matches!(self.how, How::Pause) {
-            supervisor.reserve(&self.node);
+            self.supervisor.reserve(&self.node);
         }
         observation.observed = Some(observed);
         observation
             .figures
             .insert("pid_before".to_owned(), u64::from(self.process.pid()));
-        self.look(&mut observation);
+        self.look_at(&mut observation);
         Ok((observed, observation))
     }
 
     /// Looks at the process again.
-    pub fn look(&self, observation: &mut Observation) {
+    fn look_at(&self, observation: &mut Observation) {
         let mut figure = |name: &str, value| {
             observation.figures.insert(name.to_owned(), value);
         };
@@ -284,13 +267,12 @@ impl NodeFault {
     ///
     /// # Errors
     /// The node could not be started, or was not seen to go on.
-    pub async fn undo(
+    async fn reverse(
         &self,
-        supervisor: &Supervisor,
         ending: bool,
         observation: &mut Observation,
     ) -> Result<(Option<Bracket>, &'static str), Failure> {
-        self.look(observation);
+        self.look_at(observation);
         match self.how {
             How::Pause => self.go_on(observation).await,
             How::Kill | How::Terminate { .. } | How::Restore { .. } if ending => {
@@ -304,12 +286,12 @@ impl NodeFault {
                 }
                 rollback.clear().map_err(|error| failed(&error))?;
                 if struck {
-                    self.back(supervisor, observation).await
+                    self.back(observation).await
                 } else {
                     Ok((None, "the node had not been killed"))
                 }
             }
-            How::Kill | How::Terminate { .. } => self.back(supervisor, observation).await,
+            How::Kill | How::Terminate { .. } => self.back(observation).await,
         }
     }
 
@@ -337,7 +319,6 @@ impl NodeFault {
 
     async fn back(
         &self,
-        supervisor: &Supervisor,
         observation: &mut Observation,
     ) -> Result<(Option<Bracket>, &'static str), Failure> {
         let mut pid_after = |pid: u32| {
@@ -345,7 +326,7 @@ impl NodeFault {
                 .figures
                 .insert("pid_after".to_owned(), u64::from(pid));
         };
-        let Ok(child) = supervisor.child(&self.node) else {
+        let Ok(child) = self.supervisor.child(&self.node) else {
             return Ok((None, "the node was removed meanwhile"));
         };
         let asked = clock::now();
@@ -357,7 +338,7 @@ impl NodeFault {
         // A signal that is on its way cannot be called back: the process is awaited before another takes its address.
         self.ended_within(KILLED_WITHIN).await?;
         let asked = clock::now();
-        let process = supervisor.restart(&self.node).await?;
+        let process = self.supervisor.restart(&self.node).await?;
         pid_after(process.pid());
         let observed = clock::now();
         Ok((Some(Bracket { asked, observed }), "started again"))
@@ -370,6 +351,60 @@ impl NodeFault {
                 self.node,
                 self.process.pid()
             ))
+        })
+    }
+}
+
+impl Deed for NodeFault {
+    fn node(&self) -> Option<&str> {
+        Some(&self.node)
+    }
+
+    fn undo_record(&self) -> Undo {
+        let (node, pid) = (self.node.clone(), self.process.pid());
+        match self.how {
+            How::Kill | How::Terminate { .. } => Undo::Restart { node, pid },
+            // A later life has no node to start and no data to put back; but the process may stand still for its copy.
+            How::Pause | How::Restore { .. } => Undo::Continue {
+                node,
+                pid,
+                started: self.process.started(),
+            },
+        }
+    }
+
+    fn prepare<'a>(
+        &'a self,
+        interrupt: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async {
+            let prepared = self.copy(interrupt).await?;
+            self.prepared.get_or_init(|| prepared);
+            Ok(())
+        })
+    }
+
+    fn strike(&self) -> BoxFuture<'_, Result<(), NotApplied>> {
+        Box::pin(async { self.signal().map_err(NotApplied::untouched) })
+    }
+
+    fn bite(&self) -> BoxFuture<'_, Result<(Mono, Observation), Failure>> {
+        Box::pin(self.seen())
+    }
+
+    fn look<'a>(&'a self, observation: &'a mut Observation) -> BoxFuture<'a, ()> {
+        self.look_at(observation);
+        Box::pin(async {})
+    }
+
+    fn undo<'a>(
+        &'a self,
+        ending: bool,
+        observation: &'a mut Observation,
+    ) -> BoxFuture<'a, Result<Undone, Failure>> {
+        Box::pin(async move {
+            let (healed, reason) = self.reverse(ending, observation).await?;
+            Ok((healed, reason.to_owned()))
         })
     }
 }
