@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use host::timer::Timer;
 
+use self::report::Processors;
 pub use self::report::Report;
 pub use self::sink::main as sink;
 
@@ -92,6 +93,7 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> io::Result<
         tell(&format!("{name}: not on the PATH, left out"));
     }
     let load_before = report::load_average();
+    let processors = Processors::now();
 
     let connections = settings.idle_connections();
     let mut idle = Vec::new();
@@ -143,6 +145,7 @@ pub async fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> io::Result<
         rounds: settings.rounds,
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         load_average: (load_before, report::load_average()),
+        stolen_percent: Processors::now().stolen_percent_since(processors),
         peers: peers.iter().map(Peer::describe).collect(),
         absent,
         paired,

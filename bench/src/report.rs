@@ -23,6 +23,8 @@ pub struct Report {
     pub cores: usize,
     /// Runnable tasks over the last minute, before and after.
     pub load_average: (f64, f64),
+    /// Of the processors' time, what the host gave to others; 0 on a machine that is nobody's guest.
+    pub stolen_percent: f64,
     /// What was compared.
     pub peers: Vec<Described>,
     /// What was not on the PATH.
@@ -46,13 +48,45 @@ pub(crate) fn load_average() -> f64 {
     first.and_then(|load| load.parse().ok()).unwrap_or(0.0)
 }
 
+/// What the processors have done since they started, and what of it the host has stolen, in ticks.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Processors {
+    all: u64,
+    stolen: u64,
+}
+
+impl Processors {
+    /// Of the first line of `/proc/stat` (proc(5)), whose eighth figure is what was stolen.
+    pub(crate) fn now() -> Self {
+        let said = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let ticks: Vec<u64> = said
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .filter_map(|ticks| ticks.parse().ok())
+            .take(8)
+            .collect();
+        Self {
+            all: ticks.iter().sum(),
+            stolen: ticks.get(7).copied().unwrap_or(0),
+        }
+    }
+
+    pub(crate) fn stolen_percent_since(self, before: Self) -> f64 {
+        let all = self.all.saturating_sub(before.all).max(1);
+        self.stolen.saturating_sub(before.stolen) as f64 / all as f64 * 100.0
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (before, after) = self.load_average;
         writeln!(
             f,
-            "{} cores, load {before:.2} before and {after:.2} after, {} rounds{}",
+            "{} cores, load {before:.2} before and {after:.2} after, {:.1} % stolen, {} rounds{}",
             self.cores,
+            self.stolen_percent,
             self.rounds,
             if self.quick { ", a smoke run" } else { "" }
         )?;

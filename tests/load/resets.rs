@@ -14,6 +14,9 @@ use crate::{Outcome, ProxyArgs};
 
 /// By when every peer has to have seen it.
 const WITHIN: Span = Span::from_millis(250);
+/// What is left is looked at again until there is nothing: sockets are closed once all are reset.
+const LOOKS: usize = 100;
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 pub(crate) async fn run(args: &ProxyArgs, connections: usize, rounds: usize) -> Outcome {
     let mut holds = true;
@@ -63,11 +66,11 @@ async fn toxic(args: &ProxyArgs, connections: usize) -> Outcome {
         ))
     };
     let mut after = left().await?;
-    for _ in 0..100 {
+    for _ in 0..LOOKS {
         if after.0 <= before.0 && after.1 <= before.1 {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(LOOK_EVERY).await;
         after = left().await?;
     }
     let open = proxy.api.metric("faultlane_proxy_connections").await?;
@@ -112,7 +115,14 @@ async fn leased(args: &ProxyArgs, connections: usize) -> Outcome {
         connections,
     )
     .await?;
-    let (open, after) = (status().await?, proxy.descriptors());
+    let (open, mut after) = (status().await?, proxy.descriptors());
+    for _ in 0..LOOKS {
+        if after <= before {
+            break;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        after = proxy.descriptors();
+    }
     println!(
         "  left: {open} connections, {after} descriptors (before: {before}); bitten {} of {connections}, answered after {answered}",
         view.observation.bitten
