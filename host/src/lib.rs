@@ -10,12 +10,14 @@
 //! tls     TLS as client and as server, why it failed, and certificates for as long as a process lives
 //! peer    a server as its clients reach it: address, name, TLS, headers
 //! net     listening sockets with a deep backlog
+//! fd      descriptors that tokio has no type for
 //! harness how well a process keeps time itself
 //! ```
 
 pub mod child;
 pub mod clock;
 pub mod faults;
+pub mod fd;
 pub mod harness;
 pub mod http;
 pub mod jsonl;

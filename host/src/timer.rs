@@ -13,7 +13,7 @@ use rustix::time::{
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use crate::clock;
+use crate::{clock, fd};
 
 /// The sleeps of one process; clones share them.
 #[derive(Debug, Clone)]
@@ -43,11 +43,7 @@ impl Timer {
             TimerfdClockId::Monotonic,
             TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
         )?;
-        #[expect(
-            deprecated,
-            reason = "the successor is an unsafe fn; an OwnedFd keeps its descriptor open"
-        )]
-        let fd = AsyncFd::new(fd)?;
+        let fd = fd::watched(fd)?;
         let queue = Arc::new(Queue {
             fd,
             waiting: Mutex::default(),

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -67,11 +68,7 @@ pub(crate) fn accept(
         let (plane, upstream) = (Arc::clone(plane), Arc::clone(upstream));
         let (connections, stop) = (connections.clone(), stop.clone());
         carrier.spawn(async move {
-            #[expect(
-                deprecated,
-                reason = "the successor is an unsafe fn; a TcpListener keeps its descriptor open"
-            )]
-            match AsyncFd::new(data) {
+            match host::fd::watched(data) {
                 Ok(data) => accept_on(carrier, data, plane, upstream, &connections, stop).await,
                 Err(error) => tracing::error!(%error, "a thread does not accept"),
             }
@@ -122,6 +119,7 @@ async fn accept_on(
                         }
                         Err(error) => tracing::warn!(%error, "a connection cannot begin"),
                     }
+                    // Its descriptors are free only now.
                     drop((seat, load));
                 }));
             }
@@ -149,9 +147,10 @@ async fn next(data: &AsyncFd<TcpListener>, plane: &Plane) -> io::Result<(TcpStre
                 let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
                 Ok(accept_with(data.get_ref(), flags)?)
             });
-            if let Ok(client) = accepted {
-                let ordinal = plane.counters.arrived(clock::now());
-                return Poll::Ready(client.map(|client| (client.into(), ordinal)));
+            if let Ok(accepted) = accepted {
+                let number =
+                    |client: OwnedFd| (client.into(), plane.counters.arrived(clock::now()));
+                return Poll::Ready(accepted.map(number));
             }
         }
     })
