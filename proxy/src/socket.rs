@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use rustix::io::{Errno, read};
 use rustix::net::{
-    AddressFamily, SendFlags, SocketFlags, SocketType, connect as call, send, socket_with, sockopt,
+    self, AddressFamily, SendFlags, SocketFlags, SocketType, send, socket_with, sockopt,
 };
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -48,25 +48,33 @@ pub(crate) async fn connect(addr: SocketAddr, speaks: bool) -> io::Result<TcpStr
     if speaks {
         sockopt::set_tcp_quickack(&socket, false)?;
     }
-    // Over loopback the lane has accepted by the time that the kernel says it is under way: asked again it says so.
-    let mut is_there = false;
-    for _ in 0..2 {
-        match call(&socket, &addr) {
-            Ok(()) => is_there = true,
-            Err(Errno::INPROGRESS) => continue,
-            Err(Errno::ALREADY) => {}
-            Err(error) => return Err(error.into()),
-        }
-        break;
+    let mut begun = net::connect(&socket, &addr);
+    if begun == Err(Errno::INPROGRESS) {
+        // Over loopback the lane has accepted by now. Asked again, the kernel says so.
+        begun = net::connect(&socket, &addr);
     }
+    let is_connected = match begun {
+        Ok(()) => true,
+        Err(Errno::ALREADY) => false,
+        Err(error) => return Err(error.into()),
+    };
     let tcp = TcpStream::from_std(socket.into())?;
-    if !is_there {
+    if !is_connected {
         tcp.writable().await?;
         if let Some(error) = tcp.take_error()? {
             return Err(error);
         }
     }
+    if is_with_itself(&tcp)? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
     Ok(tcp)
+}
+
+/// Where nobody listens on a port that the kernel also gives to outgoing connections, one may get that port for its own and
+/// so meet itself (RFC 9293, section 3.5). It would keep the lane from coming back.
+fn is_with_itself(tcp: &TcpStream) -> io::Result<bool> {
+    Ok(tcp.local_addr()? == tcp.peer_addr()?)
 }
 
 /// Two ends of a connection.
@@ -76,4 +84,40 @@ pub(crate) async fn pair() -> (TcpStream, TcpStream) {
     let addr = listener.local_addr().unwrap();
     let (near, far) = tokio::join!(TcpStream::connect(addr), listener.accept());
     (near.unwrap(), far.unwrap().0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_meets_itself_is_known() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let addr = socket.local_addr().unwrap();
+        let itself = socket.connect(addr).await.unwrap();
+        assert!(is_with_itself(&itself).unwrap());
+        let (one, other) = pair().await;
+        assert!(!is_with_itself(&one).unwrap() && !is_with_itself(&other).unwrap());
+    }
+
+    #[tokio::test]
+    async fn both_families_are_connected_and_a_port_without_a_listener_refuses() {
+        for host in ["127.0.0.1", "::1"] {
+            let addr = SocketAddr::new(host.parse().unwrap(), 0);
+            let listener = host::net::listen(addr).unwrap();
+            let addr = listener.local_addr().unwrap();
+            for speaks in [true, false] {
+                let tcp = connect(addr, speaks).await.unwrap();
+                let (accepted, peer) = listener.accept().await.unwrap();
+                assert_eq!(tcp.local_addr().unwrap(), peer);
+                assert_eq!(write_now(&tcp, b"word"), Some(4));
+                accepted.readable().await.unwrap();
+                assert_eq!(try_read(&accepted, &mut [0; 9]).unwrap(), 4);
+            }
+            drop(listener);
+            let error = connect(addr, true).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        }
+    }
 }

@@ -11,6 +11,7 @@ use host::tls::{Connector, ServerName, TlsError, server_name};
 use model::role::ProxyTls;
 use model::target::TlsClient;
 use rustls::Connection;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 pub(crate) use self::certificates::{Certificates, Issuer};
@@ -55,6 +56,11 @@ impl Terminator {
         Side::Tls(Box::new(Tls::new(tcp, session)))
     }
 
+    /// Whether the lane is spoken to by TLS too.
+    pub(crate) const fn begins_anew(&self) -> bool {
+        self.upstream.is_some()
+    }
+
     /// The lane's side, for a client that asked for that host.
     pub(crate) async fn connect(
         &self,
@@ -69,7 +75,10 @@ impl Terminator {
             (None, Some(asked_for)) => server_name(&asked_for)?,
             (None, None) => ServerName::from(tcp.peer_addr()?.ip()),
         };
+        // Dropped in the middle, as when the connection is reset, it ends with RST.
+        tcp.set_zero_linger()?;
         let (tcp, client) = connector.connect(name, tcp).await?.into_inner();
+        SockRef::from(&tcp).set_linger(None)?;
         Ok(Side::Tls(Box::new(Tls::new(
             tcp,
             Session::Open(client.into()),

@@ -87,6 +87,11 @@ impl Upstream {
         let addr = name
             .parse()
             .map_or_else(|_| Addr::Name(name.to_owned()), Addr::Socket);
+        // As Go dials an address without a host.
+        let addr = match addr {
+            Addr::Name(port) if port.starts_with(':') => Addr::Name(format!("localhost{port}")),
+            addr => addr,
+        };
         Self { addr, tls }
     }
 
@@ -111,7 +116,8 @@ impl Upstream {
         speaks: bool,
         counters: &Counters,
     ) -> io::Result<Side> {
-        let speaks = speaks || self.tls.is_some();
+        let begins_tls = self.tls.as_ref().is_some_and(|tls| tls.begins_anew());
+        let speaks = speaks || begins_tls;
         let addr = &self.addr;
         let named = |error: io::Error| {
             io::Error::new(error.kind(), format!("dial the lane at {addr}: {error}"))
@@ -149,4 +155,16 @@ async fn any_of(addrs: impl Iterator<Item = SocketAddr>, speaks: bool) -> io::Re
         }
     }
     Err(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_host_is_this_host() {
+        assert_eq!(Upstream::named(":4000", None).to_string(), "localhost:4000");
+        let v6 = Upstream::named("[::1]:4000", None);
+        assert_eq!(v6.to_string(), "[::1]:4000");
+    }
 }
