@@ -37,8 +37,8 @@ const BOUNDARY: Span = Span::from_secs(1);
 
 type Dial = Pin<Box<dyn Future<Output = io::Result<Side>> + Send>>;
 
-/// A connection from its accept to its end. The sockets come before the entry, so that they are closed when the
-/// connection is struck out.
+/// A connection from its accept to its end. The sockets come before the entry, so that they are closed, or
+/// reset, when the connection is struck out.
 pub(crate) struct Connection {
     client: Side,
     upstream: Option<Side>,
@@ -118,9 +118,10 @@ impl Connection {
             match connection.drive().await {
                 End::Close => connection.tally(),
                 End::Reset(rule) => {
-                    connection.reset(rule.as_deref());
-                    // Others may have to be reset now too, which is more urgent than the closes.
-                    threads::lull().await;
+                    if connection.reset(rule.as_deref()) {
+                        // Others may have to be reset now too, which is more urgent than the closes.
+                        threads::lull().await;
+                    }
                 }
                 End::Parting(parting) => Box::pin(connection.part(parting)).await,
             }

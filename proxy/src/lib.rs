@@ -16,6 +16,7 @@
 //! toxiproxy/   the standalone proxy: named proxies, and Toxiproxy's API
 //! upstream     the lane: how a connection gets there
 //! side         one of the two sockets: plain, or with TLS on it; `tls` ends TLS and begins it anew
+//! socket       how sockets are connected, read and written with few calls of the kernel
 //! seats        how many connections a process has descriptors for; `crew` the processes that have more
 //! tap          where a lane's decoder can listen
 //! ```

@@ -3,7 +3,7 @@
 use model::instant::Mono;
 use model::quantity::Span;
 
-/// One write takes no more than what the rate gives in this time, so that the bytes flow instead of coming in lumps.
+/// Nothing waits for more than what the rate gives in this time, so that the bytes flow instead of coming in lumps.
 pub(crate) const SLICE: Span = Span::from_millis(10);
 /// Nor more than this, in bytes: of a larger lump the peer's socket may take a part only, and the line would stand still.
 const LUMP: u128 = 128 << 10;

@@ -87,10 +87,10 @@ impl Drop for Entry {
 
 /// Bites are counted once they were felt, and before the connection is struck out.
 impl Connection {
-    /// RST both ways, at once. What is left is to close the sockets.
-    pub(super) fn reset(&mut self, rule: Option<&Rule>) {
+    /// RST both ways, at once. What is left is to close the sockets; that can wait where this is true.
+    pub(super) fn reset(&mut self, rule: Option<&Rule>) -> bool {
         self.tally();
-        reset(self.client.tcp());
+        let mut is_sent = reset(self.client.tcp());
         // The upstream may have accepted what was dialled before anybody here has looked.
         if let Some(dial) = self.dial.take()
             && let Some(Ok(dialled)) = dial.now_or_never()
@@ -98,13 +98,14 @@ impl Connection {
             self.upstream = Some(dialled);
         }
         if let Some(upstream) = &self.upstream {
-            reset(upstream.tcp());
+            is_sent &= reset(upstream.tcp());
         }
         if let Some(rule) = rule {
             rule.bite();
         }
         self.closing = None;
         self.entry.strike_out();
+        is_sent
     }
 
     /// Says what is last, and closes both sockets once the peers have heard it.

@@ -8,11 +8,13 @@ use tokio::net::TcpStream;
 
 use super::{Bites, get, named};
 
-/// Sends RST, now: what a close costs beyond that can wait.
-pub(crate) fn reset(stream: &TcpStream) {
-    if connect_unspec(stream).is_err() {
+/// Sends RST, now: what a close costs beyond that can wait. `false` where it will be the close that sends it.
+pub(crate) fn reset(stream: &TcpStream) -> bool {
+    let is_sent = connect_unspec(stream).is_ok();
+    if !is_sent {
         reset_on_close(stream);
     }
+    is_sent
 }
 
 /// Makes the close of a socket an RST.
