@@ -137,6 +137,19 @@ mod tests {
             .prop_map(|(size, pieces)| [&[size], pieces.concat().as_slice()].concat())
     }
 
+    #[test]
+    fn what_fuzzers_found_is_mended() {
+        // A fragment of 2^64 - 1 bytes behind one that is gathered: its length and theirs together were none.
+        let all = 0xff;
+        editor(&[
+            all, 0, 237, 247, 0, 0, 0, all, all, all, all, all, all, all, all, all, all, 0, 0, 251,
+        ]);
+        let fragments = [&[1, 1, b'a', 0x80, 127][..], &[all; 8], b"abc"].concat();
+        for toxics in 1..=all {
+            editor(&[&[toxics, 0, 1, 1], &fragments[..]].concat());
+        }
+    }
+
     proptest! {
         #[test]
         fn the_properties_hold_for_what_is_nearly_http(bytes in text()) {

@@ -259,7 +259,7 @@ impl Editor {
     /// A frame of the data message under way begins.
     fn fragment(&mut self, frame: Frame) {
         if let Some(Data::Gathered(unit)) = &self.data
-            && unit.size as u64 + frame.header.length > LIMIT as u64
+            && frame.header.length.saturating_add(unit.size as u64) > LIMIT as u64
         {
             self.stop_gathering();
         }
