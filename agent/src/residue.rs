@@ -48,7 +48,7 @@ pub async fn take(supervisor: &Supervisor, holder: &AgentHolder) -> Fingerprint 
         .collect();
     let children = supervisor.matching(|_| true);
     let held = join_all(children.iter().map(|(_, child)| held_by(child))).await;
-    let mut own = Vec::new();
+    let mut own = Vec::from_iter(holder.watchdog().pid());
     for ((name, child), held) in children.into_iter().zip(held) {
         own.push(child.process.own_pid());
         let state = match held {

@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 use crate::commands::Commands;
+use crate::crash;
 use crate::faults::AgentHolder;
 use crate::journal::Journal;
 use crate::preflight;
 use crate::state::StateDir;
 use crate::supervisor::Supervisor;
+use crate::watchdog::Watchdog;
 
 /// How long the faults may take to be undone at the end, before the children that hold them are ended.
 const UNDO_WITHIN: Duration = Duration::from_millis(500);
@@ -46,12 +48,13 @@ pub struct Service {
 }
 
 impl Service {
-    /// Opens the agent's folder and undoes what an earlier life left in force. Its children will be `program`, told by
+    /// Opens the agent's folder, has it watched, and undoes what an earlier life left in force. Its children will be `program`, told by
     /// their arguments what to be.
     ///
     /// # Errors
-    /// A folder cannot be made, the journal cannot be read, or an undo failed.
+    /// A folder cannot be made, the watchdog cannot be started, the journal cannot be read, or an undo failed.
     pub fn open(config: AgentConfig, program: PathBuf) -> io::Result<Self> {
+        crash::arm()?;
         if let Err(error) = preflight::raise_descriptor_limit() {
             tracing::warn!(%error, "the limit of open descriptors could not be raised");
         }
@@ -62,9 +65,17 @@ impl Service {
                 format!("{}: {error}", config.log_dir.display()),
             )
         })?;
-        let (journal, _healed) = Journal::open(&state.journal())?;
+        let mut journal = Journal::lock(&state.journal())?;
+        // First: this agent too may be killed while it undoes what another left.
+        let watchdog = Watchdog::start(program.clone(), state.journal())?;
+        journal.replay()?;
         let supervisor = Arc::new(Supervisor::new(program, config.log_dir, config.spacetimedb));
-        let holder = AgentHolder::new(Arc::clone(&supervisor), Arc::clone(&state), journal);
+        let holder = AgentHolder::new(
+            Arc::clone(&supervisor),
+            Arc::clone(&state),
+            journal,
+            watchdog,
+        );
         let faults = Leased::new(holder);
         let commands = Commands::new(config.commands, state.commands());
         let api = Api::new(
@@ -115,11 +126,14 @@ impl Service {
     fn leave(&self) {
         let left = self.faults.holder().in_force();
         if !left.is_empty() {
-            tracing::error!(faults = ?left, "not undone; the journal is kept for the next start");
-        } else if self.state.is_halted() {
+            tracing::error!(faults = ?left, "not undone; the journal is kept for the watchdog and the next start");
+            return;
+        }
+        if self.state.is_halted() {
             tracing::info!("halted: the folder is kept, so that the next start knows");
         } else if let Err(error) = self.state.remove() {
             tracing::warn!(%error, "the agent's folder could not be removed");
         }
+        self.faults.holder().watchdog().dismiss();
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use agent::api::ChildView;
 use agent::client::Agent;
 use agent::procfs;
-use host::child::{self, Child};
+use host::child::{self, Child, SpawnError};
 use host::http::{CallError, StatusCode};
 use model::command::CommandConfig;
 use model::event::Origin;
@@ -51,15 +51,7 @@ impl Node {
     }
 
     async fn start_in(folder: TempDir, commands: BTreeMap<String, CommandConfig>) -> Self {
-        let config = AgentConfig {
-            spacetimedb: None,
-            commands,
-            name: "here".to_owned(),
-            state_dir: folder.path().join("agent"),
-            log_dir: folder.path().join("logs"),
-        };
-        let log = folder.path().join("agent.log");
-        let process = child::spawn(program(), &["agent"], &config, &log, PATIENCE)
+        let process = agent_in(folder.path(), commands, program(), &["agent"])
             .await
             .unwrap();
         Self {
@@ -111,6 +103,23 @@ impl Node {
     }
 }
 
+/// Starts an agent by whatever ends in it, in a folder that may have had another.
+pub(crate) async fn agent_in(
+    folder: &Path,
+    commands: BTreeMap<String, CommandConfig>,
+    program: &Path,
+    args: &[&str],
+) -> Result<Child, SpawnError> {
+    let config = AgentConfig {
+        spacetimedb: None,
+        commands,
+        name: "here".to_owned(),
+        state_dir: folder.join("agent"),
+        log_dir: folder.join("logs"),
+    };
+    child::spawn(program, args, &config, &folder.join("agent.log"), PATIENCE).await
+}
+
 /// Waits until something is so.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
     let look = async {
@@ -120,6 +129,25 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl 
     };
     let in_time = tokio::time::timeout(PATIENCE, look).await;
     assert!(in_time.is_ok(), "{what}: not within {PATIENCE:?}");
+}
+
+/// The watchdogs of an agent's folder, by what they were started with.
+pub(crate) fn watchdogs(folder: &Path) -> Vec<u32> {
+    let journal = folder.join("agent/journal.jsonl");
+    let journal = journal.as_os_str().as_encoded_bytes();
+    processes()
+        .filter(|pid| {
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut args = command.split(|byte| *byte == 0).skip(1);
+            args.next() == Some(b"watchdog") && args.nth(1) == Some(journal)
+        })
+        .collect()
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
 /// Waits until a process is gone, or at least a zombie that nobody has taken away.
