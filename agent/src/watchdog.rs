@@ -46,6 +46,8 @@ const WHY: &str = "the agent was gone, its lease lapsed";
 pub fn main(journal: &Path) -> io::Result<()> {
     // A terminal that goes away shall not take it along. It fails for who leads a group, as a shell's job does.
     let _ = setsid();
+    // A drill may fill the memory. Who is not root cannot ask for this, and is small all the same.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
     let alarm = Alarm::new()?;
     let watch = Watch::open(journal)?;
     let mut stdout = io::stdout();

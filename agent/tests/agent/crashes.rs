@@ -35,21 +35,20 @@ pub(crate) async fn aftermath(
     back: Back,
     due: Mono,
 ) -> Result<Span, String> {
-    let next = match back {
-        Back::Never => None,
-        Back::After(pause) => {
-            tokio::time::sleep(pause).await;
-            Some(
-                remains
-                    .come_back(None)
-                    .await
-                    .map_err(|error| error.to_string())?,
-            )
+    let comes_back = async {
+        match back {
+            Back::Never => Ok(None),
+            Back::After(pause) => {
+                tokio::time::sleep(pause).await;
+                remains.come_back(None).await.map(Some)
+            }
+            // Where nothing is to be undone, it lives.
+            Back::ToDie => Ok(remains.come_back(Some("undone:before")).await.ok()),
         }
-        // Where nothing is to be undone, it lives.
-        Back::ToDie => remains.come_back(Some("undone:before")).await.ok(),
     };
-    let clean = remains.clean(kind, due, A_SECOND).await?;
+    let (next, clean) = tokio::join!(comes_back, remains.clean(kind, due, A_SECOND));
+    let clean = clean?;
+    let next = next.map_err(|error| format!("the agent did not come back: {error}"))?;
     if let Some(next) = next
         && !next.end(Duration::from_secs(5)).await
     {
