@@ -12,6 +12,7 @@ use model::ids::FaultId;
 use model::instant::Mono;
 use serde::{Deserialize, Serialize};
 
+use crate::faults::network::{self, Change};
 use crate::process;
 
 /// What an undo in a later life must know.
@@ -39,6 +40,8 @@ pub enum Undo {
         /// Their names.
         children: Vec<String>,
     },
+    /// What is ours in the kernel is taken away.
+    Network(Change),
 }
 
 /// A step in a fault's life.
@@ -136,7 +139,12 @@ fn open_faults(entries: Vec<Entry>) -> Vec<(FaultId, Undo)> {
     open
 }
 
-fn undo_of_an_earlier_life(undo: &Undo) -> io::Result<String> {
+/// Undoes what another life of the agent, or another process, has done: idempotent, from any half-applied state, and
+/// without a runtime. A word on how.
+///
+/// # Errors
+/// It is not undone.
+pub fn undo_of_an_earlier_life(undo: &Undo) -> io::Result<String> {
     Ok(match undo {
         Undo::Restart { node, .. } => {
             format!("the agent was restarted: `{node}` is not its child any more")
@@ -152,6 +160,7 @@ fn undo_of_an_earlier_life(undo: &Undo) -> io::Result<String> {
             "the agent was restarted: its children ({}) ended, and their faults with them",
             children.join(", ")
         ),
+        Undo::Network(change) => format!("the agent was restarted: {}", network::undo(change)?),
     })
 }
 

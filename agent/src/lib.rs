@@ -5,7 +5,7 @@
 //! service     the agent as a process: start, serve, end
 //! api         its HTTP routes and their bodies            client      the same, typed, for the conductor
 //! supervisor  children by name                            process     one child: its pidfd, its end
-//! faults      the holder: node (kill, terminate, pause), relay (proxies, shards)
+//! faults      the holder: node (kill, terminate, pause), network (the kernel: nft, tc, ss), relay (proxies, shards)
 //! journal     what must be undone, on disk before it is done
 //! state       the agent's folder: journal, halt marker, its children's data
 //! commands    the commands of its own configuration, run by name
@@ -13,7 +13,8 @@
 //! procfs      what the kernel says about processes
 //! guard       `faultlane guard`: a foreign program that must not outlive its parent
 //! spacetimedb `faultlane spacetimedb`: a real server under guard, as a node
-//! preflight   descriptors
+//! preflight   descriptors; what this kernel and these rights allow
+//! tool        nft, tc, ss, ip as programs
 //! ```
 //!
 //! Whatever the agent starts ends with it: its children read their stdin, and a stopped one, which cannot, is continued
@@ -35,5 +36,6 @@ pub mod service;
 pub mod spacetimedb;
 pub mod state;
 pub mod supervisor;
+pub mod tool;
 
 pub use service::main;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Api;
 use crate::commands::Commands;
 use crate::faults::AgentHolder;
+use crate::faults::network::Network;
 use crate::journal::Journal;
 use crate::preflight;
 use crate::state::StateDir;
@@ -23,6 +24,8 @@ use crate::supervisor::Supervisor;
 
 /// How long the faults may take to be undone at the end, before the children that hold them are ended.
 const UNDO_WITHIN: Duration = Duration::from_millis(500);
+/// And afterwards, for what ends with nobody: what is changed in the kernel.
+const UNDO_AT_LAST_WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs an agent until `shutdown`. What it leaves is its folder when it is halted, else nothing.
 ///
@@ -64,7 +67,13 @@ impl Service {
         })?;
         let (journal, _healed) = Journal::open(&state.journal())?;
         let supervisor = Arc::new(Supervisor::new(program, config.log_dir, config.spacetimedb));
-        let holder = AgentHolder::new(Arc::clone(&supervisor), Arc::clone(&state), journal);
+        let network = Network::new(&config.name, &config.state_dir);
+        let holder = AgentHolder::new(
+            Arc::clone(&supervisor),
+            network,
+            Arc::clone(&state),
+            journal,
+        );
         let faults = Leased::new(holder);
         let commands = Commands::new(config.commands, state.commands());
         let api = Api::new(
@@ -83,9 +92,13 @@ impl Service {
 
     /// Serves until `shutdown`; then undoes every fault, ends the children and, unless it is halted, removes the
     /// folder. A killed node is not started again for that: it is being taken down, and the journal says so. That takes
-    /// some 50 ms, and at most 3 s with children that do not end.
+    /// some 50 ms, and at most 3 s with children that do not end; longer only where the kernel does not answer.
     pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
         let ended = CancellationToken::new();
+        match listener.local_addr() {
+            Ok(addr) => self.faults.holder().network().serves_on(addr),
+            Err(error) => tracing::warn!(%error, "the port of the API is not known"),
+        }
         let api = Arc::clone(&self.api);
         let serving = tokio::spawn(http::serve(listener, ended.clone(), move |request| {
             Arc::clone(&api).answer(request)
@@ -106,8 +119,8 @@ impl Service {
             enforcing.abort();
         }
         self.supervisor.end_all().await;
-        // With their holders gone, whatever could not be undone before has nothing left to undo.
-        let _ = tokio::time::timeout(UNDO_WITHIN, self.faults.undo_all()).await;
+        // With their holders gone, what these could not undo before is over; the kernel's faults have none but this agent.
+        let _ = tokio::time::timeout(UNDO_AT_LAST_WITHIN, self.faults.undo_all()).await;
         serving.abort();
         self.leave();
     }
