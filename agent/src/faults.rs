@@ -1,4 +1,4 @@
-//! The agent as a holder of faults: node faults it does itself, link and token faults it has its children hold. Every
+//! The agent as a holder of faults: node and kernel faults it does itself, link and token faults it has its children hold. Every
 //! step is in the journal before the next is taken.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,7 @@ use model::fault::{self, FaultOrder, FaultView, Observation, Renewal};
 use model::ids::FaultId;
 use model::instant::Bracket;
 use model::lease::Deadline;
+use model::quantity::Span;
 use tokio_util::sync::CancellationToken;
 
 use crate::crash;
@@ -21,11 +22,13 @@ use crate::supervisor::Supervisor;
 use crate::watchdog::Watchdog;
 
 mod deed;
+pub mod network;
 pub mod node;
 pub mod relay;
 pub mod rollback;
 
 use deed::Deed;
+use network::Network;
 use node::NodeFault;
 use relay::Relay;
 
@@ -38,6 +41,7 @@ const RELAY_AT_END_WITHIN: Duration = Duration::from_millis(400);
 #[derive(Debug)]
 pub struct AgentHolder {
     supervisor: Arc<Supervisor>,
+    network: Network,
     state: Arc<StateDir>,
     journal: Mutex<Journal>,
     watchdog: Watchdog,
@@ -101,6 +105,7 @@ impl AgentHolder {
     #[must_use]
     pub fn new(
         supervisor: Arc<Supervisor>,
+        network: Network,
         state: Arc<StateDir>,
         journal: Journal,
         watchdog: Watchdog,
@@ -108,6 +113,7 @@ impl AgentHolder {
         let halted = state.is_halted();
         Self {
             supervisor,
+            network,
             state,
             journal: Mutex::new(journal),
             watchdog,
@@ -125,6 +131,12 @@ impl AgentHolder {
             .filter(|record| record.view.active && !record.failed)
             .map(|record| record.id.clone())
             .collect()
+    }
+
+    /// The kernel, and what is this agent's there.
+    #[must_use]
+    pub const fn network(&self) -> &Network {
+        &self.network
     }
 
     /// The agent's folder.
@@ -189,8 +201,12 @@ impl AgentHolder {
         }
     }
 
-    fn aim(&self, order: &FaultOrder) -> Result<Target, Failure> {
+    async fn aim(&self, order: &FaultOrder) -> Result<Target, Failure> {
         match order.fault.holder() {
+            fault::Holder::Agent if order.fault.in_kernel() => {
+                self.refuse_unwatched()?;
+                self.network.aim(order).await.map(Target::Own)
+            }
             fault::Holder::Agent => {
                 self.refuse_unwatched()?;
                 let deed = NodeFault::aim(order, &self.supervisor)?;
@@ -284,11 +300,13 @@ impl AgentHolder {
                 let (observed, observation) = deed.bite().await.map_err(NotApplied::half_way)?;
                 self.record(id, Event::Observed)
                     .map_err(NotApplied::half_way)?;
+                let injected = Bracket { asked, observed };
+                let over = order.fault.ends_after() == Some(Span::ZERO);
                 Ok(FaultView {
                     id: id.to_owned(),
-                    active: true,
-                    injected: Bracket { asked, observed },
-                    healed: None,
+                    active: !over,
+                    injected,
+                    healed: over.then_some(injected),
                     lapsed: false,
                     observation,
                 })
@@ -390,7 +408,7 @@ impl AgentHolder {
 impl Holder for AgentHolder {
     async fn inject(&self, order: FaultOrder) -> Result<FaultView, Failure> {
         let id = order.id.clone();
-        let target = self.aim(&order)?;
+        let target = self.aim(&order).await?;
         self.register(&id, &target)?;
         match self.apply(&order, &target).await {
             Ok(view) => {

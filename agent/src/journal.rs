@@ -4,7 +4,8 @@
 //! idempotent, it does not matter how far it came.
 //!
 //! Whoever writes the journal holds the lock of the file: an agent for as long as it lives, a watchdog while it undoes.
-//! So one of them does, when an agent comes back just then.
+//! So one of them does, when an agent comes back just then. A program that an agent runs to change something holds it too
+//! ([`crate::tool`]): where it outlives the agent, nothing is undone before it has done its worst.
 //!
 //! A renewal is an entry too, but nobody waits until it is on disk. Where the machine goes down and the entry with it, an
 //! earlier deadline is left, and whoever goes by that undoes too soon, never too late.
@@ -24,6 +25,7 @@ use model::quantity::Span;
 use serde::{Deserialize, Serialize};
 
 use crate::crash::{self, Moment};
+use crate::faults::network::{self, Change};
 use crate::faults::rollback::Rollback;
 use crate::process;
 
@@ -67,6 +69,8 @@ pub enum Undo {
         /// Their names.
         children: Vec<String>,
     },
+    /// What is ours in the kernel is taken away.
+    Network(Change),
 }
 
 /// A step in a fault's life.
@@ -154,6 +158,8 @@ impl OpenFault {
 #[derive(Debug)]
 pub struct Journal {
     appender: Appender,
+    /// Holds the lock where this process took it by [`Self::lock`]: for as long as it, or a copy of it, is open.
+    lock: Option<File>,
     path: PathBuf,
 }
 
@@ -182,9 +188,10 @@ impl Journal {
             .truncate(false)
             .open(path)
             .map_err(named)?;
+        let lock = File::open(path).map_err(named)?;
         let begun = clock::now();
         loop {
-            match file.try_lock() {
+            match lock.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::Error(error)) => return Err(named(error)),
                 Err(TryLockError::WouldBlock) => {}
@@ -206,7 +213,22 @@ impl Journal {
                 .and_then(|folder| folder.sync_all())
                 .map_err(named)?;
         }
-        Self::locked(file, path)
+        let journal = Self::locked(file, path)?;
+        Ok(Self {
+            lock: Some(lock),
+            ..journal
+        })
+    }
+
+    /// The lock, for somebody else to hold too: nobody undoes before all have let go of it. Nothing can be written to it.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn held(&self) -> io::Result<File> {
+        match &self.lock {
+            Some(lock) => lock.try_clone(),
+            None => Err(io::Error::other("the journal's lock is held elsewhere")),
+        }
     }
 
     /// The journal in a file that the caller has locked.
@@ -216,6 +238,7 @@ impl Journal {
     pub(crate) fn locked(file: File, path: &Path) -> io::Result<Self> {
         Ok(Self {
             appender: Appender::adopt(file, path)?,
+            lock: None,
             path: path.to_owned(),
         })
     }
@@ -355,6 +378,7 @@ fn undo_of_an_earlier_life(undo: &Undo) -> io::Result<String> {
             "the old agent's children ({}) ended, and their faults with them",
             children.join(", ")
         ),
+        Undo::Network(change) => network::undo(change)?,
     })
 }
 

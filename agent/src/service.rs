@@ -17,14 +17,18 @@ use crate::api::Api;
 use crate::commands::Commands;
 use crate::crash;
 use crate::faults::AgentHolder;
+use crate::faults::network::Network;
 use crate::journal::Journal;
 use crate::preflight;
 use crate::state::StateDir;
 use crate::supervisor::Supervisor;
+use crate::tool;
 use crate::watchdog::Watchdog;
 
 /// How long the faults may take to be undone at the end, before the children that hold them are ended.
 const UNDO_WITHIN: Duration = Duration::from_millis(500);
+/// And afterwards, for what ends with nobody: what is changed in the kernel.
+const UNDO_AT_LAST_WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs an agent until `shutdown`. What it leaves is its folder when it is halted, else nothing.
 ///
@@ -66,12 +70,15 @@ impl Service {
             )
         })?;
         let mut journal = Journal::lock(&state.journal())?;
+        tool::changes_hold(journal.held()?);
         // First: this agent too may be killed while it undoes what another left.
         let watchdog = Watchdog::start(program.clone(), state.journal())?;
         journal.replay()?;
         let supervisor = Arc::new(Supervisor::new(program, config.log_dir, config.spacetimedb));
+        let network = Network::new(&config.name, &config.state_dir);
         let holder = AgentHolder::new(
             Arc::clone(&supervisor),
+            network,
             Arc::clone(&state),
             journal,
             watchdog,
@@ -94,9 +101,13 @@ impl Service {
 
     /// Serves until `shutdown`; then undoes every fault, ends the children and, unless it is halted, removes the
     /// folder. A killed node is not started again for that: it is being taken down, and the journal says so. That takes
-    /// some 50 ms, and at most 3 s with children that do not end.
+    /// some 50 ms, and at most 3 s with children that do not end; longer only where the kernel does not answer.
     pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
         let ended = CancellationToken::new();
+        match listener.local_addr() {
+            Ok(addr) => self.faults.holder().network().serves_on(addr),
+            Err(error) => tracing::warn!(%error, "the port of the API is not known"),
+        }
         let api = Arc::clone(&self.api);
         let serving = tokio::spawn(http::serve(listener, ended.clone(), move |request| {
             Arc::clone(&api).answer(request)
@@ -117,8 +128,8 @@ impl Service {
             enforcing.abort();
         }
         self.supervisor.end_all().await;
-        // With their holders gone, whatever could not be undone before has nothing left to undo.
-        let _ = tokio::time::timeout(UNDO_WITHIN, self.faults.undo_all()).await;
+        // With their holders gone, what these could not undo before is over; the kernel's faults have none but this agent.
+        let _ = tokio::time::timeout(UNDO_AT_LAST_WITHIN, self.faults.undo_all()).await;
         serving.abort();
         self.leave();
     }

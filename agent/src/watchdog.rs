@@ -34,6 +34,8 @@ pub use keeper::Watchdog;
 
 /// How soon a watchdog notices that an agent has come back, or that another has gone without coming back.
 const LOOK_EVERY: Span = Span::from_millis(100);
+/// How soon it tries again where the journal is locked.
+const LOCKED_LOOK_EVERY: Span = Span::from_millis(10);
 /// A watchdog that has nothing left to do is gone after one look; one that takes longer has, and sees what else is open.
 const GIVES_WAY_AFTER: Span = Span::from_secs(1);
 const RETRY_AFTER: Span = Span::from_secs(1);
@@ -105,13 +107,13 @@ impl Watch {
                 self.file.unlock()?;
                 next
             } else {
-                // An agent is back, and undoes before it does anything else; or this one's has not quite ended.
+                // An agent is back, and undoes before it does anything else; or a program of the old one has not ended.
                 let open = self.open_faults()?;
                 mine.retain(|fault| {
                     open.iter()
                         .any(|other| (&other.id, other.begun) == (&fault.id, fault.begun))
                 });
-                (!mine.is_empty()).then(clock::now)
+                (!mine.is_empty()).then(|| clock::now() + LOCKED_LOOK_EVERY)
             };
             let Some(next) = next else {
                 tracing::info!("nothing is in force any more");

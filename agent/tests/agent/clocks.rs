@@ -13,8 +13,9 @@ use model::quantity::Span;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use crate::crashes::A_SECOND;
-use crate::lab::{KINDS, Victim, has_namespaces, in_a_lab, run};
+use crate::netns::{said, skipped};
 use crate::support::{order, pause, program, until};
+use crate::victim::{KINDS, Victim, apart};
 
 const LEASE: Span = Span::from_millis(600);
 
@@ -104,22 +105,21 @@ async fn the_faults_of_a_killed_conductor_end_with_their_lease() {
 
 #[test]
 fn when_the_channel_is_cut_the_faults_end_with_their_lease() {
-    let test = "when_the_channel_is_cut_the_faults_end_with_their_lease";
-    if !has_namespaces(test) {
+    if skipped() {
         return;
     }
-    in_a_lab(true, || async {
+    apart(|| async {
         let victim = Victim::start(None).await;
         let mut conductor = Conductor::start(&victim.agent, &short()).await;
         for _ in 0..4 {
             conductor.renewed().await;
         }
         let port = victim.agent.addr().port();
-        run(
+        said(
             "nft",
             &["add table inet cut; add chain inet cut in { type filter hook input priority 0; }"],
         );
-        run(
+        said(
             "nft",
             &[&format!("add rule inet cut in tcp dport {port} drop")],
         );
@@ -134,7 +134,7 @@ fn when_the_channel_is_cut_the_faults_end_with_their_lease() {
             conductor.process.try_wait().unwrap().is_none(),
             "it is there and cannot be heard"
         );
-        run("nft", &["delete", "table", "inet", "cut"]);
+        said("nft", &["delete", "table", "inet", "cut"]);
         assert!(victim.agent.look("f1").await.unwrap().lapsed);
     })
     .join()

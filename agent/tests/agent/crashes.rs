@@ -9,8 +9,8 @@ use host::clock;
 use model::instant::Mono;
 use model::quantity::Span;
 
-use crate::lab::{KINDS, Kind, Remains, Victim, has_namespaces, in_a_lab};
 use crate::support::order;
+use crate::victim::{Kind, Remains, Victim, apart, kinds};
 
 pub(crate) const A_SECOND: Span = Span::from_secs(1);
 const LEASE: Span = Span::from_millis(500);
@@ -76,9 +76,8 @@ async fn trial(kind: &Kind, point: &str, back: Back) -> Result<Span, String> {
 
 #[test]
 fn whatever_the_fault_and_wherever_the_agent_dies_nothing_is_left_a_second_after_the_lease() {
-    let kernel = has_namespaces("crash matrix");
     let mut cells = VecDeque::new();
-    for kind in KINDS.iter().filter(|kind| kernel || !kind.kernel) {
+    for kind in kinds() {
         for point in POINTS {
             for back in [Back::Never, Back::After(Duration::ZERO), Back::ToDie] {
                 cells.push_back((kind, point, back));
@@ -90,7 +89,7 @@ fn whatever_the_fault_and_wherever_the_agent_dies_nothing_is_left_a_second_after
     let labs: Vec<_> = (0..AT_ONCE)
         .map(|_| {
             let cells = Arc::clone(&cells);
-            in_a_lab(kernel, move || async move {
+            apart(move || async move {
                 let (mut failed, mut slowest) = (Vec::new(), Span::ZERO);
                 loop {
                     let next = cells.lock().unwrap().pop_front();

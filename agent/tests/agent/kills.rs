@@ -11,8 +11,8 @@ use model::quantity::Span;
 use tokio::time::Instant;
 
 use crate::crashes::{Back, aftermath};
-use crate::lab::{KINDS, Kind, Victim, has_namespaces, in_a_lab};
 use crate::support::order;
+use crate::victim::{Kind, Victim, apart, kinds};
 
 const A_FEW: u64 = 24;
 const AT_ONCE: usize = 8;
@@ -29,9 +29,8 @@ struct Death {
 }
 
 impl Death {
-    fn draw(seed: u64, kernel: bool) -> Self {
+    fn draw(seed: u64, kinds: &[&'static Kind]) -> Self {
         let unit = |what: &str| decide::unit(seed, "kills", what, 0);
-        let kinds: Vec<_> = KINDS.iter().filter(|kind| kernel || !kind.kernel).collect();
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -78,21 +77,21 @@ impl Death {
 
 #[test]
 fn agents_killed_at_random_leave_nothing_a_second_after_the_lease() {
-    let kernel = has_namespaces("random kills");
     let count =
         std::env::var("FAULTLANE_KILLS").map_or(A_FEW, |count| count.parse().expect("a number"));
     let next = Arc::new(AtomicU64::new(0));
     let labs: Vec<_> = (0..AT_ONCE)
         .map(|_| {
             let next = Arc::clone(&next);
-            in_a_lab(kernel, move || async move {
+            apart(move || async move {
                 let (mut failed, mut waits) = (Vec::new(), Vec::new());
+                let kinds = kinds();
                 loop {
                     let seed = next.fetch_add(1, Ordering::SeqCst);
                     if seed >= count {
                         return (failed, waits);
                     }
-                    let death = Death::draw(seed, kernel);
+                    let death = Death::draw(seed, &kinds);
                     match death.come().await {
                         Ok(after) => waits.push(after),
                         Err(left) => {

@@ -50,8 +50,37 @@ impl Node {
         Self::start_in(tempfile::tempdir().unwrap(), commands).await
     }
 
+    /// An agent that finds programs in this folder first.
+    pub(crate) async fn with_tools(tools: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = format!("PATH={}:{path}", tools.display());
+        let args = [&path, program().to_str().unwrap(), "agent"];
+        Self::start_by(Path::new("/usr/bin/env"), &args, folder, [].into()).await
+    }
+
+    /// An agent that may not change the network, although it is root.
+    pub(crate) async fn without_net_admin() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let args = [
+            "--bounding-set=-net_admin",
+            program().to_str().unwrap(),
+            "agent",
+        ];
+        Self::start_by(Path::new("/usr/bin/setpriv"), &args, folder, [].into()).await
+    }
+
     async fn start_in(folder: TempDir, commands: BTreeMap<String, CommandConfig>) -> Self {
-        let process = agent_in(folder.path(), commands, program(), &["agent"])
+        Self::start_by(program(), &["agent"], folder, commands).await
+    }
+
+    async fn start_by(
+        program: &Path,
+        args: &[&str],
+        folder: TempDir,
+        commands: BTreeMap<String, CommandConfig>,
+    ) -> Self {
+        let process = agent_in(folder.path(), commands, program, args)
             .await
             .unwrap();
         Self {

@@ -1,6 +1,7 @@
 //! The watchdog: it undoes what a killed agent does not come back for, and nothing else.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use agent::journal::Event;
@@ -10,8 +11,9 @@ use model::quantity::Span;
 use rustix::process::{Pid, Signal, getsid};
 
 use crate::crashes::A_SECOND;
-use crate::lab::{KINDS, Kind, Remains, Victim};
+use crate::netns::{said, skipped};
 use crate::support::{Node, order, pause, refusal, send, until, until_gone, watchdogs};
+use crate::victim::{KINDS, Kind, Remains, Victim, apart};
 
 const LEASE: Span = Span::from_millis(600);
 
@@ -204,4 +206,61 @@ async fn a_folder_that_is_removed_does_not_keep_it_from_undoing() {
         !remains.folder().join("agent").exists(),
         "it has made nothing"
     );
+}
+
+/// Stands before the real nft, and is slow to change anything once `slow` is there.
+const SLOW_NFT: &str = r#"#!/bin/sh
+dir=$(dirname "$0")
+PATH=${PATH#*:}
+case "$*" in *-f*) [ -e "$dir/slow" ] && { : > "$dir/begun"; sleep 0.5; } ;; esac
+nft "$@"
+status=$?
+[ -e "$dir/begun" ] && : > "$dir/done"
+exit $status
+"#;
+
+#[test]
+fn a_program_that_outlives_the_agent_does_not_change_anything_after_the_undo() {
+    if skipped() {
+        return;
+    }
+    for comes_back in [true, false] {
+        let lab = apart(move || async move {
+            let tools = tempfile::tempdir().unwrap();
+            let there = |name: &str| tools.path().join(name).exists();
+            let script = tools.path().join("nft");
+            fs::write(&script, SLOW_NFT).unwrap();
+            fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+            let path = std::env::var("PATH").unwrap();
+            let victim =
+                Victim::start_with(&[format!("PATH={}:{path}", tools.path().display())]).await;
+            // The kernel is tried with the same program, once.
+            victim.agent.preflight().await.unwrap();
+            fs::write(tools.path().join("slow"), "").unwrap();
+            let kind = KINDS.iter().find(|kind| kind.name == "partition").unwrap();
+            let mut order = order("f1", (kind.fault)());
+            // It lapses while nft has yet to begin.
+            order.lease = Span::from_millis(100);
+            let agent = victim.agent.clone();
+            let injecting = tokio::spawn(async move { agent.inject(&order).await });
+            until("nft is under way", || async { there("begun") }).await;
+            let remains = victim.killed().await;
+            fs::remove_file(tools.path().join("slow")).unwrap();
+            assert!(injecting.await.unwrap().is_err());
+            let next = if comes_back {
+                Some(remains.come_back(None).await.unwrap())
+            } else {
+                None
+            };
+            until("nft has ended", || async { there("done") }).await;
+            remains.clean(kind, clock::now(), A_SECOND).await.unwrap();
+            assert_eq!(reasons(&remains).len(), 1);
+            if let Some(next) = next {
+                assert!(next.end(Duration::from_secs(5)).await);
+            }
+            remains.unwatched(A_SECOND).await.unwrap();
+            assert_eq!(said("nft", &["list", "tables"]), "");
+        });
+        lab.join().unwrap();
+    }
 }

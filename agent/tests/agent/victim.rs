@@ -1,8 +1,7 @@
-//! Where agents are killed: a network namespace of the test's own, and one fault after another in it.
+//! An agent that is killed while it has a fault of some kind, and what it leaves.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -12,85 +11,140 @@ use agent::journal::{Entry, Event};
 use agent::procfs;
 use host::child::{Child, SpawnError};
 use host::clock;
-use model::fault::{Fault, Restore};
+use model::fault::{Action, DropSockets, Fault, Flow, PacketLoss, Partition, Restore, Throttle};
 use model::instant::Mono;
-use model::quantity::Span;
+use model::net::Cidr;
+use model::quantity::{ByteSize, Share, Span};
 use model::role::Role;
-use nix::sched::{CloneFlags, unshare};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::netns::{Lab, said, skipped};
 use crate::support::{
     agent_in, kill, lane, pause, program, send, terminate, until_gone, watchdogs,
 };
 
-/// A kind of fault, and what is left of it in the namespace of this thread.
+/// A kind of fault that an agent makes itself.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) fault: fn() -> Fault,
-    /// Whether it needs a namespace of its own, and root.
-    pub(crate) kernel: bool,
-    pub(crate) left: fn() -> Vec<String>,
+    /// What is left of it on the machine that this thread is on. With none it needs no machine of its own.
+    left_in_kernel: Option<fn() -> Vec<String>>,
 }
 
-const fn nothing() -> Vec<String> {
-    Vec::new()
+impl Kind {
+    const fn of_node(name: &'static str, fault: fn() -> Fault) -> Self {
+        Self {
+            name,
+            fault,
+            left_in_kernel: None,
+        }
+    }
+
+    const fn of_kernel(
+        name: &'static str,
+        fault: fn() -> Fault,
+        left: fn() -> Vec<String>,
+    ) -> Self {
+        Self {
+            name,
+            fault,
+            left_in_kernel: Some(left),
+        }
+    }
 }
 
-/// Every kind that an agent does itself.
-pub(crate) static KINDS: [Kind; 4] = [
-    Kind {
-        name: "kill",
-        fault: kill,
-        kernel: false,
-        left: nothing,
-    },
-    Kind {
-        name: "terminate",
-        fault: || terminate(Span::from_secs(2)),
-        kernel: false,
-        left: nothing,
-    },
-    Kind {
-        name: "pause",
-        fault: pause,
-        kernel: false,
-        left: nothing,
-    },
-    Kind {
-        name: "restore",
-        fault: || {
-            Fault::Restore(Restore {
-                age: Span::from_millis(50),
+/// All of them.
+pub(crate) static KINDS: [Kind; 8] = [
+    Kind::of_node("kill", kill),
+    Kind::of_node("terminate", || terminate(Span::from_secs(2))),
+    Kind::of_node("pause", pause),
+    Kind::of_node("restore", || {
+        Fault::Restore(Restore {
+            age: Span::from_millis(50),
+        })
+    }),
+    Kind::of_kernel(
+        "partition",
+        || {
+            Fault::Partition(Partition {
+                peers: somebody(),
+                ports: Vec::new(),
+                direction: Flow::Both,
+                action: Action::Drop,
+                of: None,
             })
         },
-        kernel: false,
-        left: nothing,
-    },
+        tables,
+    ),
+    Kind::of_kernel(
+        "packet_loss",
+        || {
+            Fault::PacketLoss(PacketLoss {
+                peers: somebody(),
+                ports: Vec::new(),
+                direction: Flow::Both,
+                rate: Share::ratio(0.5),
+            })
+        },
+        tables,
+    ),
+    Kind::of_kernel(
+        "throttle",
+        || {
+            Fault::Throttle(Throttle {
+                interface: "eth0".parse().unwrap(),
+                per_second: ByteSize::new(1_000_000),
+                burst: None,
+                latency: Span::from_millis(50),
+            })
+        },
+        qdiscs,
+    ),
+    Kind::of_kernel(
+        "drop_sockets",
+        || {
+            Fault::DropSockets(DropSockets {
+                peers: somebody(),
+                ports: Vec::new(),
+            })
+        },
+        tables,
+    ),
 ];
 
-/// Whether this process may make a network namespace; says so when not.
-pub(crate) fn has_namespaces(test: &str) -> bool {
-    let may = thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET));
-    let may = may.join().unwrap();
-    if let Err(error) = may {
-        eprintln!(
-            "{test}: no network namespace can be made here ({error}): kernel faults are left out"
-        );
-    }
-    may.is_ok()
+fn somebody() -> Vec<Cidr> {
+    vec!["10.77.0.2".parse().unwrap()]
 }
 
-/// Runs something on a thread and a runtime of its own. With `apart`, in a network namespace of its own too, which has a
-/// loopback and nothing else, and goes with the last process in it.
-pub(crate) fn in_a_lab<F: Future<Output = T>, T: Send + 'static>(
-    apart: bool,
+/// There are none but those of faults.
+fn tables() -> Vec<String> {
+    let all = said("nft", &["list", "tables"]);
+    all.lines().map(str::to_owned).collect()
+}
+
+/// An interface has none of its own.
+fn qdiscs() -> Vec<String> {
+    let all = said("tc", &["qdisc", "show", "dev", "eth0"]);
+    let shown = all.lines().map(str::to_owned);
+    shown.filter(|line| !line.contains("noqueue")).collect()
+}
+
+/// The kinds that can be tried here.
+pub(crate) fn kinds() -> Vec<&'static Kind> {
+    let kernel = !skipped();
+    let here = |kind: &&Kind| kernel || kind.left_in_kernel.is_none();
+    KINDS.iter().filter(here).collect()
+}
+
+/// Runs something on a thread and a runtime of its own; where there are kernel faults, on a machine of its own too.
+pub(crate) fn apart<F: Future<Output = T>, T: Send + 'static>(
     work: impl FnOnce() -> F + Send + 'static,
 ) -> thread::JoinHandle<T> {
     thread::spawn(move || {
-        if apart {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            run("ip", &["link", "set", "lo", "up"]);
+        let lab = (!skipped()).then(|| Lab::new(1));
+        if let Some(lab) = &lab {
+            lab.move_to(1);
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -98,13 +152,6 @@ pub(crate) fn in_a_lab<F: Future<Output = T>, T: Send + 'static>(
             .unwrap();
         runtime.block_on(work())
     })
-}
-
-/// Runs a command in this thread's namespace; what it said.
-pub(crate) fn run(command: &str, args: &[&str]) -> String {
-    let done = Command::new(command).args(args).output().unwrap();
-    assert!(done.status.success(), "{command} {args:?}: {done:?}");
-    String::from_utf8(done.stdout).unwrap()
 }
 
 /// An agent with a lane that has data, below a first process that hangs up on nobody.
@@ -222,7 +269,7 @@ impl Remains {
 
     /// Everything that a fault can have left.
     pub(crate) fn left(&self, kind: &Kind) -> Vec<String> {
-        let mut left = (kind.left)();
+        let mut left = kind.left_in_kernel.map_or_else(Vec::new, |left| left());
         if let Some(stat) = procfs::stat(self.lane) {
             left.push(format!("the lane is there: {stat:?}"));
         }
