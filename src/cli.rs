@@ -135,6 +135,13 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: BenchCommand,
     },
+    /// Undo what an agent left in force, each fault when its lease lapses, once stdin has ended. Agents start one for
+    /// themselves.
+    Watchdog {
+        /// The agent's journal.
+        #[arg(long, value_name = "FILE")]
+        journal: PathBuf,
+    },
     /// Run a program that ends when this process's stdin does.
     Guard {
         /// The program and its arguments.
@@ -153,6 +160,7 @@ impl Command {
             | Self::Lane { .. }
             | Self::Spacetimedb { .. }
             | Self::Tokens { .. }
+            | Self::Watchdog { .. }
             | Self::Guard { .. } => "info",
             _ => "error",
         }

@@ -3,6 +3,7 @@
 //! | call | body | answer |
 //! |---|---|---|
 //! | `GET /status` | - | [`AgentStatus`] |
+//! | `GET /preflight` | - | [`crate::preflight::kernel::Kernel`], looked at anew: what can be done to this machine |
 //! | `POST /children` | [`StartChild`] | [`Started`], once it is ready; 409 for a name that is taken, 422 for a bad one |
 //! | `GET /children` | - | [`ChildView`]s |
 //! | `DELETE /children/{name}` | - | `{}`, once it has ended |
@@ -163,6 +164,10 @@ impl Api {
         match (request.method.as_str(), request.segments().as_slice()) {
             (_, ["faults", ..]) => self.faults.route(request).await,
             ("GET", ["status"]) => self.status(),
+            ("GET", ["preflight"]) => {
+                let network = self.faults.holder().network();
+                Response::json(&*network.look_at_kernel().await)
+            }
             ("GET", ["children"]) => Response::json(&self.supervisor.views()),
             ("POST", ["children"]) => {
                 self.faults.holder().refuse_when_halted()?;

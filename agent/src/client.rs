@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::{AgentStatus, Call, ChildView, StartChild, Started};
+use crate::preflight::kernel::Kernel;
 
 const SOON: Duration = Duration::from_secs(5);
 /// A child has ten seconds to become ready: to start one, and to undo a kill, may take that long and a little more.
@@ -50,6 +51,14 @@ impl Agent {
     /// See [`Agent`].
     pub async fn status(&self) -> Result<AgentStatus, CallError> {
         self.client.get("/status", SOON).await
+    }
+
+    /// What can be done to its machine.
+    ///
+    /// # Errors
+    /// See [`Agent`].
+    pub async fn preflight(&self) -> Result<Kernel, CallError> {
+        self.client.get("/preflight", SOON).await
     }
 
     /// Starts a child and waits until it is ready.

@@ -1,4 +1,4 @@
-//! The agent as a holder of faults: node faults it does itself, link and token faults it has its children hold. Every
+//! The agent as a holder of faults: node and kernel faults it does itself, link and token faults it has its children hold. Every
 //! step is in the journal before the next is taken.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,18 +11,24 @@ use host::http::{Failure, StatusCode};
 use model::fault::{self, FaultOrder, FaultView, Observation, Renewal};
 use model::ids::FaultId;
 use model::instant::Bracket;
+use model::lease::Deadline;
+use model::quantity::Span;
 use tokio_util::sync::CancellationToken;
 
+use crate::crash;
 use crate::journal::{Event, Journal, Undo};
 use crate::state::StateDir;
 use crate::supervisor::Supervisor;
+use crate::watchdog::Watchdog;
 
 mod deed;
+pub mod network;
 pub mod node;
 pub mod relay;
 pub mod rollback;
 
 use deed::Deed;
+use network::Network;
 use node::NodeFault;
 use relay::Relay;
 
@@ -35,8 +41,10 @@ const RELAY_AT_END_WITHIN: Duration = Duration::from_millis(400);
 #[derive(Debug)]
 pub struct AgentHolder {
     supervisor: Arc<Supervisor>,
+    network: Network,
     state: Arc<StateDir>,
     journal: Mutex<Journal>,
+    watchdog: Watchdog,
     records: Mutex<Vec<Record>>,
     halted: AtomicBool,
     ending: AtomicBool,
@@ -93,14 +101,22 @@ impl NotApplied {
 }
 
 impl AgentHolder {
-    /// A holder that has no faults yet; the journal has been replayed.
+    /// A holder that has no faults yet; the journal has been replayed, and is watched.
     #[must_use]
-    pub fn new(supervisor: Arc<Supervisor>, state: Arc<StateDir>, journal: Journal) -> Self {
+    pub fn new(
+        supervisor: Arc<Supervisor>,
+        network: Network,
+        state: Arc<StateDir>,
+        journal: Journal,
+        watchdog: Watchdog,
+    ) -> Self {
         let halted = state.is_halted();
         Self {
             supervisor,
+            network,
             state,
             journal: Mutex::new(journal),
+            watchdog,
             records: Mutex::default(),
             halted: AtomicBool::new(halted),
             ending: AtomicBool::new(false),
@@ -117,10 +133,22 @@ impl AgentHolder {
             .collect()
     }
 
+    /// The kernel, and what is this agent's there.
+    #[must_use]
+    pub const fn network(&self) -> &Network {
+        &self.network
+    }
+
     /// The agent's folder.
     #[must_use]
     pub fn state(&self) -> &StateDir {
         &self.state
+    }
+
+    /// Who undoes what this agent did when it dies.
+    #[must_use]
+    pub const fn watchdog(&self) -> &Watchdog {
+        &self.watchdog
     }
 
     /// Whether new work is refused.
@@ -173,9 +201,14 @@ impl AgentHolder {
         }
     }
 
-    fn aim(&self, order: &FaultOrder) -> Result<Target, Failure> {
+    async fn aim(&self, order: &FaultOrder) -> Result<Target, Failure> {
         match order.fault.holder() {
+            fault::Holder::Agent if order.fault.in_kernel() => {
+                self.refuse_unwatched()?;
+                self.network.aim(order).await.map(Target::Own)
+            }
             fault::Holder::Agent => {
+                self.refuse_unwatched()?;
                 let deed = NodeFault::aim(order, &self.supervisor)?;
                 Ok(Target::Own(Arc::new(deed)))
             }
@@ -183,6 +216,16 @@ impl AgentHolder {
                 Relay::aim(order, &self.supervisor).map(Target::Children)
             }
         }
+    }
+
+    /// What children hold ends with them; what the agent does itself would outlive its lease if it died.
+    fn refuse_unwatched(&self) -> Result<(), Failure> {
+        if self.watchdog.pid().is_some() {
+            return Ok(());
+        }
+        let text = "the agent's watchdog has ended and could not be started again, see its log: nobody would undo a fault \
+                    if the agent died";
+        Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, text))
     }
 
     /// Enters the fault in the table. From then on a halt, a lapse and the end of the agent find it there.
@@ -238,6 +281,10 @@ impl AgentHolder {
         let intent = Event::Intent {
             order: order.clone(),
             undo,
+            lease: Deadline {
+                until: clock::now() + order.lease,
+                boot: clock::boot().to_owned(),
+            },
         };
         self.record(id, intent).map_err(NotApplied::untouched)?;
         match target {
@@ -253,11 +300,13 @@ impl AgentHolder {
                 let (observed, observation) = deed.bite().await.map_err(NotApplied::half_way)?;
                 self.record(id, Event::Observed)
                     .map_err(NotApplied::half_way)?;
+                let injected = Bracket { asked, observed };
+                let over = order.fault.ends_after() == Some(Span::ZERO);
                 Ok(FaultView {
                     id: id.to_owned(),
-                    active: true,
-                    injected: Bracket { asked, observed },
-                    healed: None,
+                    active: !over,
+                    injected,
+                    healed: over.then_some(injected),
                     lapsed: false,
                     observation,
                 })
@@ -279,7 +328,8 @@ impl AgentHolder {
         let mut view = record.view.clone();
         let reason = match &record.target {
             Target::Own(deed) => {
-                let (healed, reason) = deed.undo(self.is_ending(), &mut view.observation).await?;
+                let undo = deed.undo(self.is_ending(), &mut view.observation);
+                let (healed, reason) = crash::in_the_middle(undo).await?;
                 view.healed = healed;
                 reason
             }
@@ -328,11 +378,13 @@ impl AgentHolder {
 
     /// Waits for the disk, some 0.2 ms: shorter than to hand it to another thread is worth.
     fn record(&self, id: &str, event: Event) -> Result<(), Failure> {
-        self.journal
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.journal()
             .record(id, event)
             .map_err(|error| internal(&error))
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn records(&self) -> MutexGuard<'_, Vec<Record>> {
@@ -356,7 +408,7 @@ impl AgentHolder {
 impl Holder for AgentHolder {
     async fn inject(&self, order: FaultOrder) -> Result<FaultView, Failure> {
         let id = order.id.clone();
-        let target = self.aim(&order)?;
+        let target = self.aim(&order).await?;
         self.register(&id, &target)?;
         match self.apply(&order, &target).await {
             Ok(view) => {
@@ -411,12 +463,15 @@ impl Holder for AgentHolder {
     }
 
     async fn renewed(&self, id: &str, renewal: &Renewal) {
-        if let Some(Record {
-            target: Target::Children(relay),
-            ..
-        }) = self.get(id)
-        {
-            relay.renew(id, renewal, &self.supervisor).await;
+        match self.get(id).map(|record| record.target) {
+            Some(Target::Own(_)) => {
+                let until = clock::now() + renewal.lease;
+                if let Err(error) = self.journal().renewed(id, until) {
+                    tracing::warn!(fault = id, %error, "the watchdog knows of an earlier end of the lease only");
+                }
+            }
+            Some(Target::Children(relay)) => relay.renew(id, renewal, &self.supervisor).await,
+            None => {}
         }
     }
 

@@ -5,25 +5,29 @@
 //! service     the agent as a process: start, serve, end
 //! api         its HTTP routes and their bodies            client      the same, typed, for the conductor
 //! supervisor  children by name                            process     one child: its pidfd, its end
-//! faults      the holder: node (kill, terminate, pause), relay (proxies, shards)
+//! faults      the holder: node (kill, terminate, pause), network (the kernel: nft, tc, ss), relay (proxies, shards)
 //! journal     what must be undone, on disk before it is done
+//! watchdog    `faultlane watchdog`: undoes it when the agent is killed and does not come back within the lease
+//! crash       where an agent kills itself, for tests
 //! state       the agent's folder: journal, halt marker, its children's data
 //! commands    the commands of its own configuration, run by name
 //! residue     what faults can touch, before and after
 //! procfs      what the kernel says about processes
 //! guard       `faultlane guard`: a foreign program that must not outlive its parent
 //! spacetimedb `faultlane spacetimedb`: a real server under guard, as a node
-//! preflight   descriptors
+//! preflight   descriptors; what this kernel and these rights allow
+//! tool        nft, tc, ss, ip as programs
 //! ```
 //!
-//! Whatever the agent starts ends with it: its children read their stdin, and a stopped one, which cannot, is continued
-//! by the agent when it ends or, after a crash, by its successor (the kernel itself hangs up on stopped processes whose
-//! parent dies, where the parent was the group's last tie to the session).
+//! Whatever the agent starts ends with it, but the watchdog: its children read their stdin, and a stopped one, which
+//! cannot, is continued by the agent when it ends or, after a crash, by its successor or the watchdog (the kernel itself
+//! hangs up on stopped processes whose parent dies, where the parent was the group's last tie to the session).
 
 pub mod api;
 pub mod client;
 pub mod commands;
 pub mod conductor;
+pub mod crash;
 pub mod faults;
 pub mod guard;
 pub mod journal;
@@ -35,5 +39,7 @@ pub mod service;
 pub mod spacetimedb;
 pub mod state;
 pub mod supervisor;
+pub mod tool;
+pub mod watchdog;
 
 pub use service::main;

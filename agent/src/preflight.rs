@@ -1,9 +1,11 @@
-//! Limits of this host that a drill can run into.
+//! Limits of this host that a drill can run into: descriptors here, the kernel and the rights to it in [`kernel`].
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+pub mod kernel;
 
 /// More than this is never asked for: programs that close every possible descriptor would take minutes to start.
 const MOST: u64 = 1 << 20;

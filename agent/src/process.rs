@@ -248,7 +248,8 @@ pub fn continue_orphan(pid: u32, started: u64) -> io::Result<bool> {
     }
 }
 
-fn open(pid: u32) -> io::Result<OwnedFd> {
+/// A descriptor of a process.
+pub(crate) fn open(pid: u32) -> io::Result<OwnedFd> {
     let named =
         |reason: &dyn std::fmt::Display| io::Error::other(format!("process {pid}: {reason}"));
     let id = i32::try_from(pid)

@@ -1,10 +1,11 @@
 //! What faults can touch, before and after: faults in force here and at the children, the state of the child processes,
-//! processes that nobody asked for, files in the agent's folder. Without counters: those may change.
+//! processes that nobody asked for, files in the agent's folder, and what the kernel's network is set to ([`network`]).
+//! Without counters: those may change.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use model::fault::FaultView;
 use model::role::{ProxyStatus, Role};
 use model::trial::Residue;
@@ -12,6 +13,8 @@ use model::trial::Residue;
 use crate::faults::AgentHolder;
 use crate::procfs;
 use crate::supervisor::{Child, Supervisor};
+
+mod network;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// So begins the state of a child that has ended by itself, or was ended by a stranger: nobody can tell which.
@@ -35,6 +38,8 @@ pub enum Thing {
     Process(u32),
     /// A file in the agent's folder.
     File(String),
+    /// A setting of the kernel's network, in words, and whether it is this agent's.
+    Network(String, bool),
 }
 
 /// Looks at everything.
@@ -47,8 +52,13 @@ pub async fn take(supervisor: &Supervisor, holder: &AgentHolder) -> Fingerprint 
         .map(|id| in_force(id, "agent"))
         .collect();
     let children = supervisor.matching(|_| true);
-    let held = join_all(children.iter().map(|(_, child)| held_by(child))).await;
-    let mut own = Vec::new();
+    let (held, kernel) = join(
+        join_all(children.iter().map(|(_, child)| held_by(child))),
+        network::take(holder.network()),
+    )
+    .await;
+    found.extend(kernel);
+    let mut own = Vec::from_iter(holder.watchdog().pid());
     for ((name, child), held) in children.into_iter().zip(held) {
         own.push(child.process.own_pid());
         let state = match held {
@@ -112,6 +122,20 @@ pub fn compare(mark: &Fingerprint, now: &Fingerprint) -> Residue {
             (Thing::File(name), _) => residue.foreign.push(format!(
                 "file `{name}` in the agent's folder is not the agent's"
             )),
+            (Thing::Network(what, true), _) => residue
+                .owned
+                .push(format!("{what} is a fault's and is left: {state}")),
+            (Thing::Network(what, false), Some(before)) => residue
+                .foreign
+                .push(format!("{what} was changed: {state}; before: {before}")),
+            (Thing::Network(what, false), None) => {
+                residue.foreign.push(format!("{what} is new: {state}"));
+            }
+        }
+    }
+    for thing in mark.keys().filter(|thing| !now.contains_key(thing)) {
+        if let Thing::Network(what, false) = thing {
+            residue.foreign.push(format!("{what} is gone"));
         }
     }
     residue
@@ -197,6 +221,26 @@ mod tests {
             residue.crashed,
             ["`lane` ended by itself (signal: 9 (SIGKILL))"]
         );
+    }
+
+    #[test]
+    fn of_the_network_what_is_ours_is_left_behind_and_what_is_others_is_told() {
+        let setting = |name: &str, owned, state: &str| {
+            (Thing::Network(name.to_owned(), owned), state.to_owned())
+        };
+        let mark = Fingerprint::from([
+            setting("table a", false, "1"),
+            setting("table b", false, "1"),
+        ]);
+        let now = Fingerprint::from([
+            setting("table a", false, "2"),
+            setting("table c", false, "1"),
+            setting("table f1", true, "1"),
+        ]);
+        let residue = compare(&mark, &now);
+        assert!(residue.owned.len() == 1 && residue.owned[0].contains("table f1"));
+        assert_eq!(residue.foreign.len(), 3, "{residue:?}");
+        assert_eq!(compare(&mark, &mark), Residue::default());
     }
 
     #[test]

@@ -15,14 +15,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 use crate::commands::Commands;
+use crate::crash;
 use crate::faults::AgentHolder;
+use crate::faults::network::Network;
 use crate::journal::Journal;
 use crate::preflight;
 use crate::state::StateDir;
 use crate::supervisor::Supervisor;
+use crate::tool;
+use crate::watchdog::Watchdog;
 
 /// How long the faults may take to be undone at the end, before the children that hold them are ended.
 const UNDO_WITHIN: Duration = Duration::from_millis(500);
+/// And afterwards, for what ends with nobody: what is changed in the kernel.
+const UNDO_AT_LAST_WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs an agent until `shutdown`. What it leaves is its folder when it is halted, else nothing.
 ///
@@ -46,12 +52,13 @@ pub struct Service {
 }
 
 impl Service {
-    /// Opens the agent's folder and undoes what an earlier life left in force. Its children will be `program`, told by
+    /// Opens the agent's folder, has it watched, and undoes what an earlier life left in force. Its children will be `program`, told by
     /// their arguments what to be.
     ///
     /// # Errors
-    /// A folder cannot be made, the journal cannot be read, or an undo failed.
+    /// A folder cannot be made, the watchdog cannot be started, the journal cannot be read, or an undo failed.
     pub fn open(config: AgentConfig, program: PathBuf) -> io::Result<Self> {
+        crash::arm()?;
         if let Err(error) = preflight::raise_descriptor_limit() {
             tracing::warn!(%error, "the limit of open descriptors could not be raised");
         }
@@ -62,9 +69,20 @@ impl Service {
                 format!("{}: {error}", config.log_dir.display()),
             )
         })?;
-        let (journal, _healed) = Journal::open(&state.journal())?;
+        let mut journal = Journal::lock(&state.journal())?;
+        tool::changes_hold(journal.held()?);
+        // First: this agent too may be killed while it undoes what another left.
+        let watchdog = Watchdog::start(program.clone(), state.journal())?;
+        journal.replay()?;
         let supervisor = Arc::new(Supervisor::new(program, config.log_dir, config.spacetimedb));
-        let holder = AgentHolder::new(Arc::clone(&supervisor), Arc::clone(&state), journal);
+        let network = Network::new(&config.name, &config.state_dir);
+        let holder = AgentHolder::new(
+            Arc::clone(&supervisor),
+            network,
+            Arc::clone(&state),
+            journal,
+            watchdog,
+        );
         let faults = Leased::new(holder);
         let commands = Commands::new(config.commands, state.commands());
         let api = Api::new(
@@ -83,9 +101,13 @@ impl Service {
 
     /// Serves until `shutdown`; then undoes every fault, ends the children and, unless it is halted, removes the
     /// folder. A killed node is not started again for that: it is being taken down, and the journal says so. That takes
-    /// some 50 ms, and at most 3 s with children that do not end.
+    /// some 50 ms, and at most 3 s with children that do not end; longer only where the kernel does not answer.
     pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
         let ended = CancellationToken::new();
+        match listener.local_addr() {
+            Ok(addr) => self.faults.holder().network().serves_on(addr),
+            Err(error) => tracing::warn!(%error, "the port of the API is not known"),
+        }
         let api = Arc::clone(&self.api);
         let serving = tokio::spawn(http::serve(listener, ended.clone(), move |request| {
             Arc::clone(&api).answer(request)
@@ -106,8 +128,8 @@ impl Service {
             enforcing.abort();
         }
         self.supervisor.end_all().await;
-        // With their holders gone, whatever could not be undone before has nothing left to undo.
-        let _ = tokio::time::timeout(UNDO_WITHIN, self.faults.undo_all()).await;
+        // With their holders gone, what these could not undo before is over; the kernel's faults have none but this agent.
+        let _ = tokio::time::timeout(UNDO_AT_LAST_WITHIN, self.faults.undo_all()).await;
         serving.abort();
         self.leave();
     }
@@ -115,11 +137,14 @@ impl Service {
     fn leave(&self) {
         let left = self.faults.holder().in_force();
         if !left.is_empty() {
-            tracing::error!(faults = ?left, "not undone; the journal is kept for the next start");
-        } else if self.state.is_halted() {
+            tracing::error!(faults = ?left, "not undone; the journal is kept for the watchdog and the next start");
+            return;
+        }
+        if self.state.is_halted() {
             tracing::info!("halted: the folder is kept, so that the next start knows");
         } else if let Err(error) = self.state.remove() {
             tracing::warn!(%error, "the agent's folder could not be removed");
         }
+        self.faults.holder().watchdog().dismiss();
     }
 }

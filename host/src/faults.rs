@@ -165,7 +165,8 @@ impl<H: Holder> Leased<H> {
                 self.holder.interrupt(id);
                 let turn = self.turn(id);
                 let _turn = turn.lock().await;
-                if self.holder.look(id).await.is_none() {
+                // Not by a look at it, which may take as long as the undo.
+                if !self.holder.ids().iter().any(|known| known == id) {
                     return Err(unknown(id));
                 }
                 let view = self.holder.undo(id, false).await?;

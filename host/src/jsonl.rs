@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -21,19 +22,28 @@ impl Appender {
     /// # Errors
     /// The file cannot be opened, read or cut; the error names it.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let named = |error| named(path, &error);
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(path)
-            .map_err(named)?;
+            .map_err(|error| named(path, &error))?;
+        Self::adopt(file, path)
+    }
+
+    /// Takes a file that is open for reading and writing, for whoever locks it before it is touched, and cuts off a torn
+    /// last line. `path` is what errors call it.
+    ///
+    /// # Errors
+    /// The file cannot be read or cut; the error names it.
+    pub fn adopt(mut file: File, path: &Path) -> io::Result<Self> {
+        let named = |error| named(path, &error);
         let whole = whole_lines(&mut file).map_err(named)?;
         if whole < file.seek(SeekFrom::End(0)).map_err(named)? {
             file.set_len(whole).map_err(named)?;
-            file.seek(SeekFrom::End(0)).map_err(named)?;
         }
+        file.seek(SeekFrom::End(0)).map_err(named)?;
         Ok(Self {
             file,
             path: path.to_owned(),
@@ -58,6 +68,31 @@ impl Appender {
         &mut self,
         values: impl IntoIterator<Item = T>,
     ) -> io::Result<()> {
+        self.write(values, File::sync_data)
+    }
+
+    /// Appends one line and leaves it to the kernel when it gets to disk. It survives the end of the process, but not
+    /// that of the machine.
+    ///
+    /// # Errors
+    /// The line could not be written; the error names the file.
+    pub fn append_unsynced(&mut self, value: &impl Serialize) -> io::Result<()> {
+        self.write([value], |_| Ok(()))
+    }
+
+    /// The lines that are in the file by now.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn lines<T: DeserializeOwned>(&self) -> io::Result<Lines<T>> {
+        read_from(&self.file, &self.path)
+    }
+
+    fn write<T: Serialize>(
+        &mut self,
+        values: impl IntoIterator<Item = T>,
+        settle: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut lines = Vec::new();
         for value in values {
             serde_json::to_writer(&mut lines, &value).map_err(io::Error::other)?;
@@ -69,7 +104,7 @@ impl Appender {
             .map_err(|error| named(&self.path, &error))?;
         self.file
             .write_all(&lines)
-            .and_then(|()| self.file.sync_data())
+            .and_then(|()| settle(&self.file))
             .map_err(|error| {
                 let _ = self.file.set_len(before);
                 let _ = self.file.seek(SeekFrom::Start(before));
@@ -93,7 +128,30 @@ pub struct Lines<T> {
 /// The file cannot be read, or a line other than a torn last one is not what is expected; the error names the file
 /// and the line.
 pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Lines<T>> {
-    let Lines { values, torn } = read_each(path)?;
+    all(read_each(path)?, path)
+}
+
+/// As [`read`], of a file that is open, whatever has become of its path since. Its position stays where it was.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_from<T: DeserializeOwned>(file: &File, path: &Path) -> io::Result<Lines<T>> {
+    let mut text = Vec::new();
+    let mut piece = [0; 16_384];
+    loop {
+        let read = file
+            .read_at(&mut piece, text.len() as u64)
+            .map_err(|error| named(path, &error))?;
+        if read == 0 {
+            break;
+        }
+        text.extend_from_slice(&piece[..read]);
+    }
+    all(parse(&text), path)
+}
+
+fn all<T>(lines: Lines<Result<T, serde_json::Error>>, path: &Path) -> io::Result<Lines<T>> {
+    let Lines { values, torn } = lines;
     let values = values
         .into_iter()
         .enumerate()
@@ -115,10 +173,14 @@ pub fn read_each<T: DeserializeOwned>(
     path: &Path,
 ) -> io::Result<Lines<Result<T, serde_json::Error>>> {
     let text = std::fs::read(path).map_err(|error| named(path, &error))?;
+    Ok(parse(&text))
+}
+
+fn parse<T: DeserializeOwned>(text: &[u8]) -> Lines<Result<T, serde_json::Error>> {
     let mut lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
     let torn = lines.pop().is_some_and(|last| !last.is_empty());
     let values = lines.into_iter().map(serde_json::from_slice).collect();
-    Ok(Lines { values, torn })
+    Lines { values, torn }
 }
 
 /// Bytes up to the end of a file's last whole line. Looked for from the end: the file may be larger than the memory.

@@ -1,5 +1,5 @@
 //! What can be injected. A fault is leased, reversible, and held by exactly one process, which undoes it alone when
-//! its lease lapses: link and WebSocket faults by a proxy, node faults by an agent, token faults by a shard.
+//! its lease lapses: link and WebSocket faults by a proxy, node and kernel faults by an agent, token faults by a shard.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::ids::FaultId;
 use crate::instant::{Bracket, Mono};
 use crate::quantity::{ByteSize, Share, Span};
+
+mod network;
+
+pub use network::{Action, DropSockets, Flow, Netem, PacketLoss, Partition, Throttle};
 
 /// A fault with its settings, as scenarios write it: `{ latency: { delay: 50ms } }`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,6 +44,16 @@ pub enum Fault {
     /// Node: the node's data go back to what they were some time before, and the process with them: SIGKILL, and the
     /// undo starts the node again on the older data.
     Restore(Restore),
+    /// Kernel: packets from and to peers are dropped or rejected.
+    Partition(Partition),
+    /// Kernel: a share of the packets is lost.
+    PacketLoss(PacketLoss),
+    /// Kernel: an interface sends no more than so many bytes a second.
+    Throttle(Throttle),
+    /// Kernel: packets are delayed, reordered, duplicated, corrupted or lost, where the kernel has netem.
+    Netem(Netem),
+    /// Kernel: established TCP connections are ended, with RST to the peer. Momentary.
+    DropSockets(DropSockets),
     /// Token: clients take on tokens that all expire in the same second. It ends with that second.
     TokenExpiry(TokenExpiry),
 }
@@ -204,6 +218,11 @@ impl Fault {
             Self::Terminate(_) => "terminate",
             Self::Pause(_) => "pause",
             Self::Restore(_) => "restore",
+            Self::Partition(_) => "partition",
+            Self::PacketLoss(_) => "packet_loss",
+            Self::Throttle(_) => "throttle",
+            Self::Netem(_) => "netem",
+            Self::DropSockets(_) => "drop_sockets",
             Self::TokenExpiry(_) => "token_expiry",
         }
     }
@@ -213,9 +232,23 @@ impl Fault {
     pub const fn holder(&self) -> Holder {
         match self {
             Self::Kill(_) | Self::Terminate(_) | Self::Pause(_) | Self::Restore(_) => Holder::Agent,
+            _ if self.in_kernel() => Holder::Agent,
             Self::TokenExpiry(_) => Holder::Shard,
             _ => Holder::Proxy,
         }
+    }
+
+    /// Whether it is made in the kernel of a node's machine, and not to a process there.
+    #[must_use]
+    pub const fn in_kernel(&self) -> bool {
+        matches!(
+            self,
+            Self::Partition(_)
+                | Self::PacketLoss(_)
+                | Self::Throttle(_)
+                | Self::Netem(_)
+                | Self::DropSockets(_)
+        )
     }
 
     /// For a fault that ends by itself, how long it lasts: a scenario gives it no `for`. `None` for all others, which
@@ -223,7 +256,7 @@ impl Fault {
     #[must_use]
     pub const fn ends_after(&self) -> Option<Span> {
         match self {
-            Self::Reset(_) | Self::WsClose(_) => Some(Span::ZERO),
+            Self::Reset(_) | Self::WsClose(_) | Self::DropSockets(_) => Some(Span::ZERO),
             Self::TokenExpiry(settings) => Some(settings.after),
             _ => None,
         }
@@ -250,7 +283,7 @@ impl Fault {
         match self {
             Self::Latency(_) | Self::Bandwidth(_) => "pass bytes on at once again",
             Self::Hold(_) => "pass on what waited, and let connections through",
-            Self::Reset(_) | Self::WsClose(_) => {
+            Self::Reset(_) | Self::WsClose(_) | Self::DropSockets(_) => {
                 "nothing: closed connections stay closed, new ones are let through"
             }
             Self::Refuse(_) => "let connections through",
@@ -261,6 +294,10 @@ impl Fault {
             Self::Kill(_) | Self::Terminate(_) => "start the node again",
             Self::Pause(_) => "SIGCONT",
             Self::Restore(_) => "start the node again, on the older data",
+            Self::Partition(_) | Self::PacketLoss(_) => "delete the fault's own nft table",
+            Self::Throttle(_) | Self::Netem(_) => {
+                "delete the fault's own qdisc: the kernel's default comes back"
+            }
             Self::TokenExpiry(_) => "ask for tokens of the usual lifetime again",
         }
     }

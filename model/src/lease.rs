@@ -2,9 +2,30 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::FaultId;
 use crate::instant::Mono;
 use crate::quantity::Span;
+
+/// When a lease lapses, as another process must be told: the monotonic clock counts from a boot, and a machine that was
+/// started anew knows nothing of the old one's instants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deadline {
+    /// On the monotonic clock of that boot.
+    #[serde(rename = "until_us")]
+    pub until: Mono,
+    /// The kernel's id of the boot.
+    pub boot: String,
+}
+
+impl Deadline {
+    /// Whether it has passed, `now` in this `boot`. Of another boot nothing is left to wait for.
+    #[must_use]
+    pub fn has_passed(&self, now: Mono, boot: &str) -> bool {
+        self.boot != boot || self.until <= now
+    }
+}
 
 /// The leases of one holder.
 #[derive(Debug, Default)]
@@ -69,6 +90,17 @@ mod tests {
         );
         assert!(leases.release("a") && !leases.release("a"));
         assert_eq!(leases.next(), None);
+    }
+
+    #[test]
+    fn a_deadline_of_another_boot_has_passed_however_far_it_seems() {
+        let deadline = Deadline {
+            until: Mono(5_000_000),
+            boot: "here".to_owned(),
+        };
+        assert!(!deadline.has_passed(Mono(4_999_999), "here"));
+        assert!(deadline.has_passed(Mono(5_000_000), "here"));
+        assert!(deadline.has_passed(Mono(0), "there"));
     }
 
     #[test]

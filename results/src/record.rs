@@ -230,6 +230,8 @@ pub enum Fidelity {
     Proxy,
     /// A real signal to a real process.
     Process,
+    /// The node's own kernel: packets are lost, connections are ended, as they would be.
+    Kernel,
     /// Real tokens with a real, but chosen, expiry.
     Token,
 }
@@ -239,6 +241,7 @@ impl Fidelity {
     #[must_use]
     pub const fn of(fault: &Fault) -> Self {
         match fault.holder() {
+            Holder::Agent if fault.in_kernel() => Self::Kernel,
             Holder::Proxy => Self::Proxy,
             Holder::Agent => Self::Process,
             Holder::Shard => Self::Token,
@@ -251,6 +254,7 @@ impl Fidelity {
         match self {
             Self::Proxy => "proxy",
             Self::Process => "process",
+            Self::Kernel => "kernel",
             Self::Token => "token",
         }
     }

@@ -13,6 +13,7 @@ use crate::tree::Node;
 use crate::typed::place;
 
 mod foreign;
+mod network;
 pub(crate) mod probes;
 mod timeline;
 mod toxics;

@@ -171,6 +171,13 @@ pub(super) fn spacetimedb(
     .map(Exit::Other)
 }
 
+/// Without a runtime: it has to be small, and to do one thing after another.
+pub(super) fn watchdog(journal: &Path) -> Result<Exit, Error> {
+    agent::watchdog::main(journal)
+        .map(|()| Exit::Go)
+        .map_err(Error::could_not_run)
+}
+
 pub(super) fn guard(command: &[std::ffi::OsString]) -> Result<Exit, Error> {
     let (program, args) = command.split_first().expect("clap requires it");
     let code = runtime()?

@@ -362,13 +362,16 @@ impl Deed for NodeFault {
 
     fn undo_record(&self) -> Undo {
         let (node, pid) = (self.node.clone(), self.process.pid());
-        match self.how {
+        let started = self.process.started();
+        match &self.how {
             How::Kill | How::Terminate { .. } => Undo::Restart { node, pid },
-            // A later life has no node to start and no data to put back; but the process may stand still for its copy.
-            How::Pause | How::Restore { .. } => Undo::Continue {
+            How::Pause => Undo::Continue { node, pid, started },
+            // The process may stand still for its copy.
+            How::Restore { rollback, .. } => Undo::PutBack {
                 node,
                 pid,
-                started: self.process.started(),
+                started,
+                data: rollback.data().to_owned(),
             },
         }
     }

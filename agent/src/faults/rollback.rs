@@ -58,6 +58,12 @@ impl Rollback {
         }
     }
 
+    /// The folder.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// Copies the folder. Whoever writes to it should stand still meanwhile.
     ///
     /// # Errors

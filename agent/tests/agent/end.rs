@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use agent::journal::{Entry, Event, Journal, Undo};
 use agent::procfs;
 use host::clock;
+use model::lease::Deadline;
 use rustix::process::Signal;
 
 use crate::support::{
@@ -96,6 +97,7 @@ async fn every_step_is_in_the_journal_before_the_next() {
             Event::Intent { .. } => "intent",
             Event::Applied => "applied",
             Event::Observed => "observed",
+            Event::Renewed { .. } => "renewed",
             Event::Undone { .. } => "undone",
         })
         .collect();
@@ -173,6 +175,10 @@ async fn a_pause_is_undone_from_every_step_and_only_on_the_very_process() {
                     node: "lane".to_owned(),
                     pid,
                     started,
+                },
+                lease: Deadline {
+                    until: clock::now(),
+                    boot: clock::boot().to_owned(),
                 },
             };
             let folder = tempfile::tempdir().unwrap();

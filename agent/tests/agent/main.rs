@@ -1,10 +1,18 @@
 //! The agent as a process, with children that stand in for the real ones: real signals, real sockets.
 
 mod children;
+mod clocks;
 mod commands;
+mod crashes;
 mod end;
 mod guard;
+mod half_way;
+mod kills;
+mod netns;
+mod network;
 mod node_faults;
 mod probes;
 mod relayed_faults;
 mod support;
+mod victim;
+mod watchdog;

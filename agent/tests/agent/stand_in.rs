@@ -4,8 +4,9 @@
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io;
-use std::net::Ipv4Addr;
-use std::process::ExitCode;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use model::ids::FaultId;
 use model::instant::Bracket;
 use model::role::{AgentConfig, LaneConfig, ProxyConfig, ProxyStatus, TokensConfig};
 use model::shard::ShardConfig;
+use rustix::process::WaitOptions;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -25,11 +27,31 @@ const REFUSES: u16 = 1;
 /// The upstream port of a proxy that takes faults on and then cannot undo them.
 const STUCK: u16 = 2;
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> io::Result<ExitCode> {
+fn main() -> io::Result<ExitCode> {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let role = args.first().and_then(|role| role.to_str());
-    match role.unwrap_or_default() {
+    match args.first().and_then(|role| role.to_str()) {
+        Some("watchdog") => agent::watchdog::main(Path::new(&args[2])).map(|()| ExitCode::SUCCESS),
+        Some("wall-clock") => {
+            println!("{}", clock::unix_micros());
+            Ok(ExitCode::SUCCESS)
+        }
+        Some("first-process") => first_process(&args[1..]),
+        role => with_a_runtime(role.unwrap_or_default(), &args),
+    }
+}
+
+/// As the first process of a container: whoever loses its parent is given to it, and as it is of their session, the
+/// kernel does not hang up on those that are stopped. It ends when they all have.
+fn first_process(args: &[OsString]) -> io::Result<ExitCode> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    Command::new(std::env::current_exe()?).args(args).spawn()?;
+    while rustix::process::wait(WaitOptions::empty()).is_ok() {}
+    Ok(ExitCode::SUCCESS)
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn with_a_runtime(role: &str, args: &[OsString]) -> io::Result<ExitCode> {
+    match role {
         "guard" => return Ok(agent::guard::main(&args[1], &args[2..]).await?.into()),
         "agent" => {
             let config: AgentConfig = child::read_config()?;
@@ -44,6 +66,7 @@ async fn main() -> io::Result<ExitCode> {
             let config: ProxyConfig = child::read_config()?;
             hold("proxy", config.upstream.port()).await?;
         }
+        "conductor" => conductor(child::read_config()?).await?,
         "shard" => {
             let _: ShardConfig = child::read_config()?;
             hold("shard", 0).await?;
@@ -51,6 +74,20 @@ async fn main() -> io::Result<ExitCode> {
         other => panic!("no role `{other}`"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Injects a fault, and renews its lease each third of it; says when it asked, once that was granted.
+async fn conductor((control, order): (SocketAddr, FaultOrder)) -> io::Result<()> {
+    let agent = agent::client::Agent::new(control);
+    let failed = |error: http::CallError| io::Error::other(error.to_string());
+    let mut asked = clock::now();
+    agent.inject(&order).await.map_err(failed)?;
+    loop {
+        println!("{}", asked.0);
+        tokio::time::sleep(order.lease.duration() / 3).await;
+        asked = clock::now();
+        agent.renew(&order.id, order.lease).await.map_err(failed)?;
+    }
 }
 
 async fn lane(config: LaneConfig) -> io::Result<()> {
@@ -75,7 +112,7 @@ async fn lane(config: LaneConfig) -> io::Result<()> {
 
 async fn serve_plain(
     what: &str,
-    listen: std::net::SocketAddr,
+    listen: SocketAddr,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let control = net::listen((Ipv4Addr::LOCALHOST, 0).into())?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use agent::api::ChildView;
 use agent::client::Agent;
 use agent::procfs;
-use host::child::{self, Child};
+use host::child::{self, Child, SpawnError};
 use host::http::{CallError, StatusCode};
 use model::command::CommandConfig;
 use model::event::Origin;
@@ -50,16 +50,37 @@ impl Node {
         Self::start_in(tempfile::tempdir().unwrap(), commands).await
     }
 
+    /// An agent that finds programs in this folder first.
+    pub(crate) async fn with_tools(tools: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = format!("PATH={}:{path}", tools.display());
+        let args = [&path, program().to_str().unwrap(), "agent"];
+        Self::start_by(Path::new("/usr/bin/env"), &args, folder, [].into()).await
+    }
+
+    /// An agent that may not change the network, although it is root.
+    pub(crate) async fn without_net_admin() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let args = [
+            "--bounding-set=-net_admin",
+            program().to_str().unwrap(),
+            "agent",
+        ];
+        Self::start_by(Path::new("/usr/bin/setpriv"), &args, folder, [].into()).await
+    }
+
     async fn start_in(folder: TempDir, commands: BTreeMap<String, CommandConfig>) -> Self {
-        let config = AgentConfig {
-            spacetimedb: None,
-            commands,
-            name: "here".to_owned(),
-            state_dir: folder.path().join("agent"),
-            log_dir: folder.path().join("logs"),
-        };
-        let log = folder.path().join("agent.log");
-        let process = child::spawn(program(), &["agent"], &config, &log, PATIENCE)
+        Self::start_by(program(), &["agent"], folder, commands).await
+    }
+
+    async fn start_by(
+        program: &Path,
+        args: &[&str],
+        folder: TempDir,
+        commands: BTreeMap<String, CommandConfig>,
+    ) -> Self {
+        let process = agent_in(folder.path(), commands, program, args)
             .await
             .unwrap();
         Self {
@@ -111,6 +132,23 @@ impl Node {
     }
 }
 
+/// Starts an agent by whatever ends in it, in a folder that may have had another.
+pub(crate) async fn agent_in(
+    folder: &Path,
+    commands: BTreeMap<String, CommandConfig>,
+    program: &Path,
+    args: &[&str],
+) -> Result<Child, SpawnError> {
+    let config = AgentConfig {
+        spacetimedb: None,
+        commands,
+        name: "here".to_owned(),
+        state_dir: folder.join("agent"),
+        log_dir: folder.join("logs"),
+    };
+    child::spawn(program, args, &config, &folder.join("agent.log"), PATIENCE).await
+}
+
 /// Waits until something is so.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
     let look = async {
@@ -120,6 +158,25 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl 
     };
     let in_time = tokio::time::timeout(PATIENCE, look).await;
     assert!(in_time.is_ok(), "{what}: not within {PATIENCE:?}");
+}
+
+/// The watchdogs of an agent's folder, by what they were started with.
+pub(crate) fn watchdogs(folder: &Path) -> Vec<u32> {
+    let journal = folder.join("agent/journal.jsonl");
+    let journal = journal.as_os_str().as_encoded_bytes();
+    processes()
+        .filter(|pid| {
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut args = command.split(|byte| *byte == 0).skip(1);
+            args.next() == Some(b"watchdog") && args.nth(1) == Some(journal)
+        })
+        .collect()
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
 /// Waits until a process is gone, or at least a zombie that nobody has taken away.

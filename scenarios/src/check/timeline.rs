@@ -3,7 +3,7 @@
 use model::fault::{Fault, Holder};
 use model::quantity::{ByteSize, Span};
 
-use super::{Checks, MAX_WAIT, toxics};
+use super::{Checks, MAX_WAIT, network, toxics};
 use crate::resolve::{DEFAULT_NODE, lasts};
 use crate::scenario::{Entry, Scenario};
 use crate::target::Target;
@@ -40,7 +40,7 @@ pub(super) fn check(checks: &mut Checks<'_>, scenario: &Scenario) {
     one_at_a_time(checks, scenario);
 }
 
-/// A node can be under one node fault at a time: what is killed cannot be paused.
+/// A node's process can be under one fault at a time: what is killed cannot be paused. Its kernel can be under several.
 fn one_at_a_time(checks: &mut Checks<'_>, scenario: &Scenario) {
     let end = |entry: &Entry| {
         let begun = entry.at.plus(entry.fault.lead());
@@ -55,7 +55,7 @@ fn one_at_a_time(checks: &mut Checks<'_>, scenario: &Scenario) {
         .timeline
         .iter()
         .enumerate()
-        .filter(|(_, entry)| entry.fault.holder() == Holder::Agent)
+        .filter(|(_, entry)| entry.fault.holder() == Holder::Agent && !entry.fault.in_kernel())
         .collect();
     for (n, (place, entry)) in on_nodes.iter().enumerate() {
         let other = on_nodes[..n].iter().find(|(_, other)| {
@@ -140,7 +140,7 @@ fn whom(checks: &mut Checks<'_>, path: [&str; 2], entry: &Entry) {
             checks.error(
                 &at(path, &["node"]),
                 message,
-                "remove `node`; kill, terminate, pause and restore have one",
+                "remove `node`; faults of processes and kernels have one",
             );
         } else if checks.target.is_none() && !NODES.contains(&node.as_str()) {
             checks.error(
@@ -236,7 +236,7 @@ fn settings(checks: &mut Checks<'_>, path: [&str; 2], entry: &Entry, scenario: &
         Fault::TokenExpiry(expiry) => {
             token_expiry(checks, path, expiry.after, expiry.spread, scenario);
         }
-        _ => {}
+        fault => network::check(checks, path, fault),
     }
 }
 

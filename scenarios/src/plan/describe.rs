@@ -8,6 +8,8 @@ use model::target::Wire;
 
 use super::{Plan, Probe, Rule, Step};
 
+mod network;
+
 impl Plan {
     /// What will happen: the load, the exact timeline with a line for each injection and each undo, and what is judged.
     #[must_use]
@@ -297,6 +299,11 @@ fn action(fault: &Fault) -> String {
             "copy the data, and {} later SIGKILL and put the copy in their place",
             restore.age
         ),
+        Fault::Partition(_)
+        | Fault::PacketLoss(_)
+        | Fault::Throttle(_)
+        | Fault::Netem(_)
+        | Fault::DropSockets(_) => network::action(fault),
         Fault::TokenExpiry(expiry) => format!(
             "take on tokens, over {}, that all expire in the same second {} later",
             expiry.spread, expiry.after

@@ -231,6 +231,61 @@ fn settings_of_faults_are_checked() {
 }
 
 #[test]
+fn settings_of_faults_in_the_kernel_are_checked() {
+    let fault = |fault: &str| GOOD.replace("{ hold: {} }", fault);
+    for (settings, words) in [
+        (
+            "{ partition: { peers: [10.0.0.1], of: 2 } }",
+            "2 of 1 peers",
+        ),
+        ("{ partition: { of: 1 } }", "1 of 0 peers"),
+        ("{ partition: { peers: [10.0.0.1/8] } }", "10.0.0.0/8"),
+        (
+            "{ partition: { peers: [node-2] } }",
+            "`node-2` is not an address",
+        ),
+        ("{ partition: { ports: [0] } }", "0"),
+        ("{ packet_loss: { rate: 0% } }", "a loss of 0%"),
+        ("{ packet_loss: { rate: 100% } }", "nothing passes"),
+        (
+            "{ throttle: { interface: eth0, per_second: 0B } }",
+            "nothing passes",
+        ),
+        (
+            "{ throttle: { interface: -eth0, per_second: 1MiB } }",
+            "no name of an interface",
+        ),
+        ("{ netem: { interface: eth0 } }", "does nothing"),
+        (
+            "{ netem: { interface: eth0, reorder: 5% } }",
+            "go past others",
+        ),
+        (
+            "{ netem: { interface: eth0, delay: 1ms, jitter: 2ms } }",
+            "the jitter (2ms)",
+        ),
+    ] {
+        let shown = parse(&fault(settings)).expect_err(words).to_string();
+        assert!(
+            shown.contains(words) && shown.contains("test.yaml:8:"),
+            "{words} in\n{shown}"
+        );
+    }
+    let ssh = parse(&fault("{ partition: { ports: [22] } }"));
+    let warnings = ssh.unwrap_or_else(|error| panic!("{error}")).warnings;
+    assert!(warnings[0].to_string().contains("SSH"), "{warnings:?}");
+}
+
+#[test]
+fn a_kernel_can_be_under_several_faults_at_once() {
+    let second = "  - { at: 2s, fault: { packet_loss: { rate: 5% } }, for: 1s }\naffected";
+    let text = changed("affected", second).replace("hold: {}", "partition: {}");
+    parse(&text).unwrap_or_else(|error| panic!("{error}"));
+    let killed = text.replace("packet_loss: { rate: 5% }", "kill: {}");
+    parse(&killed).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
 fn toxics_are_checked_against_their_settings() {
     let toxic = |toxic: &str| GOOD.replace("{ hold: {} }", &format!("{{ toxic: {{ {toxic} }} }}"));
     for (text, words) in [

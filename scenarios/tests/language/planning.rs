@@ -259,6 +259,33 @@ fn a_description_has_a_line_for_each_injection_and_each_undo() {
 }
 
 #[test]
+fn a_description_says_what_a_fault_in_the_kernel_does_to_whom() {
+    for (fault, words) in [
+        (
+            "{ partition: { peers: [10.0.0.1, 10.1.0.0/16], of: 1, ports: [80, 443], direction: in, action: reject } }",
+            "reject packets with 1 of 10.0.0.1, 10.1.0.0/16 on ports 80, 443, coming in",
+        ),
+        (
+            "{ packet_loss: { rate: 25% } }",
+            "lose 25% of the packets with everyone, both ways",
+        ),
+        (
+            "{ throttle: { interface: eth0, per_second: 1MiB } }",
+            "let `eth0` send 1MiB a second; what would wait longer than 50ms is lost",
+        ),
+        (
+            "{ netem: { interface: eth0, delay: 9ms, jitter: 2ms, loss: 1% } }",
+            "of what `eth0` sends: delay by 9ms ± 2ms, lose 1%",
+        ),
+    ] {
+        let text = GOOD.replace("{ hold: {} }", fault);
+        let plan = plan(&text, &settings()).unwrap_or_else(|error| panic!("{fault}\n{error}"));
+        let shown = plan.describe();
+        assert!(shown.contains(words), "`{words}` in\n{shown}");
+    }
+}
+
+#[test]
 fn a_plan_that_was_read_back_has_the_digest_that_it_names_and_an_altered_one_has_not() {
     for (name, text) in library() {
         for quick in [false, true] {
