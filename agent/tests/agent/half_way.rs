@@ -47,10 +47,8 @@ impl Unlucky {
     fn fail(&self, before: &[u32], after: &[u32]) {
         let folder = self.tools.path().join(format!("{}.d", self.name));
         let lines = |calls: &[u32]| {
-            calls
-                .iter()
-                .map(|call| format!("{call}\n"))
-                .collect::<String>()
+            let calls: Vec<String> = calls.iter().map(u32::to_string).collect();
+            calls.join("\n")
         };
         fs::write(folder.join("before"), lines(before)).unwrap();
         fs::write(folder.join("after"), lines(after)).unwrap();
