@@ -138,19 +138,18 @@ impl Network {
     /// 422 for what this kernel or its rights do not allow, with the reason; 409 where somebody else's is in the way.
     pub(crate) async fn aim(&self, order: &FaultOrder) -> Result<Arc<dyn Deed>, Failure> {
         let kernel = self.kernel().await;
-        let name = order.fault.name();
-        let allowed = |what: &Capability| {
-            if what.possible {
-                return Ok(());
-            }
-            Err(impossible(&format_args!(
-                "`{name}` is not possible here: {}",
-                what.reason
-            )))
-        };
+        if let Some(Capability {
+            possible: false,
+            reason,
+        }) = kernel.needed_by(&order.fault)
+        {
+            return Err(impossible(&format_args!(
+                "`{}` is not possible here: {reason}",
+                order.fault.name()
+            )));
+        }
         Ok(match &order.fault {
             Fault::Partition(settings) => {
-                allowed(&kernel.nft)?;
                 let peers = settings.taken(order.seed, &order.id);
                 if peers.len() < settings.peers.len().min(1) {
                     let text =
@@ -171,7 +170,6 @@ impl Network {
                 ))
             }
             Fault::PacketLoss(settings) => {
-                allowed(&kernel.nft)?;
                 let stopped = Stopped {
                     peers: settings.peers.clone(),
                     ports: settings.ports.clone(),
@@ -186,15 +184,12 @@ impl Network {
                 ))
             }
             Fault::Throttle(settings) => {
-                allowed(&kernel.tbf)?;
                 Arc::new(QdiscFault::throttle(settings, self.handle(order)).await?)
             }
             Fault::Netem(settings) => {
-                allowed(&kernel.netem)?;
                 Arc::new(QdiscFault::netem(settings, self.handle(order)).await?)
             }
             Fault::DropSockets(settings) => {
-                allowed(&kernel.sock_destroy)?;
                 Arc::new(SocketsFault::new(settings, &self.spared(&kernel)))
             }
             other => {
