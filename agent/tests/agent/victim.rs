@@ -314,7 +314,7 @@ impl Remains {
             if now.since(since) > limit {
                 return Err(format!("{} after the lease: {left:?}", now.since(since)));
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
