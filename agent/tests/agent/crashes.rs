@@ -78,7 +78,12 @@ async fn trial(kind: &Kind, point: &str, back: Back) -> Result<Span, String> {
 fn whatever_the_fault_and_wherever_the_agent_dies_nothing_is_left_a_second_after_the_lease() {
     let mut cells = VecDeque::new();
     for kind in kinds() {
+        let over_at_once = (kind.fault)().ends_after() == Some(Span::ZERO);
         for point in POINTS {
+            // What is over at once is recorded as undone, and never undone while its agent lives.
+            if over_at_once && point == "undo:middle" {
+                continue;
+            }
             for back in [Back::Never, Back::After(Duration::ZERO), Back::ToDie] {
                 cells.push_back((kind, point, back));
             }

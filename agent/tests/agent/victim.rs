@@ -20,9 +20,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::netns::{Lab, said, skipped};
-use crate::support::{
-    agent_in, kill, lane, pause, program, send, terminate, until_gone, watchdogs,
-};
+use crate::support::{agent_in, kill, lane, pause, program, send, terminate, until, watchdogs};
 
 /// A kind of fault that an agent makes itself.
 pub(crate) struct Kind {
@@ -209,7 +207,12 @@ impl Victim {
 
     /// Waits for the death of the agent; what it leaves.
     pub(crate) async fn dead(self) -> Remains {
-        until_gone(self.pid()).await;
+        let pid = self.pid();
+        // Not when it is a zombie: its other threads may still hold what it held. The first process takes it away.
+        until("the agent is dead", || async move {
+            procfs::stat(pid).is_none()
+        })
+        .await;
         let Self {
             process,
             lane,
@@ -253,9 +256,13 @@ impl Remains {
     }
 
     /// An agent comes back, and dies at that point of its code.
-    pub(crate) async fn come_back(&self, crash_at: Option<&str>) -> Result<Child, SpawnError> {
+    pub(crate) async fn come_back(&self, crash_at: Option<&str>) -> Result<Child, String> {
         let variables = crash_at.map(|point| format!("{}={point}", crash::VARIABLE));
-        agent_with(self.folder(), variables.as_slice()).await
+        let came = agent_with(self.folder(), variables.as_slice()).await;
+        came.map_err(|error| {
+            let log = fs::read_to_string(self.folder().join("agent.log")).unwrap_or_default();
+            format!("{error}: {log}")
+        })
     }
 
     fn journal(&self) -> PathBuf {
@@ -314,7 +321,7 @@ impl Remains {
             if now.since(since) > limit {
                 return Err(format!("{} after the lease: {left:?}", now.since(since)));
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
