@@ -49,6 +49,14 @@ impl Appender {
         self.append_all([value])
     }
 
+    /// Appends one line without waiting for the disk: it outlives this process, and not the machine.
+    ///
+    /// # Errors
+    /// As [`Appender::append`].
+    pub fn append_soon(&mut self, value: &impl Serialize) -> io::Result<()> {
+        self.write([value], |_| Ok(()))
+    }
+
     /// Appends lines and waits once until all of them are on disk. When the write fails half-way all of them are cut
     /// off again.
     ///
@@ -57,6 +65,14 @@ impl Appender {
     pub fn append_all<T: Serialize>(
         &mut self,
         values: impl IntoIterator<Item = T>,
+    ) -> io::Result<()> {
+        self.write(values, File::sync_data)
+    }
+
+    fn write<T: Serialize>(
+        &mut self,
+        values: impl IntoIterator<Item = T>,
+        then: impl FnOnce(&File) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut lines = Vec::new();
         for value in values {
@@ -69,7 +85,7 @@ impl Appender {
             .map_err(|error| named(&self.path, &error))?;
         self.file
             .write_all(&lines)
-            .and_then(|()| self.file.sync_data())
+            .and_then(|()| then(&self.file))
             .map_err(|error| {
                 let _ = self.file.set_len(before);
                 let _ = self.file.seek(SeekFrom::Start(before));

@@ -16,6 +16,7 @@
 //! moment      what one client did, kept where it was anomalous
 //! trial       all that was seen in one execution of a plan
 //! command     what an agent may run, by name          external    probes beside the lane
+//! policy      how far an agent lets a drill go
 //! ```
 
 pub mod anomaly;
@@ -32,6 +33,7 @@ pub mod instant;
 pub mod intervals;
 pub mod lease;
 pub mod moment;
+pub mod policy;
 pub mod probe;
 pub mod profile;
 pub mod quantity;
