@@ -5,6 +5,8 @@ mod commands;
 mod end;
 mod guard;
 mod node_faults;
+mod operated;
 mod probes;
 mod relayed_faults;
+mod run_lock;
 mod support;

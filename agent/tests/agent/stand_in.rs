@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,6 +36,7 @@ async fn main() -> io::Result<ExitCode> {
             let config: AgentConfig = child::read_config()?;
             agent::main(config, child::until_stdin_ends()).await?;
         }
+        "operated" => operated(Path::new(&args[1])).await?,
         "lane" => lane(child::read_config()?).await?,
         "tokens" => {
             let config: TokensConfig = child::read_config()?;
@@ -51,6 +53,20 @@ async fn main() -> io::Result<ExitCode> {
         other => panic!("no role `{other}`"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn operated(file: &Path) -> io::Result<()> {
+    let source = scenarios::Source::read(file).map_err(io::Error::other)?;
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    let config = scenarios::agent_config::operating(&source, folder).map_err(io::Error::other)?;
+    let shutdown = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let on_signal = shutdown.clone();
+    tokio::spawn(async move {
+        terminate.recv().await;
+        on_signal.cancel();
+    });
+    agent::operated::main(config, shutdown).await
 }
 
 async fn lane(config: LaneConfig) -> io::Result<()> {
