@@ -9,9 +9,11 @@ use model::quantity::{Rate, Share, Span};
 use model::target::Wire;
 
 pub(crate) mod bench;
+pub(crate) mod operating;
 pub(crate) mod proxy;
 
 use self::bench::BenchCommand;
+use self::operating::{AgentArgs, HaltArgs, PkiCommand, Whom};
 use self::proxy::ProxyArgs;
 
 /// Chaos drills for real-time sync services, with a verdict that can be recomputed from its evidence.
@@ -91,7 +93,16 @@ pub(crate) enum Command {
     /// Why a client fared as it did: what was found about it, and its last moments.
     Why(WhyArgs),
     /// The supervisor of a node: faults, leases, journal, children.
-    Agent(ConfigStdin),
+    Agent(AgentArgs),
+    /// How agents are: protocol, clocks, faults, whether they are halted.
+    Agents(Whom),
+    /// The lever: every agent undoes everything, and refuses new work until the halt is cleared.
+    Halt(HaltArgs),
+    /// An authority and certificates for agents and those who call them.
+    Pki {
+        #[command(subcommand)]
+        command: PkiCommand,
+    },
     /// The fault-injecting proxy: a server with Toxiproxy's API, or one proxy before an upstream. Its subcommands speak
     /// to a server that runs.
     Proxy(Box<ProxyArgs>),

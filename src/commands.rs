@@ -3,12 +3,14 @@
 use crate::cli::Command;
 use crate::exit::{Error, Exit};
 
+mod agents;
 mod bench;
 mod check;
 mod clean_up;
 mod drill;
 mod gate;
 mod init;
+mod pki;
 mod plan;
 mod preflight;
 mod processes;
@@ -38,7 +40,10 @@ pub(crate) fn execute(command: Command) -> Result<Exit, Error> {
         Command::Scenarios => plan::list(),
         Command::Gate { dir, json } => gate::gate(&dir, json),
         Command::Why(args) => why::why(&args),
-        Command::Agent(config) => processes::agent(&config),
+        Command::Agent(args) => processes::agent(&args),
+        Command::Agents(args) => agents::agents(&args),
+        Command::Halt(args) => agents::halt(&args),
+        Command::Pki { command } => pki::pki(&command),
         Command::Proxy(args) => proxy::proxy(*args),
         Command::Shard(config) => processes::shard(&config),
         Command::Lane {

@@ -1,9 +1,13 @@
-//! The agent's HTTP routes, on loopback.
+//! The agent's HTTP routes. What is asked has come through the gate.
 //!
 //! | call | body | answer |
 //! |---|---|---|
 //! | `GET /status` | - | [`AgentStatus`] |
 //! | `GET /preflight` | - | [`crate::preflight::kernel::Kernel`], looked at anew: what can be done to this machine |
+//! | `GET /clock` | - | [`Clocks`] |
+//! | `POST /run` | [`TakeRun`](crate::run_lock::TakeRun) | [`RunTaken`](crate::run_lock::RunTaken); 409 while another run has the agent, which it names |
+//! | `POST /run/renew` | [`RenewRun`](crate::run_lock::RenewRun) | `{}`; 409 when the run is over |
+//! | `DELETE /run` | - | `{}`, the agent is given back |
 //! | `POST /children` | [`StartChild`] | [`Started`], once it is ready; 409 for a name that is taken, 422 for a bad one |
 //! | `GET /children` | - | [`ChildView`]s |
 //! | `DELETE /children/{name}` | - | `{}`, once it has ended |
@@ -12,13 +16,14 @@
 //! | `/faults…` | as [`host::faults`] | `FaultView`s |
 //! | `POST /residue/mark` | - | `{}`; what there is now is not residue |
 //! | `GET /residue` | - | [`model::trial::Residue`] since the mark; 409 without one |
-//! | `POST /halt` | - | [`AgentStatus`], once everything is undone; new faults, children and commands are refused with 423 |
+//! | `POST /halt` | - | [`Halted`], once everything is undone; new faults, children and commands are refused with 423 |
 //! | `POST /halt/clear` | - | [`AgentStatus`]; work is taken on again |
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use host::clock;
 use host::faults::Leased;
 use host::http::{CallError, Failure, Method, Reply, Request, Response, StatusCode, header};
 use model::command::CommandOrder;
@@ -31,6 +36,7 @@ use serde_json::Value;
 use crate::commands::Commands;
 use crate::faults::AgentHolder;
 use crate::residue::{self, Fingerprint};
+use crate::run_lock::{RunLock, RunView};
 use crate::supervisor::Supervisor;
 
 /// `POST /children`.
@@ -103,6 +109,27 @@ pub struct AgentStatus {
     pub children: Vec<String>,
     /// Whether it refuses new work.
     pub halted: bool,
+    /// The run that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunView>,
+}
+
+/// `GET /clock`: the agent's clocks, read one right after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clocks {
+    /// The monotonic clock, which the brackets of faults are told in.
+    pub mono_us: u64,
+    /// The wall clock.
+    pub unix_us: u64,
+}
+
+/// The answer to a halt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Halted {
+    /// What was in force, and is undone.
+    pub undone: Vec<FaultId>,
+    /// How the agent is now; a fault that is in there could not be undone yet, and is tried again.
+    pub status: AgentStatus,
 }
 
 /// What answers requests.
@@ -112,6 +139,7 @@ pub struct Api {
     supervisor: Arc<Supervisor>,
     faults: Arc<Leased<AgentHolder>>,
     commands: Commands,
+    run: Arc<RunLock>,
     mark: Mutex<Option<Fingerprint>>,
 }
 
@@ -123,54 +151,68 @@ impl Api {
         supervisor: Arc<Supervisor>,
         faults: Arc<Leased<AgentHolder>>,
         commands: Commands,
+        run: Arc<RunLock>,
     ) -> Arc<Self> {
         Arc::new(Self {
             name,
             supervisor,
             faults,
             commands,
+            run,
             mark: Mutex::default(),
         })
     }
 
-    /// Answers a request. What it begins it brings to its end, even when the caller goes away meanwhile; but not what is
-    /// done for the caller alone: a call of a child, and a command.
+    /// Whether a request is of no use to anybody when its caller goes away: a call of a child, and a command. What others
+    /// begin is to be brought to its end.
+    #[must_use]
+    pub fn is_for_the_caller_alone(request: &Request) -> bool {
+        matches!(
+            (request.method.as_str(), request.segments().as_slice()),
+            ("POST", ["children", _, "call"] | ["commands", _])
+        )
+    }
+
+    /// The faults in force.
+    #[must_use]
+    pub fn in_force(&self) -> Vec<FaultId> {
+        self.faults.holder().in_force()
+    }
+
+    /// 423 when the agent is halted.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn refuse_when_halted(&self) -> Result<(), Failure> {
+        self.faults.holder().refuse_when_halted()
+    }
+
+    /// Answers a request.
     ///
     /// # Errors
     /// As the table above says.
     pub async fn answer(self: Arc<Self>, request: Request) -> Reply {
-        match (request.method.as_str(), request.segments().as_slice()) {
-            ("POST", ["children", name, "call"]) => {
-                return self.forward(name, request.json()?).await;
-            }
-            ("POST", ["commands", name]) => {
-                self.faults.holder().refuse_when_halted()?;
-                let order: CommandOrder = request.json()?;
-                return Response::json(&self.commands.run(name, order).await?);
-            }
-            _ => {}
-        }
-        // The server drops a handler whose caller has gone; a task of its own is not dropped with it.
-        let answered = tokio::spawn(async move { self.route(&request).await }).await;
-        answered.unwrap_or_else(|error| {
-            Err(Failure::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("the request was not brought to its end: {error}"),
-            ))
-        })
-    }
-
-    async fn route(&self, request: &Request) -> Reply {
+        let request = &request;
         match (request.method.as_str(), request.segments().as_slice()) {
             (_, ["faults", ..]) => self.faults.route(request).await,
-            ("GET", ["status"]) => self.status(),
+            ("POST", ["children", name, "call"]) => self.forward(name, request.json()?).await,
+            ("POST", ["commands", name]) => {
+                self.refuse_when_halted()?;
+                let order: CommandOrder = request.json()?;
+                Response::json(&self.commands.run(name, order).await?)
+            }
+            ("GET", ["status"]) => Response::json(&self.status()),
             ("GET", ["preflight"]) => {
                 let network = self.faults.holder().network();
                 Response::json(&*network.look_at_kernel().await)
             }
+            ("GET", ["clock"]) => Response::json(&Clocks {
+                mono_us: clock::now().0,
+                unix_us: clock::unix_micros(),
+            }),
             ("GET", ["children"]) => Response::json(&self.supervisor.views()),
             ("POST", ["children"]) => {
-                self.faults.holder().refuse_when_halted()?;
+                self.refuse_when_halted()?;
                 let StartChild { name, role } = request.json()?;
                 let ready = self.supervisor.start(&name, role).await?;
                 Response::json(&Started { name, ready })
@@ -199,22 +241,30 @@ impl Api {
                 Response::json(&residue::compare(&mark, &self.fingerprint().await))
             }
             ("POST", ["halt"]) => {
-                self.faults.holder().set_halted(true)?;
+                // A halt that cannot be remembered is a halt all the same.
+                let remembered = self.faults.holder().set_halted(true);
                 tracing::warn!("halted: everything is undone, new work is refused");
+                let before = self.in_force();
                 self.faults.undo_all().await;
-                self.status()
+                remembered?;
+                let status = self.status();
+                let undone = before.into_iter().filter(|id| !status.faults.contains(id));
+                Response::json(&Halted {
+                    undone: undone.collect(),
+                    status,
+                })
             }
             ("POST", ["halt", "clear"]) => {
                 self.faults.holder().set_halted(false)?;
-                self.status()
+                Response::json(&self.status())
             }
             _ => Err(Failure::no_route(request)),
         }
     }
 
-    fn status(&self) -> Reply {
+    fn status(&self) -> AgentStatus {
         let holder = self.faults.holder();
-        Response::json(&AgentStatus {
+        AgentStatus {
             name: self.name.clone(),
             protocol: PROTOCOL_VERSION,
             pid: std::process::id(),
@@ -226,7 +276,8 @@ impl Api {
                 .map(|(name, _)| name)
                 .collect(),
             halted: holder.is_halted(),
-        })
+            run: self.run.view(clock::now()),
+        }
     }
 
     async fn fingerprint(&self) -> Fingerprint {

@@ -1,9 +1,11 @@
 //! The agent's API, typed.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use host::http::{CallError, Client, Method};
+use host::http::{CallError, Client, Method, header};
+use host::peer::Peer;
 use model::command::{CommandAnswer, CommandOrder};
 use model::fault::{Fault, FaultOrder, FaultView, Renewal};
 use model::quantity::Span;
@@ -13,8 +15,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::api::{AgentStatus, Call, ChildView, StartChild, Started};
+use crate::api::{AgentStatus, Call, ChildView, Clocks, Halted, StartChild, Started};
 use crate::preflight::kernel::Kernel;
+use crate::run_lock::{FENCE, RenewRun, RunTaken, TakeRun};
 
 const SOON: Duration = Duration::from_secs(5);
 /// A child has ten seconds to become ready: to start one, and to undo a kill, may take that long and a little more.
@@ -37,6 +40,75 @@ impl Agent {
         Self {
             client: Client::new(control),
         }
+    }
+
+    /// An agent that is reached otherwise: through a unix socket, or by TLS.
+    #[must_use]
+    pub fn of(peer: Peer) -> Self {
+        Self {
+            client: Client::of(Arc::new(peer)),
+        }
+    }
+
+    /// The same, shown what is in its file `token`; `None` for what is no token.
+    #[must_use]
+    pub fn with_token(self, token: &str) -> Option<Self> {
+        let mut value = header::HeaderValue::try_from(format!("Bearer {token}")).ok()?;
+        value.set_sensitive(true);
+        let client = self.client.with_header(header::AUTHORIZATION, value);
+        (!token.is_empty()).then_some(Self { client })
+    }
+
+    /// Takes it for a run: the same agent, whose calls carry the fence. Clones of `self` go on without.
+    ///
+    /// # Errors
+    /// See [`Agent`]; 409 names the run that has it.
+    pub async fn take_run(&self, run: &str, lease: Span) -> Result<Self, CallError> {
+        let order = TakeRun {
+            run: run.to_owned(),
+            lease,
+        };
+        let RunTaken { fence } = self.client.post("/run", &order, SOON).await?;
+        Ok(self.clone().with_fence(fence))
+    }
+
+    /// The same agent, whose calls carry the fence of a run that was taken.
+    #[must_use]
+    pub fn with_fence(self, fence: u64) -> Self {
+        let name = header::HeaderName::from_static(FENCE);
+        Self {
+            client: self.client.with_header(name, fence.into()),
+        }
+    }
+
+    /// Renews the lease of the run, counted from now.
+    ///
+    /// # Errors
+    /// See [`Agent`]; 409 when the run is over.
+    pub async fn renew_run(&self, lease: Span) -> Result<(), CallError> {
+        let renewal = RenewRun { lease };
+        let _: Value = self
+            .client
+            .post("/run/renew", &renewal, RENEW_WITHIN)
+            .await?;
+        Ok(())
+    }
+
+    /// Gives it back.
+    ///
+    /// # Errors
+    /// As [`Self::renew_run`].
+    pub async fn release_run(&self) -> Result<(), CallError> {
+        let _: Value = self.client.call(Method::DELETE, "/run", &(), SOON).await?;
+        Ok(())
+    }
+
+    /// What its clocks say.
+    ///
+    /// # Errors
+    /// See [`Agent`].
+    pub async fn clocks(&self, within: Duration) -> Result<Clocks, CallError> {
+        self.client.get("/clock", within).await
     }
 
     /// Where its control API is.
@@ -205,7 +277,7 @@ impl Agent {
     ///
     /// # Errors
     /// See [`Agent`].
-    pub async fn halt(&self) -> Result<AgentStatus, CallError> {
+    pub async fn halt(&self) -> Result<Halted, CallError> {
         self.client.post("/halt", &(), A_START).await
     }
 

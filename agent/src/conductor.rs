@@ -4,7 +4,7 @@
 //! ```text
 //! drill     all rows of a run: lanes side by side, trials one after the other, each judged and written
 //! trial     one execution of one plan
-//! node      the agent of a trial, as a process of our own
+//! node      the agent of a trial, as a process of our own; hold  an agent taken for a run
 //! preflight whether a described target can be drilled; clean_up  what a run left there, removed afterwards
 //! outside   what both need
 //! target    which children a trial has, and their configuration
@@ -22,6 +22,7 @@ pub mod clean_up;
 pub mod diary;
 pub mod drill;
 pub mod fleet;
+pub mod hold;
 pub mod node;
 pub mod outside;
 pub mod preflight;

@@ -303,7 +303,7 @@ impl Journal {
     /// # Errors
     /// It could not be written.
     pub fn renewed(&mut self, id: &str, until: Mono) -> io::Result<()> {
-        self.appender.append_unsynced(&Entry {
+        self.appender.append_soon(&Entry {
             id: id.to_owned(),
             at: clock::now(),
             event: Event::Renewed { until },

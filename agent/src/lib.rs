@@ -3,7 +3,12 @@
 //!
 //! ```text
 //! service     the agent as a process: start, serve, end
+//! operated    the same, run by an operator from a file of its own
+//! gate        what stands before the API                  access      who a caller is, and its role
+//! run_lock    one conductor at a time                     audit       who asked for what, and what came of it
 //! api         its HTTP routes and their bodies            client      the same, typed, for the conductor
+//! reach       the agents of an inventory                  offset      how far an agent's clocks are from ours
+//! pki         an authority and certificates for operators
 //! supervisor  children by name                            process     one child: its pidfd, its end
 //! faults      the holder: node (kill, terminate, pause), network (the kernel: nft, tc, ss), relay (proxies, shards)
 //! journal     what must be undone, on disk before it is done
@@ -23,18 +28,26 @@
 //! cannot, is continued by the agent when it ends or, after a crash, by its successor or the watchdog (the kernel itself
 //! hangs up on stopped processes whose parent dies, where the parent was the group's last tie to the session).
 
+pub mod access;
 pub mod api;
+pub mod audit;
 pub mod client;
 pub mod commands;
 pub mod conductor;
 pub mod crash;
 pub mod faults;
+pub mod gate;
 pub mod guard;
 pub mod journal;
+pub mod offset;
+pub mod operated;
+pub mod pki;
 pub mod preflight;
 pub mod process;
 pub mod procfs;
+pub mod reach;
 pub mod residue;
+pub mod run_lock;
 pub mod service;
 pub mod spacetimedb;
 pub mod state;

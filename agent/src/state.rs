@@ -10,6 +10,10 @@ const HALTED: &str = "halted";
 const LOCK: &str = "lock";
 const DATA: &str = "data";
 const COMMANDS: &str = "commands";
+const AUDIT: &str = "audit.jsonl";
+const RUN: &str = "run.json";
+const TOKEN: &str = "token";
+const SOCKET: &str = "agent.sock";
 
 /// The folder, locked for as long as this lives.
 #[derive(Debug)]
@@ -52,6 +56,24 @@ impl StateDir {
         self.path.join(JOURNAL)
     }
 
+    /// Where the audit log is, unless an operator names another place.
+    #[must_use]
+    pub fn audit(&self) -> PathBuf {
+        self.path.join(AUDIT)
+    }
+
+    /// Where the last fence is kept.
+    #[must_use]
+    pub fn run(&self) -> PathBuf {
+        self.path.join(RUN)
+    }
+
+    /// Where the token is that callers on loopback have to show to an agent that an operator runs.
+    #[must_use]
+    pub fn token(&self) -> PathBuf {
+        self.path.join(TOKEN)
+    }
+
     /// Where commands run: what they write there is theirs.
     #[must_use]
     pub fn commands(&self) -> PathBuf {
@@ -86,7 +108,9 @@ impl StateDir {
     /// What is in the folder that the agent did not put there. Its children's data is theirs, and so is that of commands.
     #[must_use]
     pub fn strangers(&self) -> Vec<String> {
-        let own = [JOURNAL, HALTED, LOCK, DATA, COMMANDS];
+        let own = [
+            JOURNAL, HALTED, LOCK, DATA, COMMANDS, AUDIT, RUN, TOKEN, SOCKET,
+        ];
         let mut names: Vec<String> = fs::read_dir(&self.path)
             .into_iter()
             .flatten()
@@ -95,6 +119,18 @@ impl StateDir {
             .collect();
         names.sort();
         names
+    }
+
+    /// Removes what children and commands have left, and keeps what the agent has to remember.
+    ///
+    /// # Errors
+    /// Something in it cannot be removed.
+    pub fn remove_data(&self) -> io::Result<()> {
+        for folder in [DATA, COMMANDS] {
+            let path = self.path.join(folder);
+            fs::remove_dir_all(&path).map_err(|error| named(&path, &error))?;
+        }
+        Ok(())
     }
 
     /// Removes the folder and all that is in it.

@@ -157,10 +157,25 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Ends all children and starts no more: shards, then proxies, lanes, token services, so that nobody sees the one
-    /// vanish that it talks to. Within a class they end at the same time.
+    /// Ends all children and starts no more.
     pub async fn end_all(&self) {
         self.ending.store(true, Ordering::SeqCst);
+        self.end_by_kind().await;
+    }
+
+    /// Ends the children that there are and forgets them: their run is over.
+    pub async fn clear(&self) {
+        let were = self.matching(|_| true);
+        self.end_by_kind().await;
+        let mut children = self.lock();
+        for (name, _) in were {
+            children.remove(&name);
+        }
+    }
+
+    /// Shards, then proxies, lanes, token services, so that nobody sees the one vanish that it talks to. Within a class they
+    /// end at the same time.
+    async fn end_by_kind(&self) {
         for (kind, grace_ms) in [
             ("shard", 800),
             ("proxy", 400),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use host::door::Caller;
 use host::http::{
     Failure, Reply, Request, Response, STRANGER_LIMIT, StatusCode, header, read_body,
 };
@@ -221,6 +222,7 @@ async fn answer<L: Lane>(
                 query: parts.uri.query().unwrap_or_default().to_owned(),
                 headers: parts.headers.clone(),
                 body,
+                caller: Caller::Anybody,
             })
             .await
         }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::join_all;
 use model::fault::{FaultOrder, FaultView, Renewal};
 use model::ids::FaultId;
 use model::lease::LeaseTable;
@@ -112,11 +113,14 @@ impl<H: Holder> Leased<H> {
 
     /// Undoes every fault still in force.
     pub async fn undo_all(&self) {
-        for id in self.holder.ids() {
-            self.leases().release(&id);
-            self.holder.interrupt(&id);
-            self.undo_or_retry(&id, false).await;
-        }
+        let ids = self.holder.ids();
+        // Side by side, for a halt is in a hurry.
+        join_all(ids.iter().map(|id| async move {
+            self.leases().release(id);
+            self.holder.interrupt(id);
+            self.undo_or_retry(id, false).await;
+        }))
+        .await;
     }
 
     async fn undo_or_retry(&self, id: &str, lapsed: bool) {

@@ -19,10 +19,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::door::{Caller, Door, TurnedAway};
 use crate::peer::{Peer, Stream};
 use crate::tls;
 
@@ -32,7 +33,7 @@ pub use hyper::{Method, StatusCode, header};
 const ANSWER_LIMIT: usize = 256 << 20;
 
 /// The longest request that a control API reads.
-const REQUEST_LIMIT: usize = 16 << 20;
+pub const REQUEST_LIMIT: usize = 16 << 20;
 
 /// The longest request that is read of somebody who is not known: it lies in memory before anybody has asked who sends
 /// it.
@@ -55,6 +56,8 @@ pub struct Request {
     pub headers: header::HeaderMap,
     /// The body.
     pub body: Bytes,
+    /// Who sends it.
+    pub caller: Caller,
 }
 
 impl Request {
@@ -230,15 +233,30 @@ pub async fn serve_within<H, F>(
     H: Fn(Request) -> F + Send + Sync + 'static,
     F: Future<Output = Reply> + Send + 'static,
 {
-    let handler = Arc::new(handler);
+    serve_at(Door::Open(listener), shutdown, limit, handler, |_| {}).await;
+}
+
+/// As [`serve_within`], at any door. `turned_away` hears of those who were not let in.
+pub async fn serve_at<H, F, A>(
+    door: Door,
+    shutdown: CancellationToken,
+    limit: usize,
+    handler: H,
+    turned_away: A,
+) where
+    H: Fn(Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Reply> + Send + 'static,
+    A: Fn(TurnedAway) + Send + Sync + 'static,
+{
+    let (handler, turned_away) = (Arc::new(handler), Arc::new(turned_away));
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = door.knock() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let knock = match accepted {
+            Ok(knock) => knock,
             Err(error) => {
                 // Out of descriptors, mostly: to wait is all that can be done.
                 tracing::warn!(%error, "accept failed");
@@ -246,12 +264,20 @@ pub async fn serve_within<H, F>(
                 continue;
             }
         };
-        let _ = stream.set_nodelay(true);
         let (handler, shutdown) = (Arc::clone(&handler), shutdown.clone());
+        let turned_away = Arc::clone(&turned_away);
         connections.spawn(async move {
+            let entered = tokio::select! {
+                entered = knock.enter() => entered,
+                () = shutdown.cancelled() => return,
+            };
+            let (stream, caller) = match entered {
+                Ok(entered) => entered,
+                Err(stranger) => return turned_away(stranger),
+            };
             let service = service_fn(move |request| {
-                let handler = Arc::clone(&handler);
-                async move { Ok::<_, Infallible>(answer(request, limit, &*handler).await) }
+                let (handler, caller) = (Arc::clone(&handler), caller.clone());
+                async move { Ok::<_, Infallible>(answer(request, caller, limit, &*handler).await) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -274,6 +300,7 @@ pub async fn serve_within<H, F>(
 
 async fn answer<H, F>(
     request: hyper::Request<Incoming>,
+    caller: Caller,
     limit: usize,
     handler: &H,
 ) -> hyper::Response<Full<Bytes>>
@@ -290,6 +317,7 @@ where
                 query: parts.uri.query().unwrap_or_default().to_owned(),
                 headers: parts.headers,
                 body,
+                caller,
             })
             .await
         }
@@ -361,6 +389,7 @@ pub struct Client {
     peer: Arc<Peer>,
     idle: Arc<Mutex<Vec<SendRequest<Full<Bytes>>>>>,
     answer_limit: usize,
+    headers: header::HeaderMap,
 }
 
 impl fmt::Debug for Client {
@@ -385,6 +414,7 @@ impl Client {
             peer,
             idle: Arc::default(),
             answer_limit: ANSWER_LIMIT,
+            headers: header::HeaderMap::new(),
         }
     }
 
@@ -397,7 +427,14 @@ impl Client {
         }
     }
 
-    /// The server's address.
+    /// The same, and every request bears one more header.
+    #[must_use]
+    pub fn with_header(mut self, name: header::HeaderName, value: header::HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// The server's address. Of one that is reached through a unix socket it says nothing.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.peer.addr()
@@ -406,7 +443,7 @@ impl Client {
     /// What errors call a call. Without the query, which may hold a credential.
     fn name_of(&self, method: &Method, path: &str) -> String {
         let path = path.split_once('?').map_or(path, |(path, _)| path);
-        format!("{method} {}{path}", self.addr())
+        format!("{method} {}{path}", self.peer.shown())
     }
 
     /// `GET path`, and its JSON answer.
@@ -506,6 +543,9 @@ impl Client {
         for (name, value) in headers {
             builder = builder.header(*name, *value);
         }
+        for (name, value) in &self.headers {
+            builder = builder.header(name, value);
+        }
         let own = |name: &str| {
             headers
                 .iter()
@@ -567,6 +607,9 @@ impl Client {
             if !sender.is_closed() && sender.ready().await.is_ok() {
                 return Ok(sender);
             }
+        }
+        if let Some(socket) = self.peer.socket() {
+            return shake(UnixStream::connect(socket).await?).await;
         }
         // A future for each, so that the connection of a plain client is no larger than it needs.
         match self.peer.connect().await? {

@@ -59,6 +59,14 @@ impl Appender {
         self.append_all([value])
     }
 
+    /// Appends one line without waiting for the disk: it outlives this process, and not the machine.
+    ///
+    /// # Errors
+    /// As [`Appender::append`].
+    pub fn append_soon(&mut self, value: &impl Serialize) -> io::Result<()> {
+        self.write([value], |_| Ok(()))
+    }
+
     /// Appends lines and waits once until all of them are on disk. When the write fails half-way all of them are cut
     /// off again.
     ///
@@ -69,15 +77,6 @@ impl Appender {
         values: impl IntoIterator<Item = T>,
     ) -> io::Result<()> {
         self.write(values, File::sync_data)
-    }
-
-    /// Appends one line and leaves it to the kernel when it gets to disk. It survives the end of the process, but not
-    /// that of the machine.
-    ///
-    /// # Errors
-    /// The line could not be written; the error names the file.
-    pub fn append_unsynced(&mut self, value: &impl Serialize) -> io::Result<()> {
-        self.write([value], |_| Ok(()))
     }
 
     /// The lines that are in the file by now.
@@ -91,7 +90,7 @@ impl Appender {
     fn write<T: Serialize>(
         &mut self,
         values: impl IntoIterator<Item = T>,
-        settle: impl FnOnce(&File) -> io::Result<()>,
+        then: impl FnOnce(&File) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut lines = Vec::new();
         for value in values {
@@ -104,7 +103,7 @@ impl Appender {
             .map_err(|error| named(&self.path, &error))?;
         self.file
             .write_all(&lines)
-            .and_then(|()| settle(&self.file))
+            .and_then(|()| then(&self.file))
             .map_err(|error| {
                 let _ = self.file.set_len(before);
                 let _ = self.file.seek(SeekFrom::Start(before));

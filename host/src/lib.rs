@@ -7,6 +7,7 @@
 //! clock   the monotonic clock, the wall clock
 //! timer   sleeps that are late by 0.1 ms instead of tokio's 1 ms and more
 //! jsonl   files of JSON lines: append, sync, heal, read
+//! door    where callers come in: an address, a unix socket, TLS with a certificate of their own
 //! tls     TLS as client and as server, why it failed, and certificates for as long as a process lives
 //! peer    a server as its clients reach it: address, name, TLS, headers
 //! net     listening sockets with a deep backlog
@@ -16,6 +17,7 @@
 
 pub mod child;
 pub mod clock;
+pub mod door;
 pub mod faults;
 pub mod fd;
 pub mod harness;

@@ -1,7 +1,8 @@
 //! A server as its clients reach it: what is dialled apart from what is said there.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,6 +20,8 @@ use crate::tls::{Connector, ServerName, TlsError, server_name};
 #[derive(Clone)]
 pub struct Peer {
     addr: SocketAddr,
+    /// What is dialled in the place of the address.
+    socket: Option<PathBuf>,
     host: String,
     path_prefix: String,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -67,11 +70,33 @@ impl Peer {
     pub fn plain(addr: SocketAddr) -> Self {
         Self {
             addr,
+            socket: None,
             host: addr.to_string(),
             path_prefix: String::new(),
             headers: Vec::new(),
             tls: None,
         }
+    }
+
+    /// A process of this host, through its unix socket. [`super::http::Client`] reaches it; it has no address.
+    #[must_use]
+    pub fn socket_at(path: &Path) -> Self {
+        Self {
+            socket: Some(path.to_owned()),
+            host: "localhost".to_owned(),
+            ..Self::plain((Ipv4Addr::UNSPECIFIED, 0).into())
+        }
+    }
+
+    /// A server by TLS whose certificate has to bear `name`.
+    ///
+    /// # Errors
+    /// It is no name.
+    pub fn secured(addr: SocketAddr, name: &str, connector: Connector) -> Result<Self, PeerError> {
+        Ok(Self {
+            tls: Some((connector, server_name(name)?)),
+            ..Self::plain(addr)
+        })
     }
 
     /// The lane at that one of its addresses, by that TLS.
@@ -96,6 +121,7 @@ impl Peer {
         };
         Ok(Self {
             addr,
+            socket: None,
             path_prefix,
             headers: access
                 .headers
@@ -111,6 +137,19 @@ impl Peer {
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// The unix socket that is dialled instead, where there is one.
+    pub(crate) fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
+    /// What errors call it.
+    pub(crate) fn shown(&self) -> String {
+        match &self.socket {
+            Some(socket) => socket.display().to_string(),
+            None => self.addr.to_string(),
+        }
     }
 
     /// What `Host` says.

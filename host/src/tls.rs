@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! reason     what went wrong in a handshake, and the remedy
-//! authority  certificates for as long as a process lives
+//! authority  certificates for as long as a process lives, or written for operators
+//! certified  what a client's certificate says of its holder
 //! ```
 
 mod authority;
+mod certified;
 mod reason;
 
 use std::io;
@@ -22,7 +24,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-pub use self::authority::Authority;
+pub use self::authority::{Authority, Root, Use};
+pub use self::certified::Certified;
 pub use self::reason::{Trouble, reason, trouble};
 pub use rustls::pki_types::ServerName;
 

@@ -17,6 +17,7 @@
 //! trial       all that was seen in one execution of a plan
 //! command     what an agent may run, by name          external    probes beside the lane
 //! net         addresses, ranges of them, interfaces
+//! policy      how far an agent lets a drill go
 //! ```
 
 pub mod anomaly;
@@ -34,6 +35,7 @@ pub mod intervals;
 pub mod lease;
 pub mod moment;
 pub mod net;
+pub mod policy;
 pub mod probe;
 pub mod profile;
 pub mod quantity;

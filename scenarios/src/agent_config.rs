@@ -1,12 +1,14 @@
-//! The agent's own configuration: the commands that it may run, by name. A file of the host's operator, in the same
-//! language as scenarios and refused with the same care. A scenario can name such a command, and never bring one.
+//! The agent's own configuration: the commands that it may run, by name, and how it is operated. A file of the host's
+//! operator, in the same language as scenarios and refused with the same care. A scenario can name such a command, and never
+//! bring one.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use model::command::{CommandConfig, is_name};
+use model::policy::Policy;
 use model::quantity::Span;
 use serde::Deserialize;
 
@@ -16,6 +18,10 @@ use crate::parse as yaml;
 use crate::source::Source;
 use crate::tree::Mark;
 use crate::typed;
+
+mod operating;
+
+pub use operating::{Listen, Operating, TlsFiles, operating};
 
 const SHORTEST: Span = Span::from_millis(10);
 /// What takes longer is a job, and no answer to a question.
@@ -27,6 +33,21 @@ pub struct AgentConfig {
     /// Commands by name.
     #[serde(default)]
     pub commands: BTreeMap<String, CommandConfig>,
+    /// What drills call the node.
+    pub name: Option<String>,
+    /// Where the agent keeps what it has to remember.
+    pub state_dir: Option<PathBuf>,
+    /// Where its children log.
+    pub log_dir: Option<PathBuf>,
+    /// Who asked it for what.
+    pub audit: Option<PathBuf>,
+    /// `10.0.0.5:7400`, or the path of a unix socket.
+    pub listen: Option<String>,
+    /// What it shows, and whom it lets in.
+    pub tls: Option<TlsFiles>,
+    /// How far it lets a drill go.
+    #[serde(default)]
+    pub policy: Policy,
 }
 
 /// Reads an agent's configuration and checks it against this host, which is the agent's.
@@ -34,6 +55,14 @@ pub struct AgentConfig {
 /// # Errors
 /// Everything that is wrong with it, as far as it could be told in one go.
 pub fn parse(source: &Source) -> Result<AgentConfig, Diagnostics> {
+    read(source, |_, _| {})
+}
+
+/// Reads and checks; `further` looks for what is wrong beside.
+fn read(
+    source: &Source,
+    further: impl FnOnce(&mut Checks<'_>, &AgentConfig),
+) -> Result<AgentConfig, Diagnostics> {
     let tree = yaml::tree(source)?;
     let (config, found) = match typed::read::<AgentConfig>(&tree, source) {
         Ok(config) => {
@@ -41,6 +70,7 @@ pub fn parse(source: &Source) -> Result<AgentConfig, Diagnostics> {
             for (name, command) in &config.commands {
                 check(&mut checks, name, command);
             }
+            further(&mut checks, &config);
             (Some(config), checks.found)
         }
         Err(mistakes) => (None, mistakes),

@@ -1,6 +1,6 @@
 //! Two languages: scenarios, resolved with a lane and a seed into a plan; and target files, resolved into how a system is
-//! reached and what it promises. Both are written in YAML, and checked with the place of every mistake, as are two smaller
-//! files, waivers and the agent's own configuration. Knows no I/O other than reading a file, or an environment variable,
+//! reached and what it promises. Both are written in YAML, and checked with the place of every mistake, as are smaller
+//! files: waivers, the agent's own configuration, and inventories. Knows no I/O other than reading a file, or an environment variable,
 //! that is named.
 //!
 //! ```text
@@ -10,12 +10,13 @@
 //! diagnostic  file:line:column, snippet, hint            plan        a scenario resolved: steps, criteria, digest
 //! settings    what a command line adds                   library     the scenarios that come with faultlane
 //! waivers     anomalies that somebody answers for        agent_config what an agent may run, by name
-//! target      the language of target files
+//! target      the language of target files               inventory   which agents there are, and which are taken
 //! ```
 
 pub mod agent_config;
 mod check;
 mod diagnostic;
+pub mod inventory;
 pub mod library;
 mod parse;
 pub mod plan;

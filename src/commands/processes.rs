@@ -10,19 +10,34 @@ use model::ids::Lane;
 use model::profile::Profile;
 use model::quantity::Span;
 use model::role::{LaneConfig, ProxyConfig, SpacetimedbConfig, TokensConfig};
+use scenarios::{Source, agent_config};
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::operating::AgentArgs;
 use crate::cli::{ConfigStdin, LaneArgs, PUBLISH_SECRET, ProfileArg, SESSION_SECRET, TokensArgs};
 use crate::exit::{Error, Exit};
 
-pub(super) fn agent(config: &ConfigStdin) -> Result<Exit, Error> {
-    serve(
-        &only_stdin(config)?,
-        || unreachable!("checked"),
-        agent::main,
-    )
+pub(super) fn agent(args: &AgentArgs) -> Result<Exit, Error> {
+    let Some(path) = &args.config else {
+        debug_assert!(args.config_stdin, "clap requires one of them");
+        let from_stdin = ConfigStdin { config_stdin: true };
+        return serve(
+            &from_stdin,
+            || unreachable!("clap requires it"),
+            agent::main,
+        )
+        .map(|()| Exit::Go);
+    };
+    let source = Source::read(path).map_err(Error::usage)?;
+    // Seen from the file, wherever the agent goes later.
+    let folder = std::path::absolute(path).map_err(Error::could_not_run)?;
+    let folder = folder.parent().unwrap_or(Path::new("/"));
+    let config = agent_config::operating(&source, folder).map_err(Error::usage)?;
+    until_signalled(CancellationToken::new(), |shutdown| {
+        agent::operated::main(config, shutdown)
+    })
     .map(|()| Exit::Go)
 }
 

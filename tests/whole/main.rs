@@ -18,6 +18,7 @@
 //! workers         that proxy with several processes
 //! ```
 
+mod agents;
 mod bad_scenarios;
 mod bench;
 mod command_line;

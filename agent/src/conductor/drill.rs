@@ -137,6 +137,7 @@ async fn one_trial(
         drill.spacetimedb.clone(),
         drill.commands.clone(),
         "local",
+        &drill.run,
         &logs,
     )
     .await

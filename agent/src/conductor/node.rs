@@ -11,6 +11,7 @@ use model::command::CommandConfig;
 use model::role::AgentConfig;
 use tempfile::TempDir;
 
+use super::hold::Hold;
 use crate::client::Agent;
 
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -21,13 +22,15 @@ const END_WITHIN: Duration = Duration::from_secs(8);
 pub struct Node {
     /// How to speak to it.
     pub agent: Agent,
+    hold: Hold,
     process: Child,
     // Removed with the node. The agent removes it too, for the case that the conductor is killed.
     work: TempDir,
 }
 
 impl Node {
-    /// Starts an agent: `program agent --config-stdin`, which may run the server and the commands named.
+    /// Starts an agent: `program agent --config-stdin`, which may run the server and the commands named; and takes it for a
+    /// run.
     ///
     /// # Errors
     /// The working folder could not be made, or the agent did not become ready.
@@ -36,6 +39,7 @@ impl Node {
         spacetimedb: Option<PathBuf>,
         commands: BTreeMap<String, CommandConfig>,
         name: &str,
+        run: &str,
         log_dir: &Path,
     ) -> Result<Self, SpawnError> {
         let start = |source: io::Error| SpawnError::Start {
@@ -55,8 +59,12 @@ impl Node {
         };
         let log = log_dir.join("agent.log");
         let process = child::spawn(program, &["agent"], &config, &log, READY_WITHIN).await?;
+        let hold = Hold::take(&Agent::new(process.ready.control), run)
+            .await
+            .map_err(|error| start(io::Error::other(error)))?;
         Ok(Self {
-            agent: Agent::new(process.ready.control),
+            agent: hold.agent().clone(),
+            hold,
             process,
             work,
         })
@@ -81,6 +89,8 @@ impl Node {
 
     /// Ends the agent, and with it all its children. `false` when it had to be killed.
     pub async fn end(self) -> bool {
+        // Of an agent that is gone there is nothing to give back.
+        let _ = self.hold.release().await;
         self.process.end(END_WITHIN).await
     }
 }

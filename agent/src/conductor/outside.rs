@@ -50,6 +50,7 @@ impl Outside<'_> {
             None,
             self.commands.clone(),
             "outside",
+            "outside",
             logs.path(),
         );
         Ok(Some((node.await?, logs)))

@@ -109,8 +109,9 @@ async fn every_step_is_in_the_journal_before_the_next() {
 async fn a_halt_undoes_everything_and_refuses_work_until_it_is_cleared_even_after_a_restart() {
     let node = Node::with_lane("").await;
     node.agent.inject(&order("f1", kill())).await.unwrap();
-    let status = node.agent.halt().await.unwrap();
-    assert!(status.halted && status.faults.is_empty());
+    let halted = node.agent.halt().await.unwrap();
+    assert_eq!(halted.undone, ["f1"]);
+    assert!(halted.status.halted && halted.status.faults.is_empty());
     assert!(node.child("lane").await.alive);
     assert_eq!(
         refusal(node.agent.inject(&order("f2", kill())).await).0,

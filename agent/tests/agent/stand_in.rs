@@ -57,6 +57,7 @@ async fn with_a_runtime(role: &str, args: &[OsString]) -> io::Result<ExitCode> {
             let config: AgentConfig = child::read_config()?;
             agent::main(config, child::until_stdin_ends()).await?;
         }
+        "operated" => operated(Path::new(&args[1])).await?,
         "lane" => lane(child::read_config()?).await?,
         "tokens" => {
             let config: TokensConfig = child::read_config()?;
@@ -88,6 +89,20 @@ async fn conductor((control, order): (SocketAddr, FaultOrder)) -> io::Result<()>
         asked = clock::now();
         agent.renew(&order.id, order.lease).await.map_err(failed)?;
     }
+}
+
+async fn operated(file: &Path) -> io::Result<()> {
+    let source = scenarios::Source::read(file).map_err(io::Error::other)?;
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    let config = scenarios::agent_config::operating(&source, folder).map_err(io::Error::other)?;
+    let shutdown = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let on_signal = shutdown.clone();
+    tokio::spawn(async move {
+        terminate.recv().await;
+        on_signal.cancel();
+    });
+    agent::operated::main(config, shutdown).await
 }
 
 async fn lane(config: LaneConfig) -> io::Result<()> {

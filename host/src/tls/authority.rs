@@ -1,5 +1,5 @@
-//! A certificate authority for as long as a process lives: its key is never written anywhere, and what it has issued
-//! is worth nothing a day later.
+//! A certificate authority. One for as long as a process lives never writes its key anywhere, and what it has issued is worth
+//! nothing a day later; one for operators is kept in files by whoever made it.
 
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use model::target::TlsIdentity;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 
 use super::{TlsError, unusable};
@@ -41,11 +41,7 @@ impl Authority {
     /// As [`Authority::ephemeral`].
     pub fn lasting(name: &str, lifetime: Duration) -> Result<Self, TlsError> {
         let make = || {
-            let now = SystemTime::now();
-            let mut params = params(name, &[], now - SKEW..now + lifetime)?;
-            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-            params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-            CertifiedIssuer::self_signed(params, KeyPair::generate()?)
+            CertifiedIssuer::self_signed(authority_params(name, lifetime)?, KeyPair::generate()?)
         };
         make()
             .map(Self)
@@ -92,6 +88,105 @@ impl Authority {
         };
         make().map_err(|error| unusable("a certificate for these names", error))
     }
+}
+
+/// What a certificate of an operator's authority is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// To be shown by a server.
+    Server,
+    /// To be shown by a client.
+    Client,
+}
+
+/// An operator's authority, with its key at hand.
+pub struct Root {
+    name: String,
+    key: KeyPair,
+}
+
+impl std::fmt::Debug for Root {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Root")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Root {
+    /// A new one that is called `name` for so long, and its certificate and key as PEM.
+    ///
+    /// # Errors
+    /// No key could be made.
+    pub fn begin(name: &str, lifetime: Duration) -> Result<(Self, TlsIdentity), TlsError> {
+        let make = || {
+            let key = KeyPair::generate()?;
+            let identity = TlsIdentity {
+                chain_pem: authority_params(name, lifetime)?.self_signed(&key)?.pem(),
+                key_pem: key.serialize_pem(),
+            };
+            let name = name.to_owned();
+            Ok::<_, rcgen::Error>((Self { name, key }, identity))
+        };
+        make().map_err(|error| unusable("a new authority", error))
+    }
+
+    /// The one that was called `name` when [`Root::begin`] made this key.
+    ///
+    /// # Errors
+    /// It is no key.
+    pub fn resume(name: &str, key_pem: &str) -> Result<Self, TlsError> {
+        let key =
+            KeyPair::from_pem(key_pem).map_err(|error| unusable("the authority's key", error))?;
+        let name = name.to_owned();
+        Ok(Self { name, key })
+    }
+
+    /// A certificate with a new key, for these hosts and addresses and with these URIs, valid for so long.
+    ///
+    /// # Errors
+    /// A name that no certificate can bear.
+    pub fn issue(
+        &self,
+        names: &[&str],
+        uris: &[String],
+        purpose: Use,
+        lifetime: Duration,
+    ) -> Result<TlsIdentity, TlsError> {
+        let make = || {
+            let now = SystemTime::now();
+            let first = names.first().unwrap_or(&"faultlane");
+            let mut params = params(first, names, now - SKEW..now + lifetime)?;
+            for uri in uris {
+                params
+                    .subject_alt_names
+                    .push(SanType::URI(uri.as_str().try_into()?));
+            }
+            params.use_authority_key_identifier_extension = true;
+            params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            // Of one kind only: an agent's certificate opens no other agent's door.
+            params.extended_key_usages = vec![match purpose {
+                Use::Server => ExtendedKeyUsagePurpose::ServerAuth,
+                Use::Client => ExtendedKeyUsagePurpose::ClientAuth,
+            }];
+            let authority = authority_params(&self.name, lifetime)?;
+            let key = KeyPair::generate()?;
+            let leaf = params.signed_by(&key, &Issuer::from_params(&authority, &self.key))?;
+            Ok::<_, rcgen::Error>(TlsIdentity {
+                chain_pem: leaf.pem(),
+                key_pem: key.serialize_pem(),
+            })
+        };
+        make().map_err(|error| unusable("a certificate for these names", error))
+    }
+}
+
+fn authority_params(name: &str, lifetime: Duration) -> Result<CertificateParams, rcgen::Error> {
+    let now = SystemTime::now();
+    let mut params = params(name, &[], now - SKEW..now + lifetime)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
 }
 
 fn params(

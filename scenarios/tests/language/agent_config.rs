@@ -1,7 +1,9 @@
 //! The agent's own configuration.
 
+use std::path::Path;
+
 use model::quantity::Span;
-use scenarios::agent_config::{AgentConfig, parse};
+use scenarios::agent_config::{AgentConfig, Listen, Operating, operating, parse};
 use scenarios::{Diagnostics, Source};
 
 use crate::support::points_at;
@@ -91,4 +93,100 @@ fn every_mistake_has_its_place_and_a_remedy() {
     wrong("a: {}", "a:", &["`run` is missing"]);
     let shown = read("comands: {}\n").expect_err("unknown").to_string();
     points_at(&shown, 1, 1, &["`comands`", "`commands`"]);
+}
+
+/// The configuration of an agent that an operator runs, with one line more.
+fn operated(line: &str) -> Result<Operating, Diagnostics> {
+    let source = Source {
+        name: "test.yaml".to_owned(),
+        text: format!("name: db-1\nstate_dir: state\nlog_dir: /var/log/faultlane\n{line}\n"),
+    };
+    operating(&source, Path::new("/etc/faultlane"))
+}
+
+#[test]
+fn an_operated_agent_listens_where_only_its_user_can_come_in_unless_it_is_told_otherwise() {
+    let config = operated("").unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.state_dir, Path::new("/etc/faultlane/state"));
+    assert_eq!(config.log_dir, Path::new("/var/log/faultlane"));
+    assert_eq!(config.audit, Path::new("/etc/faultlane/state/audit.jsonl"));
+    assert_eq!(
+        config.listen,
+        Listen::Socket("/etc/faultlane/state/agent.sock".into())
+    );
+    assert_eq!(
+        config.policy.children.unwrap(),
+        ["proxy", "shard"],
+        "what writes where it is told to is not started"
+    );
+    let loopback = operated("listen: 127.0.0.1:7400").unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(
+        loopback.listen,
+        Listen::Address(([127, 0, 0, 1], 7400).into())
+    );
+}
+
+#[test]
+fn what_an_operated_agent_cannot_run_with_is_told_with_its_place() {
+    let refused = |line: &str, at: &str, words: &[&str]| {
+        let column = line.find(at).expect("the piece is in the line") + 1;
+        let shown = operated(line).expect_err("it is wrong").to_string();
+        points_at(&shown, 4, column, words);
+    };
+    refused(
+        "listen: 10.0.0.5:7400",
+        "10.",
+        &["off loopback", "pki init"],
+    );
+    refused(
+        "listen: db-1:7400",
+        "db-1",
+        &["neither an address nor a unix socket"],
+    );
+    refused("lisen: x", "lisen", &["unknown field", "listen"]);
+    refused(
+        "policy: { faults: [kil] }",
+        "kil]",
+        &["`kil` is not known", "kill"],
+    );
+    refused(
+        "policy: { children: [guard] }",
+        "guard",
+        &["`guard` is not known"],
+    );
+    refused(
+        "policy: { peers: [10.0.0.0/99] }",
+        "10.",
+        &["10.0.0.0/99", "10.0.0.0/8"],
+    );
+    refused(
+        "policy: { longest_lease: 30 }",
+        "30",
+        &["bare number", "30s"],
+    );
+    refused(
+        "policy: { faults_at_once: 0 }",
+        "0",
+        &["`faults_at_once` is 0"],
+    );
+    refused(
+        "tls: { certificate: /no/c.pem, key: /no/c.key, client_ca: /no/ca.pem }",
+        "/no/c.pem",
+        &["/no/c.pem"],
+    );
+    let missing = operating(
+        &Source {
+            name: "test.yaml".to_owned(),
+            text: "listen: /run/agent.sock\n".to_owned(),
+        },
+        Path::new("/"),
+    );
+    let missing = missing.expect_err("it is wrong").to_string();
+    for field in [
+        "`name` is missing",
+        "`state_dir` is missing",
+        "`log_dir` is missing",
+    ] {
+        assert!(missing.contains(field), "{missing}");
+    }
 }

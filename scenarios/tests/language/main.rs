@@ -2,6 +2,7 @@
 
 mod agent_config;
 mod docs;
+mod inventories;
 mod library;
 mod mistakes;
 mod planning;

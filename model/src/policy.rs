@@ -1,0 +1,341 @@
+//! How far an agent lets a drill go, whoever asks: rules of its own configuration. What a rule does not mention it does not
+//! restrict.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::fault::{Fault, FaultOrder, Holder};
+use crate::quantity::Span;
+
+/// The rules.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Policy {
+    /// The kinds of faults that may be injected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faults: Option<Vec<String>>,
+    /// The nodes to which the agent itself may do something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<Vec<String>>,
+    /// The addresses from which a fault may cut this host off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<Vec<Net>>,
+    /// The longest lease that a fault may ask for, each time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_lease: Option<Span>,
+    /// How long a fault may be in force in all, however often it is renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_fault: Option<Span>,
+    /// How many faults may be in force at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faults_at_once: Option<u32>,
+    /// What the agent may start: `proxy`, `shard`, `lane`, `tokens`, `spacetimedb`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub children: Option<Vec<String>>,
+}
+
+/// A rule that would be broken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("policy rule `{rule}`: {message}")]
+pub struct Breach {
+    /// The rule's name.
+    pub rule: &'static str,
+    /// What it allows, and what was asked for.
+    pub message: String,
+}
+
+impl Breach {
+    const fn of(rule: &'static str, message: String) -> Self {
+        Self { rule, message }
+    }
+}
+
+impl Policy {
+    /// Whether a fault may be injected while so many others are in force.
+    ///
+    /// # Errors
+    /// The first rule that forbids it.
+    pub fn admits(&self, order: &FaultOrder, in_force: usize) -> Result<(), Breach> {
+        let kind = order.fault.name();
+        listed("faults", self.faults.as_deref(), "the fault", kind)?;
+        // Link and token faults are done to children of the agent's own, and to clients that are the drill's.
+        if order.fault.holder() == Holder::Agent
+            && let Some(targets) = &self.targets
+        {
+            let node = order.node.as_deref().ok_or_else(|| {
+                let message = format!(
+                    "the order names no node, and only {} may be hit",
+                    all(targets)
+                );
+                Breach::of("targets", message)
+            })?;
+            listed("targets", Some(targets), "the node", node)?;
+        }
+        if let Some(allowed) = &self.peers {
+            peers(&order.fault, allowed)?;
+        }
+        self.lease(order.lease)?;
+        if let Some(longest) = self.longest_fault
+            && order.lease > longest
+        {
+            let message = format!("a lease of {} is longer than {longest} in all", order.lease);
+            return Err(Breach::of("longest_fault", message));
+        }
+        if let Some(most) = self.faults_at_once
+            && in_force >= usize::try_from(most).unwrap_or(usize::MAX)
+        {
+            let message = format!("{in_force} in force already, at most {most} at once");
+            return Err(Breach::of("faults_at_once", message));
+        }
+        Ok(())
+    }
+
+    /// Whether a fault that has been in force for `lived` may have that lease from now on.
+    ///
+    /// # Errors
+    /// The first rule that forbids it.
+    pub fn renews(&self, lived: Span, lease: Span) -> Result<(), Breach> {
+        self.lease(lease)?;
+        match self.longest_fault {
+            Some(longest) if lived.plus(lease) > longest => {
+                let message = format!(
+                    "{lease} more after {lived} would be longer than {longest} in all; it lapses with the lease it has"
+                );
+                Err(Breach::of("longest_fault", message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a child in that role may be started.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn starts(&self, role: &str) -> Result<(), Breach> {
+        listed("children", self.children.as_deref(), "the role", role)
+    }
+
+    fn lease(&self, lease: Span) -> Result<(), Breach> {
+        match self.longest_lease {
+            Some(longest) if lease > longest => {
+                let message = format!("a lease of {lease} is longer than {longest}");
+                Err(Breach::of("longest_lease", message))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn listed(
+    rule: &'static str,
+    allowed: Option<&[String]>,
+    what: &str,
+    asked: &str,
+) -> Result<(), Breach> {
+    match allowed {
+        Some(allowed) if !allowed.iter().any(|name| name == asked) => {
+            let message = format!("{what} `{asked}` is not among {}", all(allowed));
+            Err(Breach::of(rule, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn all(allowed: &[String]) -> String {
+    if allowed.is_empty() {
+        "none".to_owned()
+    } else {
+        allowed.join(", ")
+    }
+}
+
+/// A fault that reaches peers says which in a setting `peers`, as addresses or networks. The order is looked at as it crosses
+/// the wire, so that a kind of fault that is added later cannot be forgotten here; one that names none means all.
+fn peers(fault: &Fault, allowed: &[Net]) -> Result<(), Breach> {
+    let shown = || {
+        let texts: Vec<_> = allowed.iter().map(ToString::to_string).collect();
+        all(&texts)
+    };
+    let order = serde_json::to_value(fault).unwrap_or_default();
+    let Some(named) = order
+        .get(fault.name())
+        .and_then(|settings| settings.get("peers"))
+    else {
+        return Ok(());
+    };
+    let named = match named {
+        Value::Array(named) if !named.is_empty() => named.as_slice(),
+        _ => {
+            let message = format!(
+                "it names no peers, which means all, and only {} may be cut off",
+                shown()
+            );
+            return Err(Breach::of("peers", message));
+        }
+    };
+    for peer in named {
+        let net = peer.as_str().and_then(Net::of_peer);
+        let within = net.is_some_and(|net| allowed.iter().any(|allowed| allowed.contains(net)));
+        if !within {
+            let message = format!("peer {peer} is not within {}", shown());
+            return Err(Breach::of("peers", message));
+        }
+    }
+    Ok(())
+}
+
+/// A network, or one address: `10.0.0.0/8`, `192.0.2.7`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Net(IpNet);
+
+impl Net {
+    /// Whether the whole of another lies within.
+    #[must_use]
+    pub fn contains(self, other: Self) -> bool {
+        self.0.contains(&other.0)
+    }
+
+    /// A peer as an order names it: a network, an address, or an address with a port.
+    fn of_peer(text: &str) -> Option<Self> {
+        let with_port = |text: &str| {
+            text.parse::<SocketAddr>()
+                .ok()
+                .map(|at| Self(at.ip().into()))
+        };
+        text.parse().ok().or_else(|| with_port(text))
+    }
+}
+
+impl FromStr for Net {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let single = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        text.parse::<IpNet>()
+            .ok()
+            .or_else(single)
+            .map(Self)
+            .ok_or_else(|| {
+                format!("`{text}` is no network; write it like 10.0.0.0/8, or one address")
+            })
+    }
+}
+
+impl fmt::Display for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl TryFrom<String> for Net {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Net> for String {
+    fn from(net: Net) -> Self {
+        net.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::{Hold, Kill};
+    use crate::quantity::Share;
+
+    fn order(fault: Fault, node: Option<&str>, lease: u64) -> FaultOrder {
+        FaultOrder {
+            id: "f".to_owned(),
+            fault,
+            node: node.map(str::to_owned),
+            share: Share::ALL,
+            seed: 1,
+            lease: Span::from_secs(lease),
+        }
+    }
+
+    fn rule(outcome: Result<(), Breach>) -> &'static str {
+        outcome.map_or_else(|breach| breach.rule, |()| "none")
+    }
+
+    #[test]
+    fn without_rules_nothing_is_forbidden() {
+        let policy = Policy::default();
+        let order = order(Fault::Kill(Kill {}), None, 9_999);
+        assert_eq!(rule(policy.admits(&order, 9_999)), "none");
+        let hour = Span::from_secs(3_600);
+        assert_eq!(rule(policy.renews(hour, hour)), "none");
+        assert_eq!(rule(policy.starts("lane")), "none");
+    }
+
+    #[test]
+    fn each_rule_refuses_by_its_name() {
+        let kill = |node, lease| order(Fault::Kill(Kill {}), node, lease);
+        let policy = Policy {
+            faults: Some(vec!["kill".to_owned()]),
+            targets: Some(vec!["lane".to_owned()]),
+            longest_lease: Some(Span::from_secs(10)),
+            longest_fault: Some(Span::from_secs(30)),
+            faults_at_once: Some(1),
+            children: Some(vec!["proxy".to_owned()]),
+            peers: None,
+        };
+        assert_eq!(rule(policy.admits(&kill(Some("lane"), 10), 0)), "none");
+        let hold = order(Fault::Hold(Hold {}), None, 1);
+        assert_eq!(rule(policy.admits(&hold, 0)), "faults");
+        assert_eq!(rule(policy.admits(&kill(None, 1), 0)), "targets");
+        assert_eq!(rule(policy.admits(&kill(Some("db"), 1), 0)), "targets");
+        assert_eq!(
+            rule(policy.admits(&kill(Some("lane"), 11), 0)),
+            "longest_lease"
+        );
+        assert_eq!(
+            rule(policy.admits(&kill(Some("lane"), 1), 1)),
+            "faults_at_once"
+        );
+        let span = Span::from_secs;
+        assert_eq!(rule(policy.renews(span(20), span(10))), "none");
+        assert_eq!(rule(policy.renews(span(21), span(10))), "longest_fault");
+        assert_eq!(rule(policy.renews(span(0), span(11))), "longest_lease");
+        assert_eq!(rule(policy.starts("lane")), "children");
+        let unlimited_lease = Policy {
+            longest_lease: None,
+            ..policy
+        };
+        let breach = unlimited_lease.admits(&kill(Some("lane"), 31), 0);
+        assert_eq!(rule(breach), "longest_fault");
+    }
+
+    #[test]
+    fn a_link_fault_is_done_to_no_target() {
+        let policy = Policy {
+            targets: Some(Vec::new()),
+            ..Policy::default()
+        };
+        let hold = order(Fault::Hold(Hold {}), None, 1);
+        assert_eq!(rule(policy.admits(&hold, 0)), "none");
+    }
+
+    #[test]
+    fn networks_hold_networks_addresses_and_addresses_with_ports() {
+        let net: Net = "10.0.0.0/8".parse().unwrap();
+        for inside in ["10.1.2.3", "10.9.0.0/16", "10.1.2.3:443"] {
+            assert!(net.contains(Net::of_peer(inside).unwrap()), "{inside}");
+        }
+        for outside in ["11.0.0.1", "10.0.0.0/7", "0.0.0.0/0", "[::1]:80"] {
+            assert!(!net.contains(Net::of_peer(outside).unwrap()), "{outside}");
+        }
+        assert!(Net::of_peer("db.example").is_none());
+        let error = "10.0.0.0/40".parse::<Net>().unwrap_err();
+        assert!(error.contains("10.0.0.0/40"), "{error}");
+    }
+}
