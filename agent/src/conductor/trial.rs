@@ -5,6 +5,7 @@
 //! ```
 
 mod gather;
+mod kernel;
 mod timeline;
 
 use std::sync::Arc;
@@ -155,6 +156,7 @@ impl Conductor<'_> {
             ..
         } = *self.setting;
         self.beat("starting");
+        self.ask_the_kernel().await?;
         let target = Target::start(&self.agent, plan, described, mark, &node.data_dir())
             .await
             .map_err(|error| Abort::Harness(format!("the target could not be started: {error}")))?;
