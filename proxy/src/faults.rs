@@ -240,12 +240,8 @@ impl Rule {
             Fault::Refuse(_) => refuse::figures(&self.bites),
             Fault::WsClose(_) => ws_close::figures(&self.bites),
             Fault::RefuseUpgrade(_) => refuse_upgrade::figures(&self.bites),
-            Fault::Toxic(_)
-            | Fault::Kill(_)
-            | Fault::Terminate(_)
-            | Fault::Pause(_)
-            | Fault::Restore(_)
-            | Fault::TokenExpiry(_) => BTreeMap::new(),
+            // Toxics count by themselves; the others have other holders.
+            _ => BTreeMap::new(),
         }
     }
 }
@@ -266,11 +262,7 @@ pub(crate) fn check(fault: &Fault, only_tls: bool, ends_tls: bool) -> Result<(),
         Fault::RefuseUpgrade(settings) => refuse_upgrade::check(settings.status),
         Fault::Toxic(toxic) => Settings::of(toxic)?.check_tls(ends_tls),
         Fault::Latency(_) | Fault::Hold(_) | Fault::Reset(_) | Fault::Refuse(_) => Ok(()),
-        Fault::Kill(_)
-        | Fault::Terminate(_)
-        | Fault::Pause(_)
-        | Fault::Restore(_)
-        | Fault::TokenExpiry(_) => Err(format!(
+        _ => Err(format!(
             "`{}` is not a proxy's fault; its holder is {:?}, order it there",
             fault.name(),
             fault.holder()

@@ -3,13 +3,14 @@
 //!
 //! | fault | done by | seen by | undone by |
 //! |---|---|---|---|
-//! | partition, packet_loss | one nft table | the table read back; its counters | the chains deleted, the counters read, the table deleted |
+//! | partition, packet loss | one nft table | the table read back; its counters | the chains deleted, the counters read, the table deleted |
 //! | throttle, netem | one root qdisc where the kernel's default is | the qdisc read back; its counters | the qdisc deleted |
-//! | drop_sockets | `SOCK_DESTROY` | the sockets gone | nothing: it is momentary |
+//! | end of sockets | `SOCK_DESTROY` | the sockets gone | nothing: it is momentary |
 //!
 //! What an undo must know is a name, so that any process of the same right can do it, from any half-applied state:
 //! [`undo`].
 
+use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -137,19 +138,18 @@ impl Network {
     /// 422 for what this kernel or its rights do not allow, with the reason; 409 where somebody else's is in the way.
     pub(crate) async fn aim(&self, order: &FaultOrder) -> Result<Arc<dyn Deed>, Failure> {
         let kernel = self.kernel().await;
-        let name = order.fault.name();
-        let allowed = |what: &Capability| {
-            if what.possible {
-                return Ok(());
-            }
-            Err(impossible(&format_args!(
-                "`{name}` is not possible here: {}",
-                what.reason
-            )))
-        };
+        if let Some(Capability {
+            possible: false,
+            reason,
+        }) = kernel.needed_by(&order.fault)
+        {
+            return Err(impossible(&format_args!(
+                "`{}` is not possible here: {reason}",
+                order.fault.name()
+            )));
+        }
         Ok(match &order.fault {
             Fault::Partition(settings) => {
-                allowed(&kernel.nft)?;
                 let peers = settings.taken(order.seed, &order.id);
                 if peers.len() < settings.peers.len().min(1) {
                     let text =
@@ -170,7 +170,6 @@ impl Network {
                 ))
             }
             Fault::PacketLoss(settings) => {
-                allowed(&kernel.nft)?;
                 let stopped = Stopped {
                     peers: settings.peers.clone(),
                     ports: settings.ports.clone(),
@@ -185,15 +184,12 @@ impl Network {
                 ))
             }
             Fault::Throttle(settings) => {
-                allowed(&kernel.tbf)?;
                 Arc::new(QdiscFault::throttle(settings, self.handle(order)).await?)
             }
             Fault::Netem(settings) => {
-                allowed(&kernel.netem)?;
                 Arc::new(QdiscFault::netem(settings, self.handle(order)).await?)
             }
             Fault::DropSockets(settings) => {
-                allowed(&kernel.sock_destroy)?;
                 Arc::new(SocketsFault::new(settings, &self.spared(&kernel)))
             }
             other => {
@@ -247,17 +243,22 @@ async fn looked_at() -> Kernel {
     looked.unwrap_or_else(|error| Kernel::unknown(&error.to_string()))
 }
 
-/// The first half of a SHA-256's first 8 bytes, in hexadecimal.
+/// The first 4 bytes of a SHA-256, in hexadecimal.
 fn digest(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part.as_bytes());
     }
-    hash.finalize()[..4]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&hash.finalize()[..4])
+}
+
+/// In hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// What can be a part of a table's name.

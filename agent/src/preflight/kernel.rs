@@ -6,6 +6,7 @@ use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use model::fault::Fault;
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +88,18 @@ impl Kernel {
         };
         kernel.ssh_ports = ssh_ports();
         kernel
+    }
+
+    /// What a fault in the kernel needs; `None` for every other fault.
+    #[must_use]
+    pub const fn needed_by(&self, fault: &Fault) -> Option<&Capability> {
+        match fault {
+            Fault::Partition(_) | Fault::PacketLoss(_) => Some(&self.nft),
+            Fault::Throttle(_) => Some(&self.tbf),
+            Fault::Netem(_) => Some(&self.netem),
+            Fault::DropSockets(_) => Some(&self.sock_destroy),
+            _ => None,
+        }
     }
 
     /// Nothing is held for possible.

@@ -8,12 +8,10 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Fingerprint, Thing};
-use crate::faults::network::Network;
+use crate::faults::network::{Network, hex, is_own_qdisc};
 use crate::preflight::kernel::has_net_admin;
 use crate::tool::{self, ToolError};
 
-/// What a mark says of something that is there.
-const HEX_DIGITS: usize = 16;
 /// Fields that change by themselves, or with every change: counters, places in lists.
 const VOLATILE: [&str; 7] = [
     "handle",
@@ -92,7 +90,7 @@ fn tables_of(said: &Value, own: &str) -> Fingerprint {
         .map(|((family, table), content)| {
             let owned = table.starts_with(own);
             let thing = Thing::Network(format!("nft table `{family} {table}`"), owned);
-            (thing, hex(content))
+            (thing, brief(content))
         })
         .collect()
 }
@@ -113,7 +111,7 @@ fn qdiscs_of(said: &Value) -> Fingerprint {
         } else {
             text("parent")
         };
-        let owned = crate::faults::network::is_own_qdisc(kind, handle);
+        let owned = is_own_qdisc(kind, handle);
         let mut still = qdisc.clone();
         hold_still(&mut still);
         let thing = Thing::Network(format!("{place} qdisc of `{dev}`"), owned);
@@ -122,7 +120,7 @@ fn qdiscs_of(said: &Value) -> Fingerprint {
             thing,
             format!(
                 "{kind} {handle} {}",
-                hex(Sha256::new_with_prefix(still.to_string()))
+                brief(Sha256::new_with_prefix(still.to_string()))
             ),
         );
     }
@@ -133,7 +131,7 @@ fn rules() -> Result<Fingerprint, ToolError> {
     let mut found = Fingerprint::new();
     for family in ["-4", "-6"] {
         let said = tool::run("ip", &[family, "-j", "rule", "show"], b"")?;
-        let content = hex(Sha256::new_with_prefix(parsed(&said).to_string()));
+        let content = brief(Sha256::new_with_prefix(parsed(&said).to_string()));
         found.insert(Thing::Network(format!("ip {family} rule"), false), content);
     }
     Ok(found)
@@ -155,11 +153,9 @@ fn hold_still(value: &mut Value) {
     }
 }
 
-fn hex(hash: Sha256) -> String {
-    let digest = hash.finalize();
-    let mut text: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    text.truncate(HEX_DIGITS);
-    text
+/// Enough of it to tell one content from another.
+fn brief(hash: Sha256) -> String {
+    hex(&hash.finalize()[..8])
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use agent::faults::network::{Change, undo};
 use agent::journal::{Entry, Event};
 use model::fault::{Action, Fault, Flow, Partition, Throttle};
 use model::quantity::{ByteSize, Span};
@@ -47,10 +48,8 @@ impl Unlucky {
     fn fail(&self, before: &[u32], after: &[u32]) {
         let folder = self.tools.path().join(format!("{}.d", self.name));
         let lines = |calls: &[u32]| {
-            calls
-                .iter()
-                .map(|call| format!("{call}\n"))
-                .collect::<String>()
+            let calls: Vec<String> = calls.iter().map(u32::to_string).collect();
+            calls.join("\n")
         };
         fs::write(folder.join("before"), lines(before)).unwrap();
         fs::write(folder.join("after"), lines(after)).unwrap();
@@ -201,4 +200,61 @@ async fn a_table_of_that_name_that_the_fault_did_not_make_is_left_alone() {
     node.agent.undo("f1").await.unwrap();
     assert_eq!(shown(), "");
     node.end().await;
+}
+
+/// What another process does from the journal alone, however far the change had come.
+#[test]
+fn an_undo_by_name_is_idempotent_from_any_state_and_takes_nothing_else() {
+    if skipped() {
+        return;
+    }
+    let lab = Lab::new(1);
+    lab.move_to(1);
+    let nft = |words: &str| lab.run(1, "nft", &[words]);
+    let tc = |words: &str| lab.run(1, "tc", &words.split(' ').collect::<Vec<_>>());
+    nft("add table inet mine");
+    let shown = || (nft("list ruleset"), tc("qdisc show"));
+    let before = shown();
+
+    let table = Change::Table {
+        name: "faultlane_ab_here_f1".to_owned(),
+    };
+    let qdisc = |interface: &str| Change::Qdisc {
+        interface: interface.parse().unwrap(),
+        handle: "fa17:".to_owned(),
+    };
+    for made in [
+        &[][..],
+        &["add table inet faultlane_ab_here_f1"],
+        &[
+            "add table inet faultlane_ab_here_f1",
+            "add chain inet faultlane_ab_here_f1 input { type filter hook input priority -10; }",
+            "add rule inet faultlane_ab_here_f1 input counter drop",
+        ],
+    ] {
+        for words in made {
+            nft(words);
+        }
+        undo(&table).unwrap();
+        undo(&table).unwrap();
+        assert_eq!(shown(), before, "{made:?}");
+    }
+    assert!(undo(&qdisc("eth0")).unwrap().contains("no qdisc"));
+    assert!(undo(&qdisc("absent0")).unwrap().contains("no qdisc"));
+    tc("qdisc add dev eth0 root handle fa17: tbf rate 1mbit burst 16kb latency 50ms");
+    undo(&qdisc("eth0")).unwrap();
+    undo(&qdisc("eth0")).unwrap();
+    assert_eq!(shown(), before);
+
+    // Others' under a handle of their own, or of another kind under this one, stay.
+    for handle in ["1:", "fa17:"] {
+        tc(&format!(
+            "qdisc add dev eth0 root handle {handle} htb default 1"
+        ));
+        let theirs = shown();
+        undo(&qdisc("eth0")).unwrap();
+        assert_eq!(shown(), theirs);
+        tc("qdisc del dev eth0 root");
+    }
+    undo(&Change::Sockets).unwrap();
 }

@@ -28,7 +28,7 @@ pub(crate) fn skipped() -> bool {
     }
 }
 
-/// Machines 10.77.0.1, .2 and so on, and fd77::1, ::2.
+/// Machines `10.77.0.1`, `10.77.0.2` and so on; `fd77::1`, `fd77::2`.
 pub(crate) struct Lab {
     names: Vec<String>,
 }

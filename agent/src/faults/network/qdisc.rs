@@ -9,7 +9,7 @@ use host::http::Failure;
 use model::fault::{Netem, Observation, Throttle};
 use model::instant::{Bracket, Mono};
 use model::net::Interface;
-use model::quantity::{Share, Span};
+use model::quantity::{ByteSize, Share, Span};
 use serde_json::Value;
 
 use super::super::NotApplied;
@@ -52,7 +52,7 @@ impl QdiscFault {
         let least = mtu + FRAME;
         let burst = settings
             .burst
-            .map_or_else(|| (rate / 100).max(2 * least), |burst| burst.bytes());
+            .map_or_else(|| (rate / 100).max(2 * least), ByteSize::bytes);
         if burst < least {
             return Err(impossible(&format_args!(
                 "a burst of {burst}B lets no packet of `{}` through, which are up to {least}B; raise `burst`, or leave it out",
