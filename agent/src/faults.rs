@@ -279,7 +279,7 @@ impl AgentHolder {
             },
         };
         let intent = Event::Intent {
-            order: order.clone(),
+            order: Box::new(order.clone()),
             undo,
             lease: Deadline {
                 until: clock::now() + order.lease,

@@ -80,7 +80,7 @@ pub enum Event {
     /// It is about to be applied.
     Intent {
         /// As it was ordered.
-        order: FaultOrder,
+        order: Box<FaultOrder>,
         /// What its undo must know.
         undo: Undo,
         /// When its lease lapses, unless that is renewed.
@@ -407,14 +407,14 @@ mod tests {
     fn event(step: usize) -> Event {
         match step {
             0 => Event::Intent {
-                order: FaultOrder {
+                order: Box::new(FaultOrder {
                     id: String::new(),
                     fault: Fault::Kill(Kill {}),
                     node: None,
                     share: Share::ALL,
                     seed: 7,
                     lease: Span::from_secs(2),
-                },
+                }),
                 undo: Undo::Restart {
                     node: "lane".to_owned(),
                     pid: 12,

@@ -171,7 +171,7 @@ async fn a_pause_is_undone_from_every_step_and_only_on_the_very_process() {
             .await;
             let started = procfs::stat(pid).unwrap().started + u64::from(!same);
             let intent = Event::Intent {
-                order: order("f1", pause()),
+                order: Box::new(order("f1", pause())),
                 undo: Undo::Continue {
                     node: "lane".to_owned(),
                     pid,
