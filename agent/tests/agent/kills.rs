@@ -1,5 +1,5 @@
 //! Agents killed at random instants of random faults. `FAULTLANE_KILLS=1000 cargo test -p agent --test agent at_random --
-//! --nocapture` is the full form, some quarter of an hour; docs/safety.md has its figures.
+//! --nocapture` is the full form, some minutes; docs/safety.md has its figures.
 
 use std::cell::Cell;
 use std::sync::Arc;
