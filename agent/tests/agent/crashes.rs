@@ -1,7 +1,7 @@
 //! The agent dies at each step of each kind of fault, and comes back or not: nothing is left a second after the lease.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use agent::crash::POINTS;
@@ -10,7 +10,7 @@ use model::instant::Mono;
 use model::quantity::Span;
 
 use crate::support::order;
-use crate::victim::{Kind, Remains, Victim, apart, kinds};
+use crate::victim::{ALONE, Kind, Remains, Victim, apart, kinds};
 
 pub(crate) const A_SECOND: Span = Span::from_secs(1);
 const LEASE: Span = Span::from_millis(500);
@@ -76,6 +76,7 @@ async fn trial(kind: &Kind, point: &str, back: Back) -> Result<Span, String> {
 
 #[test]
 fn whatever_the_fault_and_wherever_the_agent_dies_nothing_is_left_a_second_after_the_lease() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut cells = VecDeque::new();
     for kind in kinds() {
         let over_at_once = (kind.fault)().ends_after() == Some(Span::ZERO);
@@ -95,23 +96,22 @@ fn whatever_the_fault_and_wherever_the_agent_dies_nothing_is_left_a_second_after
         .map(|_| {
             let cells = Arc::clone(&cells);
             apart(move || async move {
-                let (mut failed, mut slowest) = (Vec::new(), Span::ZERO);
+                let (mut failed, mut slowest) = (Vec::new(), (Span::ZERO, String::new()));
                 loop {
                     let next = cells.lock().unwrap().pop_front();
                     let Some((kind, point, back)) = next else {
                         return (failed, slowest);
                     };
+                    let cell = format!("{} at {point}, {back:?}", kind.name);
                     match trial(kind, point, back).await {
-                        Ok(after) => slowest = slowest.max(after),
-                        Err(left) => {
-                            failed.push(format!("{} at {point}, back {back:?}: {left}", kind.name));
-                        }
+                        Ok(after) => slowest = slowest.max((after, cell)),
+                        Err(left) => failed.push(format!("{cell}: {left}")),
                     }
                 }
             })
         })
         .collect();
-    let (mut failed, mut slowest) = (Vec::new(), Span::ZERO);
+    let (mut failed, mut slowest) = (Vec::new(), (Span::ZERO, String::new()));
     for lab in labs {
         let (of_one, after) = lab.join().unwrap();
         failed.extend(of_one);
@@ -123,5 +123,8 @@ fn whatever_the_fault_and_wherever_the_agent_dies_nothing_is_left_a_second_after
         failed.len(),
         failed.join("\n")
     );
-    eprintln!("{count} deaths, nothing left; the slowest was clean {slowest} after its lease");
+    let (after, cell) = slowest;
+    eprintln!(
+        "{count} deaths, nothing left; the slowest was clean {after} after its lease: {cell}"
+    );
 }

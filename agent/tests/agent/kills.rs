@@ -1,9 +1,9 @@
 //! Agents killed at random instants of random faults. `FAULTLANE_KILLS=1000 cargo test -p agent --test agent at_random --
-//! --nocapture` is the full form, some quarter of an hour; docs/safety.md has its figures.
+//! --nocapture` is the full form, some minutes; docs/safety.md has its figures.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use host::clock;
 use model::decide;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::crashes::{Back, aftermath};
 use crate::support::order;
-use crate::victim::{Kind, Victim, apart, kinds};
+use crate::victim::{ALONE, Kind, Victim, apart, kinds};
 
 const A_FEW: u64 = 24;
 const AT_ONCE: usize = 8;
@@ -77,6 +77,7 @@ impl Death {
 
 #[test]
 fn agents_killed_at_random_leave_nothing_a_second_after_the_lease() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let count =
         std::env::var("FAULTLANE_KILLS").map_or(A_FEW, |count| count.parse().expect("a number"));
     let next = Arc::new(AtomicU64::new(0));

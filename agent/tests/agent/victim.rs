@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
@@ -127,6 +128,9 @@ fn qdiscs() -> Vec<String> {
     let shown = all.lines().map(str::to_owned);
     shown.filter(|line| !line.contains("noqueue")).collect()
 }
+
+/// Held by a test that kills many: two of them at once would measure how busy they keep the machine.
+pub(crate) static ALONE: Mutex<()> = Mutex::new(());
 
 /// The kinds that can be tried here.
 pub(crate) fn kinds() -> Vec<&'static Kind> {
