@@ -66,28 +66,26 @@ impl From<CallError> for Trouble {
 /// Asks all of them at once, and says of each what came of it, in the order in which they are named.
 fn ask<F, A>(args: &Whom, done: &str, question: F) -> Result<Exit, Error>
 where
-    F: Fn(Agent) -> A,
-    A: Future<Output = Result<String, Trouble>> + Send + 'static,
+    F: Fn(Agent) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Result<String, Trouble>> + Send,
 {
     let entries = entries(args)?;
     let answers = processes::runtime()?.block_on(async {
         let mut asking = JoinSet::new();
         for (at, entry) in entries.iter().enumerate() {
-            // Addresses and files first: they take no time, and the question is not asked before.
-            match reach(&entry.at).await {
-                Ok(agent) => {
-                    let answer = question(agent);
-                    asking.spawn(async move {
-                        let answer = tokio::time::timeout(WITHIN, answer).await;
-                        let late = || Err(Trouble(format!("no answer within {WITHIN:?}")));
-                        (at, answer.unwrap_or_else(|_| late()))
-                    });
-                }
-                Err(error) => {
-                    let trouble = Trouble(error.to_string());
-                    asking.spawn(async move { (at, Err(trouble)) });
-                }
-            }
+            let (place, question) = (entry.at.clone(), question.clone());
+            // To look for an address may take long too, and nobody waits for that of another.
+            asking.spawn(async move {
+                let ask = async {
+                    let agent = reach(&place).await;
+                    question(agent.map_err(|error| Trouble(error.to_string()))?).await
+                };
+                let late = |_| Err(Trouble(format!("no answer within {WITHIN:?}")));
+                (
+                    at,
+                    tokio::time::timeout(WITHIN, ask).await.unwrap_or_else(late),
+                )
+            });
         }
         let answers: BTreeMap<_, _> = asking.join_all().await.into_iter().collect();
         Ok::<_, Error>(answers)

@@ -26,7 +26,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::support::{
-    SECOND, hold, kill, lane, order, pause, program, proxy, refusal, send, until,
+    SECOND, hold, kill, lane, order, pause, program, proxy, refusal, send, terminate, until,
 };
 
 /// An agent that runs from a file in a folder of its own.
@@ -328,6 +328,32 @@ async fn a_unix_socket_is_its_users_own_and_secrets_are_not_written_down() {
         (who.name, who.from),
         ("local".to_owned(), Some(format!("user {user}")))
     );
+}
+
+#[tokio::test]
+async fn what_was_asked_of_an_agent_that_died_over_it_is_in_its_log() {
+    let policy = "policy: { children: [lane] }\n";
+    let (mut node, agent) = Operated::on_a_socket(policy).await;
+    agent.start_child("lane", &lane("stubborn")).await.unwrap();
+    let stubborn = agent.children().await.unwrap()[0].pid;
+    let terminate = order("f1", terminate(Span::from_secs(10)));
+    let asking = tokio::spawn(async move { agent.inject(&terminate).await.is_ok() });
+    let about_it = |node: &Operated| {
+        let lines = node
+            .audit()
+            .into_iter()
+            .filter(|line| line.about["id"] == "f1");
+        lines.map(|line| line.step).collect::<Vec<_>>()
+    };
+    until("it is written down", || async {
+        !about_it(&node).is_empty()
+    })
+    .await;
+    node.process.kill().await.unwrap();
+    send(stubborn, Signal::KILL);
+    assert!(!asking.await.unwrap());
+    let node = Operated::start(node.folder, policy).await;
+    assert_eq!(about_it(&node), [Step::Asked]);
 }
 
 #[tokio::test]

@@ -123,3 +123,12 @@ fn every_defect_is_described_with_its_anomaly_and_scenario() {
         );
     }
 }
+
+#[test]
+fn the_example_of_an_operated_agent_is_understood() {
+    let page = docs("agent.md");
+    let config = scenarios::agent_config::parse(&source(example(&page)));
+    let config = config.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.listen.as_deref(), Some("10.0.0.5:7400"));
+    assert_eq!(config.policy.faults_at_once, Some(2));
+}
