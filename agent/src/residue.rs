@@ -1,5 +1,5 @@
 //! What faults can touch, before and after: faults in force here and at the children, the state of the child processes,
-//! processes that nobody asked for, files in the agent's folder, and what the kernel's network is set to ([`network`]).
+//! processes that nobody asked for, files in the agent's folder, and what the kernel's network is set to (`network`).
 //! Without counters: those may change.
 
 use std::collections::BTreeMap;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::FaultId;
 use crate::instant::{Bracket, Mono};
+use crate::net::Cidr;
 use crate::quantity::{ByteSize, Share, Span};
 
 mod network;
@@ -249,6 +250,18 @@ impl Fault {
                 | Self::Netem(_)
                 | Self::DropSockets(_)
         )
+    }
+
+    /// The peers whose traffic it touches, as it names them: none means all that there are. `None` where it touches no
+    /// traffic of the machine.
+    #[must_use]
+    pub fn peers(&self) -> Option<&[Cidr]> {
+        match self {
+            Self::Partition(settings) => Some(&settings.peers),
+            Self::PacketLoss(settings) => Some(&settings.peers),
+            Self::DropSockets(settings) => Some(&settings.peers),
+            _ => self.in_kernel().then_some(&[]),
+        }
     }
 
     /// For a fault that ends by itself, how long it lasts: a scenario gives it no `for`. `None` for all others, which

@@ -1,15 +1,10 @@
 //! How far an agent lets a drill go, whoever asks: rules of its own configuration. What a rule does not mention it does not
 //! restrict.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
-
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::fault::{Fault, FaultOrder, Holder};
+use crate::net::Cidr;
 use crate::quantity::Span;
 
 /// The rules.
@@ -23,7 +18,7 @@ pub struct Policy {
     pub targets: Option<Vec<String>>,
     /// The addresses from which a fault may cut this host off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peers: Option<Vec<Net>>,
+    pub peers: Option<Vec<Cidr>>,
     /// The longest lease that a fault may ask for, each time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub longest_lease: Option<Span>,
@@ -153,96 +148,31 @@ fn all(allowed: &[String]) -> String {
     }
 }
 
-/// A fault that reaches peers says which in a setting `peers`, as addresses or networks. The order is looked at as it crosses
-/// the wire, so that a kind of fault that is added later cannot be forgotten here; one that names none means all.
-fn peers(fault: &Fault, allowed: &[Net]) -> Result<(), Breach> {
+/// A fault that reaches peers and names none reaches all.
+fn peers(fault: &Fault, allowed: &[Cidr]) -> Result<(), Breach> {
     let shown = || {
         let texts: Vec<_> = allowed.iter().map(ToString::to_string).collect();
         all(&texts)
     };
-    let order = serde_json::to_value(fault).unwrap_or_default();
-    let Some(named) = order
-        .get(fault.name())
-        .and_then(|settings| settings.get("peers"))
-    else {
+    let Some(named) = fault.peers() else {
         return Ok(());
     };
-    let named = match named {
-        Value::Array(named) if !named.is_empty() => named.as_slice(),
-        _ => {
-            let message = format!(
-                "it names no peers, which means all, and only {} may be cut off",
-                shown()
-            );
-            return Err(Breach::of("peers", message));
-        }
-    };
-    for peer in named {
-        let net = peer.as_str().and_then(Net::of_peer);
-        let within = net.is_some_and(|net| allowed.iter().any(|allowed| allowed.contains(net)));
-        if !within {
+    if named.is_empty() {
+        let message = format!(
+            "it names no peers, which means all, and only {} may be cut off",
+            shown()
+        );
+        return Err(Breach::of("peers", message));
+    }
+    let outside = named
+        .iter()
+        .find(|peer| !allowed.iter().any(|allowed| allowed.contains(**peer)));
+    match outside {
+        None => Ok(()),
+        Some(peer) => {
             let message = format!("peer {peer} is not within {}", shown());
-            return Err(Breach::of("peers", message));
+            Err(Breach::of("peers", message))
         }
-    }
-    Ok(())
-}
-
-/// A network, or one address: `10.0.0.0/8`, `192.0.2.7`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Net(IpNet);
-
-impl Net {
-    /// Whether the whole of another lies within.
-    #[must_use]
-    pub fn contains(self, other: Self) -> bool {
-        self.0.contains(&other.0)
-    }
-
-    /// A peer as an order names it: a network, an address, or an address with a port.
-    fn of_peer(text: &str) -> Option<Self> {
-        let with_port = |text: &str| {
-            text.parse::<SocketAddr>()
-                .ok()
-                .map(|at| Self(at.ip().into()))
-        };
-        text.parse().ok().or_else(|| with_port(text))
-    }
-}
-
-impl FromStr for Net {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let single = || text.parse::<IpAddr>().ok().map(IpNet::from);
-        text.parse::<IpNet>()
-            .ok()
-            .or_else(single)
-            .map(Self)
-            .ok_or_else(|| {
-                format!("`{text}` is no network; write it like 10.0.0.0/8, or one address")
-            })
-    }
-}
-
-impl fmt::Display for Net {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl TryFrom<String> for Net {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<Net> for String {
-    fn from(net: Net) -> Self {
-        net.to_string()
     }
 }
 
@@ -326,16 +256,32 @@ mod tests {
     }
 
     #[test]
-    fn networks_hold_networks_addresses_and_addresses_with_ports() {
-        let net: Net = "10.0.0.0/8".parse().unwrap();
-        for inside in ["10.1.2.3", "10.9.0.0/16", "10.1.2.3:443"] {
-            assert!(net.contains(Net::of_peer(inside).unwrap()), "{inside}");
+    fn a_fault_may_only_reach_the_peers_that_it_names_and_the_policy_allows() {
+        let policy = Policy {
+            peers: Some(vec!["10.0.0.0/8".parse().unwrap()]),
+            ..Policy::default()
+        };
+        let found = |fault: &str| {
+            let fault = serde_json::from_str(fault).unwrap();
+            rule(policy.admits(&order(fault, None, 1), 0))
+        };
+        for within in [
+            r#"{"partition": {"peers": ["10.1.2.3", "10.9.0.0/16"]}}"#,
+            r#"{"packet_loss": {"peers": ["10.0.0.0/8"], "rate": "10%"}}"#,
+            r#"{"hold": {}}"#,
+            r#"{"kill": {}}"#,
+        ] {
+            assert_eq!(found(within), "none", "{within}");
         }
-        for outside in ["11.0.0.1", "10.0.0.0/7", "0.0.0.0/0", "[::1]:80"] {
-            assert!(!net.contains(Net::of_peer(outside).unwrap()), "{outside}");
+        for beyond in [
+            r#"{"partition": {}}"#,
+            r#"{"partition": {"peers": ["10.1.2.3", "11.0.0.1"]}}"#,
+            r#"{"packet_loss": {"peers": ["0.0.0.0/0"], "rate": "10%"}}"#,
+            r#"{"drop_sockets": {}}"#,
+            r#"{"throttle": {"interface": "eth0", "per_second": "1MiB"}}"#,
+            r#"{"netem": {"interface": "eth0", "delay": "9ms"}}"#,
+        ] {
+            assert_eq!(found(beyond), "peers", "{beyond}");
         }
-        assert!(Net::of_peer("db.example").is_none());
-        let error = "10.0.0.0/40".parse::<Net>().unwrap_err();
-        assert!(error.contains("10.0.0.0/40"), "{error}");
     }
 }

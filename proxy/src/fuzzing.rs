@@ -1,6 +1,8 @@
 //! What fuzzing tries to refute: properties of everything that reads bytes from outside. `fuzz/` has the targets; the tests
 //! here keep the properties alive without a fuzzer, and hold what fuzzers found.
 
+use model::instant::Mono;
+
 use crate::tap::Way;
 pub use crate::toxiproxy::fuzzing::bodies;
 use crate::websocket::rig::{Rig, busy, edit, idle, pieces};
@@ -80,6 +82,7 @@ pub fn editor(bytes: &[u8]) {
                 rig.set(if at / every % 2 == 0 { &toxics } else { &[] });
             }
             rig.push(piece);
+            rig.tick(Mono(1 + at as u64));
         }
         rig.finish();
         assert!(takes || rig.out == bytes, "{toxics:?}");
