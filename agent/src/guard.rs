@@ -6,12 +6,12 @@
 //! group is killed. Guard's exit code is the program's, or 128 and the number of the signal that ended it.
 //!
 //! For the case that guard itself is killed a shell waits at the other end of a pipe and kills the group when that
-//! breaks. (The kernel's parent-death signal would take the program but not its children.) What escapes: a process
-//! that makes itself a group of its own, and everything, if guard is killed within the fraction of a milli-second
-//! between the start of the program and the word of it to that shell.
+//! breaks. (The kernel's parent-death signal would take the program but not its children.) The group is the shell's, so that
+//! there is no instant at which the program runs and the shell does not know it. What escapes: a process that makes itself
+//! a group of its own.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -22,8 +22,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 const GRACE: Duration = Duration::from_secs(2);
-/// Reads the group's number, and then nothing until the pipe breaks.
-const WATCH: &str = r#"read -r group || exit 0; read -r _; kill -s KILL -- "-$group""#;
+/// Reads nothing until the pipe breaks. What asks the group to end does not mean the watcher.
+const WATCH: &str = r#"trap "" TERM INT HUP QUIT; read -r _; kill -s KILL -- "-$$""#;
 
 /// Runs a program until it ends or guard shall; the code to exit with.
 ///
@@ -49,8 +49,8 @@ pub async fn main(program: &OsStr, args: &[OsString]) -> io::Result<u8> {
     guarded.reap()
 }
 
-/// A program in a group of its own. The program is not reaped before [`Self::reap`], so that until then the group's
-/// number is its own and can be signalled.
+/// A program, in a group with its watcher. Neither is reaped before [`Self::reap`], so that until then the numbers are
+/// theirs and can be signalled.
 pub(crate) struct Guarded {
     program: Child,
     group: Pid,
@@ -75,26 +75,25 @@ impl Guarded {
             .process_group(0)
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("/bin/sh: {error}")))?;
-        let started = command.stdin(Stdio::null()).process_group(0).spawn();
+        let group = Pid::from_child(&watcher);
+        let started = command
+            .stdin(Stdio::null())
+            .process_group(group.as_raw_nonzero().get())
+            .spawn();
         let program = match started {
             Ok(program) => program,
             Err(error) => {
-                // It has no group yet: it ends as its pipe does.
-                drop(watcher.stdin.take());
+                watcher.kill()?;
                 watcher.wait()?;
                 return Err(error);
             }
         };
-        let group = Pid::from_child(&program);
-        if let Some(pipe) = &mut watcher.stdin {
-            // A shell that could not run is a protection less, and no reason not to run.
-            let _ = writeln!(pipe, "{}", group.as_raw_nonzero());
-        }
+        let pid = Pid::from_child(&program);
         let (sender, ended) = oneshot::channel();
         std::thread::spawn(move || {
             let leave_it = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
             while matches!(
-                waitid(WaitId::Pid(group), leave_it),
+                waitid(WaitId::Pid(pid), leave_it),
                 Err(rustix::io::Errno::INTR)
             ) {}
             // The receiver goes only when nobody waits any more.
@@ -150,7 +149,6 @@ impl Guarded {
     pub(crate) fn reap_status(mut self) -> io::Result<ExitStatus> {
         self.signal(Signal::KILL);
         let status = self.program.wait();
-        self.watcher.kill()?;
         self.watcher.wait()?;
         status
     }
