@@ -36,7 +36,7 @@ fn a_smoke_run_measures_everything_that_is_at_hand_and_says_what_is_not() {
         }
     }
     let count = |what: &str| report[what].as_array().map(Vec::len);
-    assert_eq!(count("paired"), Some(14));
+    assert_eq!(count("paired"), Some(16));
     assert_eq!(count("delays"), Some(6), "those of the control too");
     assert_eq!(count("rates"), Some(3));
     let criteria = report["criteria"].as_array().expect("a list");
