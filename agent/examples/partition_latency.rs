@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::UdpSocket;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -32,6 +33,11 @@ const EVERY: Duration = Duration::from_micros(200);
 const SETTLED: Duration = Duration::from_millis(5);
 
 fn main() -> io::Result<()> {
+    // What the agent here starts of its own program.
+    let args: Vec<_> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|role| role == "watchdog") {
+        return agent::watchdog::main(Path::new(&args[3]));
+    }
     if skipped() {
         return Ok(());
     }
