@@ -1,6 +1,7 @@
 //! Who renews is gone, or cannot be heard, or the wall clock jumps: leases lapse all the same, and in time.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -161,8 +162,9 @@ impl WallClock {
         match built {
             Ok(built) => assert!(built.status.success(), "{built:?}"),
             Err(error) => {
-                eprintln!(
-                    "{test}: skipped, as the wall clock cannot be moved without a C compiler: cc: {error}"
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "SKIPPED: {test}: the wall clock cannot be moved without a C compiler: cc: {error}"
                 );
                 return None;
             }

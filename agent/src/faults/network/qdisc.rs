@@ -230,7 +230,7 @@ pub(super) fn remove(interface: &Interface, handle: &str) -> Result<String, Tool
         return Ok(format!("`{interface}` has no qdisc {handle} any more"));
     }
     let name = interface.name();
-    let deleted = tool::run(
+    let deleted = tool::change(
         "tc",
         &["qdisc", "del", "dev", name, "root", "handle", handle],
         b"",
