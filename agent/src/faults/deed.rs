@@ -43,6 +43,17 @@ pub(crate) trait Deed: fmt::Debug + Send + Sync {
     /// Looks at it again.
     fn look<'a>(&'a self, observation: &'a mut Observation) -> BoxFuture<'a, ()>;
 
+    /// The lease lapses then, and not when it was to before.
+    fn renewed(&self, until: Mono) -> BoxFuture<'_, ()> {
+        let _ = until;
+        Box::pin(async {})
+    }
+
+    /// What of it is on the machine now, in words: what nobody else looks for.
+    fn traces(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Undoes the change, from whatever state it is in, and any number of times. `ending`: the agent is being taken down.
     fn undo<'a>(
         &'a self,
