@@ -35,7 +35,7 @@ async fn is_outlived(lane: Lane, offset: &str) {
     let control = target.tokens_control.clone();
     let injected: FaultView = control.post("/faults", &order, CALL).await.unwrap();
     rig.tell(injected.injected.asked, None).await;
-    rig.until("some cut off", |_, clients| clients.live < CLIENTS)
+    rig.until("all cut off", |_, clients| clients.live == 0)
         .await;
     let undone = control.call(Method::DELETE, "/faults/f1-clock_skew", &(), CALL);
     let undone: FaultView = undone.await.unwrap();
@@ -58,7 +58,7 @@ async fn is_outlived(lane: Lane, offset: &str) {
     rig.tell_episode(&episode).await;
     let healed = clock::now();
     rig.until("all whole", |_, clients| {
-        clients.affected > 0 && clients.recovered == clients.affected && clients.live == CLIENTS
+        clients.affected == CLIENTS && clients.recovered == CLIENTS && clients.live == CLIENTS
     })
     .await;
     eprintln!(
@@ -70,7 +70,7 @@ async fn is_outlived(lane: Lane, offset: &str) {
     rig.end().await;
     target.end().await;
     rig::assert_clean(&ledger, &publisher, &clients, &read);
-    assert!(clients.affected > 0 && clients.censored.is_empty());
+    assert!(clients.affected == CLIENTS && clients.censored.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
