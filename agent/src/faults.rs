@@ -28,7 +28,7 @@ pub mod node;
 pub mod relay;
 pub mod rollback;
 
-use deed::Deed;
+use deed::{Deed, NotApplied};
 use network::Network;
 use node::NodeFault;
 use relay::Relay;
@@ -73,30 +73,6 @@ impl Target {
         match self {
             Self::Own(deed) => deed.node(),
             Self::Children(_) => None,
-        }
-    }
-}
-
-/// An injection that failed.
-#[derive(Debug)]
-pub(crate) struct NotApplied {
-    failure: Failure,
-    /// Whether something may have been changed, which must be undone.
-    changed: bool,
-}
-
-impl NotApplied {
-    const fn untouched(failure: Failure) -> Self {
-        Self {
-            failure,
-            changed: false,
-        }
-    }
-
-    const fn half_way(failure: Failure) -> Self {
-        Self {
-            failure,
-            changed: true,
         }
     }
 }

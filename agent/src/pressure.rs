@@ -91,7 +91,7 @@ pub fn main() -> io::Result<()> {
     std::fs::write("/proc/self/oom_score_adj", "1000")?;
     let config: Config = child::read_config()?;
     let until = Arc::new(AtomicU64::new(config.until.0));
-    let (begin, begun) = mpsc::channel();
+    let (begin, word) = mpsc::channel();
     let told = Arc::clone(&until);
     thread::Builder::new()
         .name("stdin".to_owned())
@@ -100,7 +100,7 @@ pub fn main() -> io::Result<()> {
         .name("lease".to_owned())
         .spawn(move || keep(&until))?;
     say(&Report::default());
-    if begun.recv().is_err() {
+    if word.recv().is_err() {
         return Ok(());
     }
     match config.press {

@@ -8,8 +8,31 @@ use model::fault::Observation;
 use model::instant::{Bracket, Mono};
 use tokio_util::sync::CancellationToken;
 
-use super::NotApplied;
 use crate::journal::Undo;
+
+/// An injection that failed.
+#[derive(Debug)]
+pub(crate) struct NotApplied {
+    pub(super) failure: Failure,
+    /// Whether something may have been changed, which must be undone.
+    pub(super) changed: bool,
+}
+
+impl NotApplied {
+    pub(super) const fn untouched(failure: Failure) -> Self {
+        Self {
+            failure,
+            changed: false,
+        }
+    }
+
+    pub(super) const fn half_way(failure: Failure) -> Self {
+        Self {
+            failure,
+            changed: true,
+        }
+    }
+}
 
 /// When it was undone, and a word on how.
 pub(crate) type Undone = (Option<Bracket>, String);

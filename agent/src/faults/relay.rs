@@ -38,9 +38,8 @@ impl Relay {
     pub fn aim(order: &FaultOrder, supervisor: &Supervisor) -> Result<Self, Failure> {
         let holder = order.fault.holder();
         let wanted = |role: &Role| match (holder, role) {
-            (Holder::Proxy, Role::Proxy(_)) => true,
             (Holder::Shard, Role::Shard(config)) => config.clients.is_some(),
-            (Holder::Tokens, Role::Tokens(_)) => true,
+            (Holder::Proxy, Role::Proxy(_)) | (Holder::Tokens, Role::Tokens(_)) => true,
             _ => false,
         };
         let conflict = |text| Err(Failure::new(StatusCode::CONFLICT, text));

@@ -29,7 +29,7 @@ pub(super) fn burn(workers: u32, load: Share, pin: bool) -> io::Result<()> {
             {
                 tracing::warn!(core, %error, "the worker goes where the kernel puts it");
             }
-            compute_for(PERIOD.scale(load.as_ratio()))
+            compute_for(PERIOD.scale(load.as_ratio()));
         })?);
     }
     say(&Report {
@@ -43,7 +43,7 @@ pub(super) fn burn(workers: u32, load: Share, pin: bool) -> io::Result<()> {
     Ok(())
 }
 
-fn compute_for(busy: Span) {
+fn compute_for(busy: Span) -> ! {
     let mut number = 1_u64;
     loop {
         let begun = clock::now();

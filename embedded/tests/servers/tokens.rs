@@ -226,8 +226,10 @@ async fn skewed(offset: &str) {
     let control = &target.tokens_control;
     let view: FaultView = control.post("/faults", &order, PATIENCE).await.unwrap();
     assert!(view.active && view.observation.bitten == 0, "{view:?}");
-    let mut second = order.clone();
-    second.id = "f2".to_owned();
+    let second = FaultOrder {
+        id: "f2".to_owned(),
+        ..order.clone()
+    };
     let refused = control
         .post::<FaultView>("/faults", &second, PATIENCE)
         .await;
