@@ -153,6 +153,16 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         journal: PathBuf,
     },
+    /// The worker of a fault that takes up cores or memory. Agents start it, and say on its stdin what it is to do.
+    #[command(hide = true)]
+    Pressure {
+        /// The journal of its agent, for whoever looks at processes.
+        #[arg(long, value_name = "FILE")]
+        journal: PathBuf,
+        /// Its fault, for the same.
+        #[arg(long, value_name = "ID")]
+        fault: String,
+    },
     /// Run a program that ends when this process's stdin does.
     Guard {
         /// The program and its arguments.
@@ -172,6 +182,7 @@ impl Command {
             | Self::Spacetimedb { .. }
             | Self::Tokens { .. }
             | Self::Watchdog { .. }
+            | Self::Pressure { .. }
             | Self::Guard { .. } => "info",
             _ => "error",
         }

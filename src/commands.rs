@@ -60,6 +60,7 @@ pub(crate) fn execute(command: Command) -> Result<Exit, Error> {
         } => processes::spacetimedb(&config, &server, listen, data_dir, database),
         Command::Tokens { config, tokens } => processes::tokens(&config, tokens),
         Command::Bench { command } => bench::bench(command),
+        Command::Pressure { .. } => processes::pressure(),
         Command::Watchdog { journal } => processes::watchdog(&journal),
         Command::Guard { command } => processes::guard(&command),
     }

@@ -1,5 +1,5 @@
-//! The agent as a holder of faults: node and kernel faults it does itself, link and token faults it has its children hold. Every
-//! step is in the journal before the next is taken.
+//! The agent as a holder of faults: those of nodes, kernels and machines it does itself, those of links, tokens and clocks it has
+//! its children hold. Every step is in the journal before the next is taken.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,12 +22,13 @@ use crate::supervisor::Supervisor;
 use crate::watchdog::Watchdog;
 
 mod deed;
+pub(crate) mod machine;
 pub mod network;
 pub mod node;
 pub mod relay;
 pub mod rollback;
 
-use deed::Deed;
+use deed::{Deed, NotApplied};
 use network::Network;
 use node::NodeFault;
 use relay::Relay;
@@ -76,30 +77,6 @@ impl Target {
     }
 }
 
-/// An injection that failed.
-#[derive(Debug)]
-pub(crate) struct NotApplied {
-    failure: Failure,
-    /// Whether something may have been changed, which must be undone.
-    changed: bool,
-}
-
-impl NotApplied {
-    const fn untouched(failure: Failure) -> Self {
-        Self {
-            failure,
-            changed: false,
-        }
-    }
-
-    const fn half_way(failure: Failure) -> Self {
-        Self {
-            failure,
-            changed: true,
-        }
-    }
-}
-
 impl AgentHolder {
     /// A holder that has no faults yet; the journal has been replayed, and is watched.
     #[must_use]
@@ -131,6 +108,17 @@ impl AgentHolder {
             .filter(|record| record.view.active && !record.failed)
             .map(|record| record.id.clone())
             .collect()
+    }
+
+    /// What the faults of this life have on the machine, in words.
+    #[must_use]
+    pub(crate) fn traces(&self) -> Vec<String> {
+        let records = self.records();
+        let deeds = records.iter().filter_map(|record| match &record.target {
+            Target::Own(deed) => Some(deed),
+            Target::Children(_) => None,
+        });
+        deeds.flat_map(|deed| deed.traces()).collect()
     }
 
     /// The kernel, and what is this agent's there.
@@ -207,12 +195,17 @@ impl AgentHolder {
                 self.refuse_unwatched()?;
                 self.network.aim(order).await.map(Target::Own)
             }
+            fault::Holder::Agent if order.fault.on_machine() => {
+                self.refuse_unwatched()?;
+                let aimed = machine::aim(order, &self.supervisor, &self.state).await;
+                aimed.map(Target::Own)
+            }
             fault::Holder::Agent => {
                 self.refuse_unwatched()?;
                 let deed = NodeFault::aim(order, &self.supervisor)?;
                 Ok(Target::Own(Arc::new(deed)))
             }
-            fault::Holder::Proxy | fault::Holder::Shard => {
+            fault::Holder::Proxy | fault::Holder::Shard | fault::Holder::Tokens => {
                 Relay::aim(order, &self.supervisor).map(Target::Children)
             }
         }
@@ -464,11 +457,13 @@ impl Holder for AgentHolder {
 
     async fn renewed(&self, id: &str, renewal: &Renewal) {
         match self.get(id).map(|record| record.target) {
-            Some(Target::Own(_)) => {
+            Some(Target::Own(deed)) => {
                 let until = clock::now() + renewal.lease;
-                if let Err(error) = self.journal().renewed(id, until) {
+                let on_record = self.journal().renewed(id, until);
+                if let Err(error) = on_record {
                     tracing::warn!(fault = id, %error, "the watchdog knows of an earlier end of the lease only");
                 }
+                deed.renewed(until).await;
             }
             Some(Target::Children(relay)) => relay.renew(id, renewal, &self.supervisor).await,
             None => {}

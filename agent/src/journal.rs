@@ -25,6 +25,7 @@ use model::quantity::Span;
 use serde::{Deserialize, Serialize};
 
 use crate::crash::{self, Moment};
+use crate::faults::machine;
 use crate::faults::network::{self, Change};
 use crate::faults::rollback::Rollback;
 use crate::process;
@@ -71,6 +72,18 @@ pub enum Undo {
     },
     /// What is ours in the kernel is taken away.
     Network(Change),
+    /// A worker is ended.
+    EndWorker {
+        /// The process.
+        pid: u32,
+        /// Its start, as in [`Self::Continue`].
+        started: u64,
+    },
+    /// A fault's file is removed.
+    RemoveFile {
+        /// The file, which is this fault's alone.
+        file: PathBuf,
+    },
 }
 
 /// A step in a fault's life.
@@ -349,7 +362,7 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 /// After a boot nothing of the kernel's is left, and a process of that id and start is a stranger.
 fn undo_of_an_earlier_boot(undo: &Undo) -> io::Result<String> {
     match undo {
-        Undo::Continue { pid, .. } => {
+        Undo::Continue { pid, .. } | Undo::EndWorker { pid, .. } => {
             Ok(format!("process {pid} went with the machine's last boot"))
         }
         Undo::PutBack { data, .. } => {
@@ -379,6 +392,14 @@ fn undo_of_an_earlier_life(undo: &Undo) -> io::Result<String> {
             children.join(", ")
         ),
         Undo::Network(change) => network::undo(change)?,
+        Undo::EndWorker { pid, started } => {
+            if process::end_orphan(*pid, *started)? {
+                format!("worker {pid} was ended")
+            } else {
+                format!("worker {pid} is gone")
+            }
+        }
+        Undo::RemoveFile { file } => machine::remove(file)?,
     })
 }
 

@@ -10,7 +10,10 @@
 //! reach       the agents of an inventory                  offset      how far an agent's clocks are from ours
 //! pki         an authority and certificates for operators
 //! supervisor  children by name                            process     one child: its pidfd, its end
-//! faults      the holder: node (kill, terminate, pause), network (the kernel: nft, tc, ss), relay (proxies, shards)
+//! faults      the holder: node (kill, terminate, pause), network (the kernel: nft, tc, ss), machine (cores, memory, disk),
+//!             relay (proxies, shards, the token service)
+//! pressure    `faultlane pressure`: the worker that takes up cores or memory
+//! memory      how much there is to be had
 //! journal     what must be undone, on disk before it is done
 //! watchdog    `faultlane watchdog`: undoes it when the agent is killed and does not come back within the lease
 //! crash       where an agent kills itself, for tests
@@ -39,10 +42,12 @@ pub mod faults;
 pub mod gate;
 pub mod guard;
 pub mod journal;
+pub mod memory;
 pub mod offset;
 pub mod operated;
 pub mod pki;
 pub mod preflight;
+pub mod pressure;
 pub mod process;
 pub mod procfs;
 pub mod reach;

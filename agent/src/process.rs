@@ -13,6 +13,7 @@ use host::child::Child;
 use host::clock;
 use model::instant::Mono;
 use model::role::Ready;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::process::ChildStdin;
 use tokio::sync::watch;
@@ -21,6 +22,8 @@ use crate::procfs;
 
 /// How often `/proc` is looked at while a process is being stopped or continued.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// One that is killed may have much to give back.
+const ORPHAN_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,20 +234,53 @@ impl Process {
 /// # Errors
 /// It is there, but may not be signalled.
 pub fn continue_orphan(pid: u32, started: u64) -> io::Result<bool> {
-    let Ok(pidfd) = open(pid) else {
+    Ok(signal_orphan(pid, started, Signal::CONT)?.is_some())
+}
+
+/// Ends a process of an earlier life, if that very process is still there, and waits for its end. `true` when it was.
+///
+/// # Errors
+/// It is there, but may not be signalled, or does not end.
+pub fn end_orphan(pid: u32, started: u64) -> io::Result<bool> {
+    let Some(pidfd) = signal_orphan(pid, started, Signal::KILL)? else {
         return Ok(false);
+    };
+    if ended_within(&pidfd, ORPHAN_ENDS_WITHIN)? {
+        return Ok(true);
+    }
+    let text = format!("process {pid} was killed and has not ended within {ORPHAN_ENDS_WITHIN:?}");
+    Err(io::Error::new(io::ErrorKind::TimedOut, text))
+}
+
+/// The process that was signalled; `None` when it is gone.
+fn signal_orphan(pid: u32, started: u64, signal: Signal) -> io::Result<Option<OwnedFd>> {
+    let Ok(pidfd) = open(pid) else {
+        return Ok(None);
     };
     // Checked once the pidfd is held: from here on the id can no longer come to mean another process.
     if procfs::stat(pid).is_none_or(|stat| stat.started != started) {
-        return Ok(false);
+        return Ok(None);
     }
-    match pidfd_send_signal(&pidfd, Signal::CONT) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::SRCH) => Ok(false),
-        Err(error) => Err(io::Error::new(
-            error.kind(),
-            format!("continue process {pid}: {error}"),
-        )),
+    match pidfd_send_signal(&pidfd, signal) {
+        Ok(()) => Ok(Some(pidfd)),
+        Err(rustix::io::Errno::SRCH) => Ok(None),
+        Err(error) => {
+            let text = format!("signal {} to process {pid}: {error}", signal.as_raw());
+            Err(io::Error::new(error.kind(), text))
+        }
+    }
+}
+
+/// Whether a process has ended, or does in time.
+pub(crate) fn ended_within(pidfd: &OwnedFd, limit: Duration) -> io::Result<bool> {
+    let mut ended = [PollFd::new(pidfd, PollFlags::IN)];
+    let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+    loop {
+        match poll(&mut ended, Some(&limit)) {
+            Ok(count) => return Ok(count > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -2,6 +2,12 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
+
+use crate::memory::kilobytes;
 
 /// A process as `/proc/PID/stat` tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +50,25 @@ pub fn is_stopped(pid: u32) -> Option<bool> {
     };
     // A thread that ended meanwhile does not run.
     Some(threads.all(|thread| state_of(thread).is_none_or(|state| matches!(state, 'T' | 't'))))
+}
+
+/// The processor time that a process has had, of all its threads: what `/proc/PID/stat` has in ticks, in full. `None` when
+/// there is no such process.
+#[must_use]
+pub fn cpu_time(pid: u32) -> Option<Duration> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?);
+    Some(clock_getcpuclockid(pid).ok()?.now().ok()?.into())
+}
+
+/// How many bytes of a process are in memory. `None` when there is no such process, or it has none any more.
+#[must_use]
+pub fn resident(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    kilobytes(
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))?,
+    )
 }
 
 /// Where a process listens on TCP over IPv4, by its own descriptors.
@@ -132,6 +157,15 @@ mod tests {
         assert!(listening_on(std::process::id()).contains(&addr));
         drop(listener);
         assert!(!listening_on(std::process::id()).contains(&addr));
+    }
+
+    #[test]
+    fn what_this_process_has_used_grows() {
+        let own = std::process::id();
+        let before = cpu_time(own).unwrap();
+        while cpu_time(own).unwrap() <= before {}
+        assert!(resident(own).unwrap() > 100_000);
+        assert_eq!((cpu_time(u32::MAX), resident(0)), (None, None));
     }
 
     #[test]

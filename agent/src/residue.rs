@@ -1,5 +1,5 @@
 //! What faults can touch, before and after: faults in force here and at the children, the state of the child processes,
-//! processes that nobody asked for, files in the agent's folder, and what the kernel's network is set to (`network`).
+//! processes that nobody asked for, what faults have on the machine, files in the agent's folder, and what the kernel's network is set to (`network`).
 //! Without counters: those may change.
 
 use std::collections::BTreeMap;
@@ -38,6 +38,8 @@ pub enum Thing {
     Process(u32),
     /// A file in the agent's folder.
     File(String),
+    /// What a fault has on this machine, in words: a file, a worker.
+    Trace(String),
     /// A setting of the kernel's network, in words, and whether it is this agent's.
     Network(String, bool),
 }
@@ -85,6 +87,8 @@ pub async fn take(supervisor: &Supervisor, holder: &AgentHolder) -> Fingerprint 
             );
         }
     }
+    let traces = holder.traces().into_iter();
+    found.extend(traces.map(|what| (Thing::Trace(what), "there".to_owned())));
     for name in holder.state().strangers() {
         found.insert(Thing::File(name), "there".to_owned());
     }
@@ -122,6 +126,9 @@ pub fn compare(mark: &Fingerprint, now: &Fingerprint) -> Residue {
             (Thing::File(name), _) => residue.foreign.push(format!(
                 "file `{name}` in the agent's folder is not the agent's"
             )),
+            (Thing::Trace(what), _) => residue
+                .owned
+                .push(format!("{what} is a fault's and is left")),
             (Thing::Network(what, true), _) => residue
                 .owned
                 .push(format!("{what} is a fault's and is left: {state}")),
@@ -163,30 +170,32 @@ async fn held_by(child: &Child) -> Result<Vec<String>, String> {
     if child.process.exit().is_some() {
         return Ok(Vec::new());
     }
-    let error = |error: host::http::CallError| error.to_string();
     match &*child.role {
         Role::Proxy(_) => {
             let status: ProxyStatus = child
                 .client
                 .get("/status", ANSWER_WITHIN)
                 .await
-                .map_err(error)?;
+                .map_err(|error| error.to_string())?;
             Ok(status.faults)
         }
-        Role::Shard(config) if config.clients.is_some() => {
-            let views: Vec<FaultView> = child
-                .client
-                .get("/faults", ANSWER_WITHIN)
-                .await
-                .map_err(error)?;
-            Ok(views
-                .into_iter()
-                .filter(|view| view.active)
-                .map(|view| view.id)
-                .collect())
-        }
-        Role::Shard(_) | Role::Lane(_) | Role::Spacetimedb(_) | Role::Tokens(_) => Ok(Vec::new()),
+        Role::Tokens(_) => in_force_at(child).await,
+        Role::Shard(config) if config.clients.is_some() => in_force_at(child).await,
+        Role::Shard(_) | Role::Lane(_) | Role::Spacetimedb(_) => Ok(Vec::new()),
     }
+}
+
+async fn in_force_at(child: &Child) -> Result<Vec<String>, String> {
+    let views: Vec<FaultView> = child
+        .client
+        .get("/faults", ANSWER_WITHIN)
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(views
+        .into_iter()
+        .filter(|view| view.active)
+        .map(|view| view.id)
+        .collect())
 }
 
 #[cfg(test)]

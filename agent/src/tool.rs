@@ -6,14 +6,14 @@ use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::preflight;
+use crate::process;
 
 /// They answer within milli-seconds, but for a host that is far too busy.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -163,7 +163,8 @@ fn in_time(path: &Path, args: &[&str], input: &[u8], stdout: Stdio) -> io::Resul
         scope.spawn(move || stdin.map(|mut pipe| pipe.write_all(input)));
         let said = scope.spawn(move || read(stdout));
         let complained = scope.spawn(move || read(stderr));
-        let ended = ends_within(&child, WITHIN);
+        let ended =
+            process::open(child.id()).and_then(|pidfd| process::ended_within(&pidfd, WITHIN));
         if !matches!(ended, Ok(true)) {
             // The group, or something that it started would keep the pipes open.
             let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
@@ -177,19 +178,6 @@ fn in_time(path: &Path, args: &[&str], input: &[u8], stdout: Stdio) -> io::Resul
         let (said, complained) = (told(said)?, told(complained)?);
         Ok(ended?.then_some((status, said, complained)))
     })
-}
-
-fn ends_within(child: &Child, limit: Duration) -> io::Result<bool> {
-    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
-    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
-    let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
-    loop {
-        match poll(&mut ended, Some(&limit)) {
-            Ok(count) => return Ok(count > 0),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 fn read(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {

@@ -1,5 +1,6 @@
 //! What can be injected. A fault is leased, reversible, and held by exactly one process, which undoes it alone when
-//! its lease lapses: link and WebSocket faults by a proxy, node and kernel faults by an agent, token faults by a shard.
+//! its lease lapses: link and WebSocket faults by a proxy, faults of nodes, kernels and machines by an agent, token faults by a
+//! shard, and the token service's clock by that.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +12,13 @@ use crate::instant::{Bracket, Mono};
 use crate::net::Cidr;
 use crate::quantity::{ByteSize, Share, Span};
 
+mod clock;
 mod network;
+mod resource;
 
+pub use clock::{ClockSkew, Offset};
 pub use network::{Action, DropSockets, Flow, Netem, PacketLoss, Partition, Throttle};
+pub use resource::{Amount, Cores, CpuBurn, DiskFill, MemoryFill};
 
 /// A fault with its settings, as scenarios write it: `{ latency: { delay: 50ms } }`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -55,6 +60,15 @@ pub enum Fault {
     Netem(Netem),
     /// Kernel: established TCP connections are ended, with RST to the peer. Momentary.
     DropSockets(DropSockets),
+    /// Machine: cores are kept busy.
+    CpuBurn(CpuBurn),
+    /// Machine: memory is taken up. A reserve is always left.
+    MemoryFill(MemoryFill),
+    /// Machine: a file takes up room on a disk. A reserve is always left.
+    DiskFill(DiskFill),
+    /// Clock: the token service sees another time than the rest of the world, and issues tokens by that. The machine's own
+    /// clock is never touched.
+    ClockSkew(ClockSkew),
     /// Token: clients take on tokens that all expire in the same second. It ends with that second.
     TokenExpiry(TokenExpiry),
 }
@@ -200,6 +214,8 @@ pub enum Holder {
     Agent,
     /// The fleet's shards.
     Shard,
+    /// The token service.
+    Tokens,
 }
 
 impl Fault {
@@ -224,6 +240,10 @@ impl Fault {
             Self::Throttle(_) => "throttle",
             Self::Netem(_) => "netem",
             Self::DropSockets(_) => "drop_sockets",
+            Self::CpuBurn(_) => "cpu_burn",
+            Self::MemoryFill(_) => "memory_fill",
+            Self::DiskFill(_) => "disk_fill",
+            Self::ClockSkew(_) => "clock_skew",
             Self::TokenExpiry(_) => "token_expiry",
         }
     }
@@ -233,8 +253,9 @@ impl Fault {
     pub const fn holder(&self) -> Holder {
         match self {
             Self::Kill(_) | Self::Terminate(_) | Self::Pause(_) | Self::Restore(_) => Holder::Agent,
-            _ if self.in_kernel() => Holder::Agent,
+            _ if self.in_kernel() || self.on_machine() => Holder::Agent,
             Self::TokenExpiry(_) => Holder::Shard,
+            Self::ClockSkew(_) => Holder::Tokens,
             _ => Holder::Proxy,
         }
     }
@@ -249,6 +270,15 @@ impl Fault {
                 | Self::Throttle(_)
                 | Self::Netem(_)
                 | Self::DropSockets(_)
+        )
+    }
+
+    /// Whether it takes up what a node's machine has to give, and is done to no process there.
+    #[must_use]
+    pub const fn on_machine(&self) -> bool {
+        matches!(
+            self,
+            Self::CpuBurn(_) | Self::MemoryFill(_) | Self::DiskFill(_)
         )
     }
 
@@ -311,6 +341,9 @@ impl Fault {
             Self::Throttle(_) | Self::Netem(_) => {
                 "delete the fault's own qdisc: the kernel's default comes back"
             }
+            Self::CpuBurn(_) | Self::MemoryFill(_) => "end the fault's own worker",
+            Self::DiskFill(_) => "remove the fault's own file",
+            Self::ClockSkew(_) => "tell the true time again",
             Self::TokenExpiry(_) => "ask for tokens of the usual lifetime again",
         }
     }

@@ -1,9 +1,11 @@
 //! How far an agent lets a drill go, whoever asks: rules of its own configuration. What a rule does not mention it does not
 //! restrict.
 
+use std::path::{Component, Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 
-use crate::fault::{Fault, FaultOrder, Holder};
+use crate::fault::{DiskFill, Fault, FaultOrder, Holder};
 use crate::net::Cidr;
 use crate::quantity::Span;
 
@@ -31,6 +33,10 @@ pub struct Policy {
     /// What the agent may start: `proxy`, `shard`, `lane`, `tokens`, `spacetimedb`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub children: Option<Vec<String>>,
+    /// The folders that a fault may fill beside those of the agent's own nodes. None where nothing is said: this rule
+    /// allows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disk_folders: Vec<PathBuf>,
 }
 
 /// A rule that would be broken.
@@ -70,6 +76,7 @@ impl Policy {
             })?;
             listed("targets", Some(targets), "the node", node)?;
         }
+        self.folder(&order.fault)?;
         if let Some(allowed) = &self.peers {
             peers(&order.fault, allowed)?;
         }
@@ -114,6 +121,29 @@ impl Policy {
         listed("children", self.children.as_deref(), "the role", role)
     }
 
+    /// Where links lead is looked at by the agent.
+    fn folder(&self, fault: &Fault) -> Result<(), Breach> {
+        let Fault::DiskFill(DiskFill {
+            folder: Some(folder),
+            ..
+        }) = fault
+        else {
+            return Ok(());
+        };
+        let steps_back = folder.components().any(|part| part == Component::ParentDir);
+        let within = |allowed: &PathBuf| folder.starts_with(allowed);
+        if !steps_back && self.disk_folders.iter().any(within) {
+            return Ok(());
+        }
+        let shown: Vec<_> = self.disk_folders.iter().map(|path| shown(path)).collect();
+        let message = format!(
+            "the folder `{}` is not within {}; without `folder` the node's own data folder is filled",
+            folder.display(),
+            all(&shown)
+        );
+        Err(Breach::of("disk_folders", message))
+    }
+
     fn lease(&self, lease: Span) -> Result<(), Breach> {
         match self.longest_lease {
             Some(longest) if lease > longest => {
@@ -138,6 +168,10 @@ fn listed(
         }
         _ => Ok(()),
     }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
 }
 
 fn all(allowed: &[String]) -> String {
@@ -218,6 +252,7 @@ mod tests {
             faults_at_once: Some(1),
             children: Some(vec!["proxy".to_owned()]),
             peers: None,
+            disk_folders: Vec::new(),
         };
         assert_eq!(rule(policy.admits(&kill(Some("lane"), 10), 0)), "none");
         let hold = order(Fault::Hold(Hold {}), None, 1);
@@ -282,6 +317,28 @@ mod tests {
             r#"{"netem": {"interface": "eth0", "delay": "9ms"}}"#,
         ] {
             assert_eq!(found(beyond), "peers", "{beyond}");
+        }
+    }
+
+    #[test]
+    fn only_folders_that_are_named_may_be_filled_beside_the_nodes_own() {
+        let policy = Policy {
+            disk_folders: vec!["/srv/data".into()],
+            ..Policy::default()
+        };
+        let found = |policy: &Policy, folder: &str| {
+            let fault = serde_json::from_str(folder).unwrap();
+            rule(policy.admits(&order(fault, Some("lane"), 1), 0))
+        };
+        let own = r#"{"disk_fill": {"size": "1MiB"}}"#;
+        let named = r#"{"disk_fill": {"size": "1MiB", "folder": "/srv/data/lane"}}"#;
+        assert_eq!(found(&policy, own), "none");
+        assert_eq!(found(&policy, named), "none");
+        assert_eq!(found(&Policy::default(), own), "none");
+        assert_eq!(found(&Policy::default(), named), "disk_folders");
+        for beyond in ["/srv", "/srv/database", "/srv/data/../../etc", "data"] {
+            let fault = format!(r#"{{"disk_fill": {{"size": "1MiB", "folder": "{beyond}"}}}}"#);
+            assert_eq!(found(&policy, &fault), "disk_folders", "{beyond}");
         }
     }
 }

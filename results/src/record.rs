@@ -234,6 +234,10 @@ pub enum Fidelity {
     Kernel,
     /// Real tokens with a real, but chosen, expiry.
     Token,
+    /// What the node's machine has to give is really taken up; a reserve is left that the field's own shortage may not leave.
+    Machine,
+    /// A token service that really issues by another time; the clock of its machine is right.
+    Clock,
 }
 
 impl Fidelity {
@@ -242,6 +246,8 @@ impl Fidelity {
     pub const fn of(fault: &Fault) -> Self {
         match fault.holder() {
             Holder::Agent if fault.in_kernel() => Self::Kernel,
+            Holder::Agent if fault.on_machine() => Self::Machine,
+            Holder::Tokens => Self::Clock,
             Holder::Proxy => Self::Proxy,
             Holder::Agent => Self::Process,
             Holder::Shard => Self::Token,
@@ -256,6 +262,8 @@ impl Fidelity {
             Self::Process => "process",
             Self::Kernel => "kernel",
             Self::Token => "token",
+            Self::Machine => "machine",
+            Self::Clock => "clock",
         }
     }
 }

@@ -187,6 +187,12 @@ pub(super) fn spacetimedb(
 }
 
 /// Without a runtime: it has to be small, and to do one thing after another.
+pub(super) fn pressure() -> Result<Exit, Error> {
+    agent::pressure::main()
+        .map(|()| Exit::Go)
+        .map_err(Error::could_not_run)
+}
+
 pub(super) fn watchdog(journal: &Path) -> Result<Exit, Error> {
     agent::watchdog::main(journal)
         .map(|()| Exit::Go)

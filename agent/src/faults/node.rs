@@ -420,14 +420,14 @@ fn node_of(order: &FaultOrder) -> String {
 }
 
 /// Where a node's data lie.
-fn data_dir(order: &FaultOrder, supervisor: &Supervisor) -> Result<PathBuf, Failure> {
+pub(super) fn data_dir(order: &FaultOrder, supervisor: &Supervisor) -> Result<PathBuf, Failure> {
     let node = node_of(order);
     match &*supervisor.child(&node)?.role {
         Role::Lane(config) => Ok(config.data_dir.clone()),
         Role::Spacetimedb(config) => Ok(config.data_dir.clone()),
         Role::Tokens(_) | Role::Proxy(_) | Role::Shard(_) => Err(Failure::new(
             StatusCode::UNPROCESSABLE_ENTITY,
-            format!("node `{node}` has no data folder that could go back: `restore` is for lanes"),
+            format!("node `{node}` has no data folder: of nodes only lanes have one"),
         )),
     }
 }

@@ -8,6 +8,7 @@ mod end;
 mod guard;
 mod half_way;
 mod kills;
+mod machine;
 mod netns;
 mod network;
 mod node_faults;

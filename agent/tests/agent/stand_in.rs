@@ -31,6 +31,7 @@ fn main() -> io::Result<ExitCode> {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     match args.first().and_then(|role| role.to_str()) {
         Some("watchdog") => agent::watchdog::main(Path::new(&args[2])).map(|()| ExitCode::SUCCESS),
+        Some("pressure") => agent::pressure::main().map(|()| ExitCode::SUCCESS),
         Some("wall-clock") => {
             println!("{}", clock::unix_micros());
             Ok(ExitCode::SUCCESS)
@@ -141,6 +142,7 @@ async fn serve_plain(
 async fn plain(request: Request) -> Reply {
     match (request.method.as_str(), request.segments().as_slice()) {
         ("GET", ["status"]) => Response::json(&serde_json::json!({"pid": std::process::id()})),
+        ("GET", ["faults"]) => Response::json(&[(); 0]),
         ("POST", ["echo"]) => Response::json(&request.json::<serde_json::Value>()?),
         ("GET", ["teapot"]) => Err(Failure::new(StatusCode::IM_A_TEAPOT, "short and stout")),
         ("POST", ["die"]) => std::process::exit(7),

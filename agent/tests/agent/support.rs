@@ -70,6 +70,24 @@ impl Node {
         Self::start_by(Path::new("/usr/bin/setpriv"), &args, folder, [].into()).await
     }
 
+    /// An agent with a small file system at this place of its folder, which goes with it; only root can have one. `script` gets
+    /// the place and then what to run.
+    pub(crate) async fn with_small_disk(script: &str, place: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join(place);
+        let args = [
+            "--mount",
+            "--propagation=private",
+            "sh",
+            "-c",
+            script,
+            place.to_str().unwrap(),
+            program().to_str().unwrap(),
+            "agent",
+        ];
+        Self::start_by(Path::new("/usr/bin/unshare"), &args, folder, [].into()).await
+    }
+
     async fn start_in(folder: TempDir, commands: BTreeMap<String, CommandConfig>) -> Self {
         Self::start_by(program(), &["agent"], folder, commands).await
     }
@@ -102,6 +120,10 @@ impl Node {
 
     pub(crate) fn pid(&self) -> u32 {
         self.process.ready.pid
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn state_dir(&self) -> PathBuf {
@@ -162,13 +184,22 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl 
 
 /// The watchdogs of an agent's folder, by what they were started with.
 pub(crate) fn watchdogs(folder: &Path) -> Vec<u32> {
+    over_journal(folder, b"watchdog")
+}
+
+/// The workers of its faults, by the same.
+pub(crate) fn workers(folder: &Path) -> Vec<u32> {
+    over_journal(folder, b"pressure")
+}
+
+fn over_journal(folder: &Path, role: &[u8]) -> Vec<u32> {
     let journal = folder.join("agent/journal.jsonl");
     let journal = journal.as_os_str().as_encoded_bytes();
     processes()
         .filter(|pid| {
             let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let mut args = command.split(|byte| *byte == 0).skip(1);
-            args.next() == Some(b"watchdog") && args.nth(1) == Some(journal)
+            args.next() == Some(role) && args.nth(1) == Some(journal)
         })
         .collect()
 }

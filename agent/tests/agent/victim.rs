@@ -20,8 +20,11 @@ use model::role::Role;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::machine::{cpu_burn, disk_fill, memory_fill};
 use crate::netns::{Lab, said, skipped};
-use crate::support::{agent_in, kill, lane, pause, program, send, terminate, until, watchdogs};
+use crate::support::{
+    agent_in, kill, lane, pause, program, send, terminate, until, watchdogs, workers,
+};
 
 /// A kind of fault that an agent makes itself.
 pub(crate) struct Kind {
@@ -32,6 +35,7 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
+    /// Of a node's process, or of the machine: what is left of it is in the agent's folder, or a process.
     const fn of_node(name: &'static str, fault: fn() -> Fault) -> Self {
         Self {
             name,
@@ -54,7 +58,7 @@ impl Kind {
 }
 
 /// All of them.
-pub(crate) static KINDS: [Kind; 8] = [
+pub(crate) static KINDS: [Kind; 11] = [
     Kind::of_node("kill", kill),
     Kind::of_node("terminate", || terminate(Span::from_secs(2))),
     Kind::of_node("pause", pause),
@@ -63,6 +67,9 @@ pub(crate) static KINDS: [Kind; 8] = [
             age: Span::from_millis(50),
         })
     }),
+    Kind::of_node("cpu_burn", cpu_burn),
+    Kind::of_node("memory_fill", || memory_fill(4 << 20)),
+    Kind::of_node("disk_fill", || disk_fill(8 << 20)),
     Kind::of_kernel(
         "partition",
         || {
@@ -306,6 +313,18 @@ impl Remains {
         if !data.join("lane/log").exists() {
             left.push("the data are gone".to_owned());
         }
+        for entry in fs::read_dir(data.join("lane"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name();
+            if name != "log" {
+                left.push(format!("{} is among the data", name.display()));
+            }
+        }
+        let workers = workers(self.folder.path()).into_iter();
+        left.extend(workers.map(|pid| format!("worker {pid} is there")));
         left
     }
 

@@ -183,6 +183,30 @@ fn policy(checks: &mut Checks<'_>, policy: &Policy) {
     let kinds: Vec<&str> = kinds.iter().map(String::as_str).collect();
     known(checks, "faults", policy.faults.as_deref(), &kinds);
     known(checks, "children", policy.children.as_deref(), &CHILDREN);
+    for (at, folder) in policy.disk_folders.iter().enumerate() {
+        let path = ["policy", "disk_folders", &at.to_string()];
+        let shown = folder.display();
+        match folder.canonicalize() {
+            _ if !folder.is_absolute() => {
+                let hint = "write its whole path, such as /srv/data";
+                checks.error(&path, format!("`{shown}` is not an absolute path"), hint);
+            }
+            Err(error) => checks.error(&path, format!("`{shown}`: {error}"), "mend the path"),
+            Ok(really) if really != *folder => {
+                let message = format!("`{shown}` is really `{}`", really.display());
+                checks.error(
+                    &path,
+                    message,
+                    "write that: a link may lead elsewhere tomorrow",
+                );
+            }
+            Ok(really) if !really.is_dir() => {
+                let hint = "name a folder, in which faults make files of their own";
+                checks.error(&path, format!("`{shown}` is not a folder"), hint);
+            }
+            Ok(_) => {}
+        }
+    }
     if policy.faults_at_once == Some(0) {
         let hint = "write `faults: []` for an agent that is to inject nothing";
         checks.error(&["policy", "faults_at_once"], "`faults_at_once` is 0", hint);

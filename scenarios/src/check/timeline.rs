@@ -3,14 +3,15 @@
 use model::fault::{Fault, Holder};
 use model::quantity::{ByteSize, Span};
 
-use super::{Checks, MAX_WAIT, network, toxics};
+use super::{Checks, MAX_WAIT, network, resource, toxics};
 use crate::resolve::{DEFAULT_NODE, lasts};
 use crate::scenario::{Entry, Scenario};
 use crate::target::Target;
 use crate::typed::nearest;
 
 /// Which processes node faults can be done to.
-const NODES: [&str; 2] = ["lane", "tokens"];
+const NODES: [&str; 2] = ["lane", TOKENS];
+const TOKENS: &str = "tokens";
 /// Renewals go out well within a lease; below this a busy host could miss one.
 const LEASES: (Span, Span) = (Span::from_millis(500), Span::from_secs(10));
 /// How old the data that come back may be: something must have changed since.
@@ -55,7 +56,9 @@ fn one_at_a_time(checks: &mut Checks<'_>, scenario: &Scenario) {
         .timeline
         .iter()
         .enumerate()
-        .filter(|(_, entry)| entry.fault.holder() == Holder::Agent && !entry.fault.in_kernel())
+        .filter(|(_, Entry { fault, .. })| {
+            fault.holder() == Holder::Agent && !fault.in_kernel() && !fault.on_machine()
+        })
         .collect();
     for (n, (place, entry)) in on_nodes.iter().enumerate() {
         let other = on_nodes[..n].iter().find(|(_, other)| {
@@ -135,7 +138,13 @@ fn whom(checks: &mut Checks<'_>, path: [&str; 2], entry: &Entry) {
     }
     let on_node = entry.fault.holder() == Holder::Agent;
     if let Some(node) = &entry.node {
-        if !on_node {
+        if entry.fault.holder() == Holder::Tokens {
+            if node != TOKENS {
+                let message = format!("`{name}` is for the token service, not for `{node}`");
+                let hint = "remove `node`, or write node: tokens";
+                checks.error(&at(path, &["node"]), message, hint);
+            }
+        } else if !on_node {
             let message = format!("`{name}` is not done to a node");
             checks.error(
                 &at(path, &["node"]),
@@ -150,7 +159,7 @@ fn whom(checks: &mut Checks<'_>, path: [&str; 2], entry: &Entry) {
             );
         }
     }
-    if on_node && share < 1.0 {
+    if (on_node || entry.fault.holder() == Holder::Tokens) && share < 1.0 {
         let message = format!(
             "`{name}` takes every client of its node, not {}",
             entry.share
@@ -236,6 +245,8 @@ fn settings(checks: &mut Checks<'_>, path: [&str; 2], entry: &Entry, scenario: &
         Fault::TokenExpiry(expiry) => {
             token_expiry(checks, path, expiry.after, expiry.spread, scenario);
         }
+        fault if fault.on_machine() => resource::check(checks, path, fault),
+        Fault::ClockSkew(skew) => resource::clock_skew(checks, path, skew),
         fault => network::check(checks, path, fault),
     }
 }

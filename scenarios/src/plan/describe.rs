@@ -9,6 +9,7 @@ use model::target::Wire;
 use super::{Plan, Probe, Rule, Step};
 
 mod network;
+mod resource;
 
 impl Plan {
     /// What will happen: the load, the exact timeline with a line for each injection and each undo, and what is judged.
@@ -304,6 +305,8 @@ fn action(fault: &Fault) -> String {
         | Fault::Throttle(_)
         | Fault::Netem(_)
         | Fault::DropSockets(_) => network::action(fault),
+        Fault::CpuBurn(_) | Fault::MemoryFill(_) | Fault::DiskFill(_) => resource::action(fault),
+        Fault::ClockSkew(skew) => format!("let the clock be {} off", skew.offset),
         Fault::TokenExpiry(expiry) => format!(
             "take on tokens, over {}, that all expire in the same second {} later",
             expiry.spread, expiry.after

@@ -169,6 +169,15 @@ fn what_an_operated_agent_cannot_run_with_is_told_with_its_place() {
         "0",
         &["`faults_at_once` is 0"],
     );
+    for (folder, words) in [
+        ("data", "not an absolute path"),
+        ("/no/such", "`/no/such`: "),
+        ("/proc/self", "is really"),
+        ("/etc/passwd", "not a folder"),
+    ] {
+        let line = format!("policy: {{ disk_folders: [/etc, {folder}] }}");
+        refused(&line, &format!("{folder}]"), &[words]);
+    }
     refused(
         "tls: { certificate: /no/c.pem, key: /no/c.key, client_ca: /no/ca.pem }",
         "/no/c.pem",

@@ -32,7 +32,7 @@ fn the_example_of_the_language_is_a_scenario_without_warnings() {
 #[test]
 fn every_fault_has_a_page_whose_example_is_valid() {
     let (faults, language) = (faults(), docs("scenarios.md"));
-    assert_eq!(faults.len(), 18, "{faults:?}");
+    assert_eq!(faults.len(), 22, "{faults:?}");
     for fault in faults {
         let page = docs(&format!("faults/{fault}.md"));
         let timeline = example(&page);
