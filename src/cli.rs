@@ -153,6 +153,16 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         journal: PathBuf,
     },
+    /// Start an operator's node. Agents and watchdogs start one of these for that.
+    #[command(hide = true)]
+    Launch {
+        /// How long the program may take.
+        #[arg(long, value_name = "SPAN")]
+        within: Span,
+        /// The program and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<std::ffi::OsString>,
+    },
     /// Run a program that ends when this process's stdin does.
     Guard {
         /// The program and its arguments.
@@ -172,6 +182,7 @@ impl Command {
             | Self::Spacetimedb { .. }
             | Self::Tokens { .. }
             | Self::Watchdog { .. }
+            | Self::Launch { .. }
             | Self::Guard { .. } => "info",
             _ => "error",
         }

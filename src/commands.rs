@@ -61,6 +61,7 @@ pub(crate) fn execute(command: Command) -> Result<Exit, Error> {
         Command::Tokens { config, tokens } => processes::tokens(&config, tokens),
         Command::Bench { command } => bench::bench(command),
         Command::Watchdog { journal } => processes::watchdog(&journal),
+        Command::Launch { within, command } => processes::launch(&command, within),
         Command::Guard { command } => processes::guard(&command),
     }
 }

@@ -10,14 +10,17 @@
 //! reach       the agents of an inventory                  offset      how far an agent's clocks are from ours
 //! pki         an authority and certificates for operators
 //! supervisor  children by name                            process     one child: its pidfd, its end
-//! faults      the holder: node (kill, terminate, pause), network (the kernel: nft, tc, ss), relay (proxies, shards)
+//! faults      the holder: processes (kill, terminate, pause, kill_tree, crash_loop), network (the kernel: nft, tc, ss),
+//!             relay (proxies, shards)
 //! journal     what must be undone, on disk before it is done
 //! watchdog    `faultlane watchdog`: undoes it when the agent is killed and does not come back within the lease
 //! crash       where an agent kills itself, for tests
 //! state       the agent's folder: journal, halt marker, its children's data
 //! commands    the commands of its own configuration, run by name
 //! residue     what faults can touch, before and after
-//! procfs      what the kernel says about processes
+//! nodes       the nodes that an operator runs: found, and started again    launch   `faultlane launch`: by whom
+//! procfs      what the kernel says about processes        tree     a process and all that descend from it
+//! held        a process of somebody else's
 //! guard       `faultlane guard`: a foreign program that must not outlive its parent
 //! spacetimedb `faultlane spacetimedb`: a real server under guard, as a node
 //! preflight   descriptors; what this kernel and these rights allow
@@ -38,7 +41,10 @@ pub mod crash;
 pub mod faults;
 pub mod gate;
 pub mod guard;
+pub mod held;
 pub mod journal;
+pub mod launch;
+pub mod nodes;
 pub mod offset;
 pub mod operated;
 pub mod pki;
@@ -53,6 +59,7 @@ pub mod spacetimedb;
 pub mod state;
 pub mod supervisor;
 pub mod tool;
+pub mod tree;
 pub mod watchdog;
 
 pub use service::main;
