@@ -33,7 +33,7 @@ pub mod rollback;
 mod subject;
 
 use crash_loop::CrashLoop;
-use deed::Deed;
+use deed::{Deed, NotApplied};
 use kill_tree::KillTree;
 use network::Network;
 use node::NodeFault;
@@ -81,30 +81,6 @@ impl Target {
         match self {
             Self::Own(deed) => deed.node(),
             Self::Children(_) => None,
-        }
-    }
-}
-
-/// An injection that failed.
-#[derive(Debug)]
-pub(crate) struct NotApplied {
-    failure: Failure,
-    /// Whether something may have been changed, which must be undone.
-    changed: bool,
-}
-
-impl NotApplied {
-    const fn untouched(failure: Failure) -> Self {
-        Self {
-            failure,
-            changed: false,
-        }
-    }
-
-    const fn half_way(failure: Failure) -> Self {
-        Self {
-            failure,
-            changed: true,
         }
     }
 }

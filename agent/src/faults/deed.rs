@@ -8,11 +8,34 @@ use model::fault::Observation;
 use model::instant::{Bracket, Mono};
 use tokio_util::sync::CancellationToken;
 
-use super::NotApplied;
 use crate::journal::Undo;
 
 /// When it was undone, and a word on how.
 pub(crate) type Undone = (Option<Bracket>, String);
+
+/// An injection that failed.
+#[derive(Debug)]
+pub(crate) struct NotApplied {
+    pub(super) failure: Failure,
+    /// Whether something may have been changed, which must be undone.
+    pub(super) changed: bool,
+}
+
+impl NotApplied {
+    pub(super) const fn untouched(failure: Failure) -> Self {
+        Self {
+            failure,
+            changed: false,
+        }
+    }
+
+    pub(super) const fn half_way(failure: Failure) -> Self {
+        Self {
+            failure,
+            changed: true,
+        }
+    }
+}
 
 /// One fault that this agent is to make. The holder calls these in their order, and writes down each before the next;
 /// [`Self::undo`] may be called after any of them, or in the middle of one that was interrupted.

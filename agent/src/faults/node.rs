@@ -87,6 +87,16 @@ impl NodeFault {
         };
         if !matches!(how, How::Pause) {
             subject.can_come_back()?;
+        } else if procfs::is_stopped(subject.identity().pid) == Some(true) {
+            return Err(Failure::new(
+                StatusCode::CONFLICT,
+                format!(
+                    "node `{}` (process {}) is stopped already, and the undo is not to continue what somebody else has \
+                     stopped; continue it first",
+                    subject.name(),
+                    subject.identity().pid
+                ),
+            ));
         }
         Ok(Self {
             subject,

@@ -59,8 +59,20 @@ impl Db {
             made,
         };
         db.start_again();
-        until("the node is whole", || async { db.left().is_empty() }).await;
+        db.is_whole().await;
         db
+    }
+
+    /// Waits until all of it is up, and nothing but that: a process of it is known once it has begun its program.
+    pub(crate) async fn is_whole(&self) {
+        until("the node is whole", || async {
+            let left = self.left();
+            if !left.is_empty() {
+                eprintln!("{left:?}");
+            }
+            left.is_empty()
+        })
+        .await;
     }
 
     /// As whoever keeps it does.

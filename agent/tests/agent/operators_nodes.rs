@@ -69,7 +69,7 @@ async fn a_node_of_a_pid_file_is_ended_and_started_again() {
         let bracket = healed.healed.unwrap();
         assert!(bracket.asked > view.injected.observed && bracket.asked < bracket.observed);
         assert_eq!(healed.observation.figures["pid_after"], u64::from(db.pid()));
-        assert_eq!(db.left(), [""; 0]);
+        db.is_whole().await;
         assert_eq!(db.starts(), starts + 1);
         assert_eq!(node.agent.undo(id).await.unwrap(), healed);
         assert_eq!(db.starts(), starts + 1, "it is started once");
@@ -110,8 +110,18 @@ async fn a_node_that_has_no_start_can_be_paused_and_nothing_else() {
     until_gone(pid).await;
     db.start_again();
     send(db.pid(), Signal::STOP);
+    until("it is stopped", || async {
+        procfs::is_stopped(db.pid()) == Some(true)
+    })
+    .await;
     let view = node.agent.undo("f2").await.unwrap();
     assert_eq!(view.observation.figures["ended_meanwhile"], 1);
+    assert_eq!(procfs::is_stopped(db.pid()), Some(true));
+    let (status, message) = refusal(node.agent.inject(&on_db("f3", pause())).await);
+    assert!(
+        status == 409 && message.contains("stopped already"),
+        "{message}"
+    );
     assert_eq!(procfs::is_stopped(db.pid()), Some(true));
 }
 
@@ -124,7 +134,7 @@ async fn what_its_own_keeper_has_brought_back_is_not_started_a_second_time() {
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     let healed = node.agent.undo("f1").await.unwrap();
     assert_eq!(db.starts(), 2);
-    assert_eq!(db.left(), [""; 0]);
+    db.is_whole().await;
     // The heal is when it was brought back, and not when that was noticed.
     let heal = healed.healed.unwrap();
     assert!(
@@ -176,7 +186,7 @@ async fn processes_that_no_fault_may_be_done_to_are_refused_with_the_reason() {
     fs::File::open(&file).unwrap().set_modified(before).unwrap();
     let (status, message) = attempt().await;
     assert!(status == 409 && message.contains("is stale"), "{message}");
-    assert_eq!(db.left(), [""; 0]);
+    db.is_whole().await;
 
     let (status, message) = refusal(node.agent.start_child("db", &self::lane("")).await);
     assert!(status == 409 && message.contains("`db`"), "{message}");
@@ -212,10 +222,12 @@ policy: {{ targets: [db] }}
         let (status, message) = refusal(node.inject(&refused).await);
         assert!(status == 403 && message.contains("`targets`"), "{message}");
     }
-    assert_eq!((db.left(), db.starts()), (vec![], 1));
+    db.is_whole().await;
+    assert_eq!(db.starts(), 1);
     node.inject(&on_db("f3", kill())).await.unwrap();
     node.undo("f3").await.unwrap();
-    assert_eq!((db.left(), db.starts()), (vec![], 2));
+    db.is_whole().await;
+    assert_eq!(db.starts(), 2);
 }
 
 /// Has the main process of a unit in a file. A unit that was started three times is refused until its failures are forgotten,
@@ -233,7 +245,7 @@ reset-failed) rm -f failures ;;
 start)
     test "$(cat failures 2>/dev/null | wc -l)" -lt 3 || { echo 'start-limit-hit' >&2; exit 1; }
     echo >> failures
-    sh ../db/start.sh > /dev/null 2>&1 ;;
+    setsid sh ../db/start.sh > /dev/null 2>&1 ;;
 esac
 "#;
 
@@ -279,7 +291,7 @@ async fn a_unit_of_systemd_is_ended_and_started_again() {
         assert!(procfs::Identity::of(before).is_none());
         let healed = node.agent.undo(id).await.unwrap();
         assert_eq!(healed.observation.figures["pid_after"], u64::from(db.pid()));
-        assert_eq!(db.left(), [""; 0]);
+        db.is_whole().await;
     }
     // More often than the limit allows.
     node.agent
@@ -292,7 +304,7 @@ async fn a_unit_of_systemd_is_ended_and_started_again() {
     .await;
     let healed = node.agent.undo("f4").await.unwrap();
     assert_eq!(healed.observation.figures["failed_starts"], 0);
-    assert_eq!(db.left(), [""; 0]);
+    db.is_whole().await;
     let calls = fs::read_to_string(folder.path().join("tools/calls")).unwrap();
     assert!(
         calls.contains("show -p MainPID --value gate.service"),
@@ -317,7 +329,8 @@ async fn a_command_may_tell_the_process() {
     let node = Node::start_in(tempfile::tempdir().unwrap(), named).await;
     node.agent.inject(&on_db("f1", kill())).await.unwrap();
     node.agent.undo("f1").await.unwrap();
-    assert_eq!((db.left(), db.starts()), (vec![], 2));
+    db.is_whole().await;
+    assert_eq!(db.starts(), 2);
 }
 
 #[tokio::test]
@@ -333,7 +346,7 @@ async fn of_a_tree_nobody_is_left_however_fast_it_forks() {
             assert!(left.is_empty(), "{made:?}: {left:?}");
             let healed = node.agent.undo(id).await.unwrap();
             assert_eq!(healed.observation.figures["pid_after"], u64::from(db.pid()));
-            until("it is whole", || async { db.left().is_empty() }).await;
+            db.is_whole().await;
         }
         // What kill leaves of a tree is the difference.
         if made == Made::Tree {
@@ -365,7 +378,8 @@ async fn a_node_in_a_crash_loop_crashes_until_the_undo_and_stays_up_then() {
     let starts = u64::from(db.starts());
     assert_eq!(starts, count + 1, "each crash but none more has a start");
     tokio::time::sleep(std::time::Duration::from_millis(250)).await;
-    assert_eq!((db.left(), u64::from(db.starts())), (vec![], starts));
+    db.is_whole().await;
+    assert_eq!(u64::from(db.starts()), starts);
 
     node.agent
         .inject(&on_db("f2", crash_loop(100, Some(2))))
@@ -375,7 +389,7 @@ async fn a_node_in_a_crash_loop_crashes_until_the_undo_and_stays_up_then() {
         crashes("f2").await == 2
     })
     .await;
-    until("it is up", || async { db.left().is_empty() }).await;
+    db.is_whole().await;
     let pid = db.pid();
     tokio::time::sleep(std::time::Duration::from_millis(250)).await;
     let healed = node.agent.undo("f2").await.unwrap();
@@ -390,7 +404,7 @@ async fn a_node_in_a_crash_loop_crashes_until_the_undo_and_stays_up_then() {
         !node.agent.look("f3").await.unwrap().active
     })
     .await;
-    assert_eq!(db.left(), [""; 0]);
+    db.is_whole().await;
 }
 
 #[tokio::test]
@@ -437,7 +451,7 @@ async fn a_start_that_fails_is_said_with_its_words_and_tried_again() {
     );
     db.make("broken", false);
     node.agent.undo("f1").await.unwrap();
-    assert_eq!(db.left(), [""; 0]);
+    db.is_whole().await;
 
     db.make("hangs", true);
     node.agent.inject(&on_db("f2", kill())).await.unwrap();
@@ -445,7 +459,8 @@ async fn a_start_that_fails_is_said_with_its_words_and_tried_again() {
     assert!(message.contains("did not return within 2s"), "{message}");
     db.make("hangs", false);
     node.agent.undo("f2").await.unwrap();
-    assert_eq!((db.left(), db.starts()), (vec![], 3));
+    db.is_whole().await;
+    assert_eq!(db.starts(), 3);
 }
 
 #[tokio::test]
@@ -458,7 +473,7 @@ async fn an_agent_that_ends_starts_the_operators_node_again() {
         let (node, db, _folder) = beside(Made::Alone).await;
         node.agent.inject(&on_db(id, fault)).await.unwrap();
         node.end().await;
-        assert_eq!(db.left(), [""; 0]);
+        db.is_whole().await;
     }
 }
 
@@ -470,7 +485,7 @@ async fn what_a_watchdog_starts_has_nothing_of_the_watchdogs() {
     node.agent.inject(&short).await.unwrap();
     db.make("slow", true);
     let folder = node.kill().await;
-    until("it is up", || async { db.left().is_empty() }).await;
+    db.is_whole().await;
     let of = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", db.pid())).unwrap();
     let blocked = of("status");
     let blocked = blocked.lines().find(|line| line.starts_with("SigBlk:"));
@@ -512,5 +527,6 @@ async fn a_node_that_is_being_started_is_not_started_a_second_time() {
         watchdogs(folder.path()).is_empty()
     })
     .await;
-    assert_eq!((db.left(), db.starts()), (vec![], 2));
+    db.is_whole().await;
+    assert_eq!(db.starts(), 2);
 }
