@@ -163,3 +163,48 @@ fn descendants(of: &[Identity]) -> Vec<Identity> {
     }
     found
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    /// A process, two children, and a child of one of them, once all are there.
+    pub(crate) fn four() -> (Child, Vec<Identity>) {
+        let script = "sleep 60 & sh -c 'sleep 60 & wait; exit' & wait; exit";
+        let root = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let identity = Identity::of(root.id()).unwrap();
+        loop {
+            let seen = seen(identity);
+            if seen.len() == 4 {
+                return (root, seen);
+            }
+            thread::yield_now();
+        }
+    }
+
+    pub(crate) fn stopped(of: &[Identity]) -> usize {
+        let is_stopped = |process: &&Identity| procfs::is_stopped(process.pid) == Some(true);
+        of.iter().filter(is_stopped).count()
+    }
+
+    #[test]
+    fn who_is_stopped_is_found_from_the_root_and_goes_on_and_who_is_killed_is_killed_with_all() {
+        let (mut root, seen) = four();
+        // As though all others had come after the record was written.
+        let record = &seen[..1];
+        let tree = stop(record).unwrap();
+        assert_eq!((tree.processes().count(), stopped(&seen)), (4, 4));
+        drop(tree);
+        assert_eq!(go_on(record).unwrap(), 4);
+        while stopped(&seen) > 0 {
+            thread::yield_now();
+        }
+        assert_eq!(stop(record).unwrap().kill().unwrap(), 4);
+        assert!(seen.iter().all(|process| process.life() == Life::Gone));
+        root.wait().unwrap();
+        assert_eq!(stop(&seen).unwrap().kill().unwrap(), 0);
+        assert_eq!(go_on(&seen).unwrap(), 0);
+    }
+}

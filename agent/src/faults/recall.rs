@@ -114,3 +114,50 @@ fn is_spared(process: Identity, grace: Span, applied: bool) -> io::Result<bool> 
     process::ends_within(&pidfd, KILLED_WITHIN)?;
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::tests::{four, stopped};
+
+    fn recall(processes: &[Identity]) -> Recall {
+        Recall {
+            deed: Deed::KillTree,
+            processes: processes.to_vec(),
+            node: None,
+        }
+    }
+
+    fn kill(process: Identity) {
+        let pidfd = process::hold(process).unwrap();
+        process::send(&pidfd, process.pid, Signal::KILL).unwrap();
+        assert!(process::ends_within(&pidfd, KILLED_WITHIN).unwrap());
+    }
+
+    #[test]
+    fn a_tree_that_was_stopped_and_not_killed_goes_on() {
+        let (mut root, seen) = four();
+        drop(tree::stop(&seen).unwrap());
+        assert!(recall(&seen).settle().unwrap());
+        while stopped(&seen) > 0 {
+            std::thread::yield_now();
+        }
+        // One that ends by itself is no sign of a kill.
+        kill(seen[3]);
+        assert!(recall(&seen).settle().unwrap());
+        assert_eq!(seen[0].life(), Life::Lives);
+        tree::stop(&seen).unwrap().kill().unwrap();
+        root.wait().unwrap();
+    }
+
+    #[test]
+    fn a_tree_that_is_half_dead_is_killed_whole() {
+        let (mut root, seen) = four();
+        drop(tree::stop(&seen).unwrap());
+        kill(seen[3]);
+        assert!(!recall(&seen).settle().unwrap());
+        assert!(seen.iter().all(|process| process.life() == Life::Gone));
+        assert!(!recall(&seen).settle().unwrap(), "again");
+        root.wait().unwrap();
+    }
+}
