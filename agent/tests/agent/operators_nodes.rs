@@ -479,12 +479,21 @@ async fn an_agent_that_ends_starts_the_operators_node_again() {
 
 #[tokio::test]
 async fn what_a_watchdog_starts_has_nothing_of_the_watchdogs() {
-    let (node, db, _folder) = beside(Made::Alone).await;
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::start(&folder.path().join("db"), Made::Alone).await;
+    let mut named = db.named();
+    // It waits for nobody: a shell that has waited blocks no signal any more.
+    let start = format!(
+        "cd {}; echo 2 > gen; GEN=2 setsid sleep 300 & echo $! > db.pid",
+        db.folder().display()
+    );
+    let command = named.commands.get_mut("start-db").unwrap();
+    command.run = ["/bin/sh", "-c", &start].map(str::to_owned).to_vec();
+    let node = Node::start_in(tempfile::tempdir().unwrap(), named).await;
     let mut short = on_db("f1", kill());
     short.lease = Span::from_millis(300);
     node.agent.inject(&short).await.unwrap();
-    db.make("slow", true);
-    let folder = node.kill().await;
+    let state = node.kill().await;
     db.is_whole().await;
     let of = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", db.pid())).unwrap();
     let blocked = of("status");
@@ -495,7 +504,7 @@ async fn what_a_watchdog_starts_has_nothing_of_the_watchdogs() {
     );
     assert_eq!(of("oom_score_adj").trim(), "0");
     until("nobody watches", || async {
-        watchdogs(folder.path()).is_empty()
+        watchdogs(state.path()).is_empty()
     })
     .await;
 }
