@@ -163,6 +163,16 @@ pub(crate) enum Command {
         #[arg(long, value_name = "ID")]
         fault: String,
     },
+    /// Start an operator's node. Agents and watchdogs start one of these for that.
+    #[command(hide = true)]
+    Launch {
+        /// How long the program may take.
+        #[arg(long, value_name = "SPAN")]
+        within: Span,
+        /// The program and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<std::ffi::OsString>,
+    },
     /// Run a program that ends when this process's stdin does.
     Guard {
         /// The program and its arguments.
@@ -183,6 +193,7 @@ impl Command {
             | Self::Tokens { .. }
             | Self::Watchdog { .. }
             | Self::Pressure { .. }
+            | Self::Launch { .. }
             | Self::Guard { .. } => "info",
             _ => "error",
         }

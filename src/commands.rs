@@ -62,6 +62,7 @@ pub(crate) fn execute(command: Command) -> Result<Exit, Error> {
         Command::Bench { command } => bench::bench(command),
         Command::Pressure { .. } => processes::pressure(),
         Command::Watchdog { journal } => processes::watchdog(&journal),
+        Command::Launch { within, command } => processes::launch(&command, within),
         Command::Guard { command } => processes::guard(&command),
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use host::clock;
 use host::faults::Holder;
 use host::http::{Failure, StatusCode};
-use model::fault::{self, FaultOrder, FaultView, Observation, Renewal};
+use model::fault::{self, Fault, FaultOrder, FaultView, Observation, Renewal};
 use model::ids::FaultId;
 use model::instant::Bracket;
 use model::lease::Deadline;
@@ -17,21 +17,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::crash;
 use crate::journal::{Event, Journal, Undo};
+use crate::nodes::Nodes;
 use crate::state::StateDir;
 use crate::supervisor::Supervisor;
 use crate::watchdog::Watchdog;
 
+mod crash_loop;
 mod deed;
+mod kill_tree;
 pub(crate) mod machine;
 pub mod network;
 pub mod node;
+pub mod recall;
 pub mod relay;
 pub mod rollback;
+mod subject;
 
+use crash_loop::CrashLoop;
 use deed::{Deed, NotApplied};
+use kill_tree::KillTree;
 use network::Network;
 use node::NodeFault;
 use relay::Relay;
+use subject::Subject;
 
 /// How long children may take to inject or undo what is relayed to them.
 const RELAY_WITHIN: Duration = Duration::from_secs(5);
@@ -42,6 +50,7 @@ const RELAY_AT_END_WITHIN: Duration = Duration::from_millis(400);
 #[derive(Debug)]
 pub struct AgentHolder {
     supervisor: Arc<Supervisor>,
+    nodes: Nodes,
     network: Network,
     state: Arc<StateDir>,
     journal: Mutex<Journal>,
@@ -82,6 +91,7 @@ impl AgentHolder {
     #[must_use]
     pub fn new(
         supervisor: Arc<Supervisor>,
+        nodes: Nodes,
         network: Network,
         state: Arc<StateDir>,
         journal: Journal,
@@ -90,6 +100,7 @@ impl AgentHolder {
         let halted = state.is_halted();
         Self {
             supervisor,
+            nodes,
             network,
             state,
             journal: Mutex::new(journal),
@@ -125,6 +136,12 @@ impl AgentHolder {
     #[must_use]
     pub const fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// The operator's nodes.
+    #[must_use]
+    pub const fn nodes(&self) -> &Nodes {
+        &self.nodes
     }
 
     /// The agent's folder.
@@ -202,13 +219,22 @@ impl AgentHolder {
             }
             fault::Holder::Agent => {
                 self.refuse_unwatched()?;
-                let deed = NodeFault::aim(order, &self.supervisor)?;
-                Ok(Target::Own(Arc::new(deed)))
+                self.aim_at_process(order).await.map(Target::Own)
             }
             fault::Holder::Proxy | fault::Holder::Shard | fault::Holder::Tokens => {
                 Relay::aim(order, &self.supervisor).map(Target::Children)
             }
         }
+    }
+
+    async fn aim_at_process(&self, order: &FaultOrder) -> Result<Arc<dyn Deed>, Failure> {
+        let watchdog = self.watchdog.pid();
+        let subject = Subject::find(order, &self.supervisor, &self.nodes, watchdog).await?;
+        Ok(match &order.fault {
+            Fault::KillTree(_) => Arc::new(KillTree::aim(subject).await?),
+            Fault::CrashLoop(settings) => Arc::new(CrashLoop::aim(subject, settings)?),
+            _ => Arc::new(NodeFault::aim(order, subject)?),
+        })
     }
 
     /// What children hold ends with them; what the agent does itself would outlive its lease if it died.

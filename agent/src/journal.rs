@@ -27,8 +27,10 @@ use serde::{Deserialize, Serialize};
 use crate::crash::{self, Moment};
 use crate::faults::machine;
 use crate::faults::network::{self, Change};
+use crate::faults::recall::Recall;
 use crate::faults::rollback::Rollback;
 use crate::process;
+use crate::procfs::Identity;
 
 /// How long an agent that starts waits for a watchdog that is undoing what an earlier life left.
 const LOCKED_WITHIN: Duration = Duration::from_secs(10);
@@ -70,6 +72,8 @@ pub enum Undo {
         /// Their names.
         children: Vec<String>,
     },
+    /// What a process was done is undone; an operator's node is up again.
+    Recall(Recall),
     /// What is ours in the kernel is taken away.
     Network(Change),
     /// A worker is ended.
@@ -151,6 +155,8 @@ pub struct OpenFault {
     pub undo: Undo,
     /// When its lease lapses.
     pub lease: Deadline,
+    /// Whether it is on record that the change was asked for. Where it is not, it may have been all the same.
+    pub applied: bool,
 }
 
 impl OpenFault {
@@ -160,7 +166,7 @@ impl OpenFault {
     /// It could not be undone.
     pub fn undo(&self) -> io::Result<String> {
         if self.lease.boot == clock::boot() {
-            undo_of_an_earlier_life(&self.undo)
+            undo_of_an_earlier_life(&self.undo, self.applied)
         } else {
             undo_of_an_earlier_boot(&self.undo)
         }
@@ -341,6 +347,7 @@ fn open_faults(entries: Vec<Entry>) -> Vec<OpenFault> {
                 begun: entry.at,
                 undo,
                 lease,
+                applied: false,
             }),
             Event::Undone { .. } => open.retain(|fault| fault.id != entry.id),
             Event::Renewed { until } => {
@@ -349,7 +356,12 @@ fn open_faults(entries: Vec<Entry>) -> Vec<OpenFault> {
                     fault.lease.until = until;
                 }
             }
-            Event::Applied | Event::Observed => {}
+            Event::Applied => {
+                if let Some(fault) = open.iter_mut().rev().find(|fault| fault.id == entry.id) {
+                    fault.applied = true;
+                }
+            }
+            Event::Observed => {}
         }
     }
     open
@@ -369,11 +381,15 @@ fn undo_of_an_earlier_boot(undo: &Undo) -> io::Result<String> {
             Rollback::of(data).clear()?;
             Ok(format!("{} is as it was left", data.display()))
         }
-        other => undo_of_an_earlier_life(other),
+        // What was killed, and what was stopped, went with that boot, and this one starts what it is told to.
+        Undo::Recall(_) => Ok("its processes went with the machine's last boot".to_owned()),
+        Undo::Restart { .. } | Undo::Relay { .. } | Undo::Network(_) | Undo::RemoveFile { .. } => {
+            undo_of_an_earlier_life(undo, true)
+        }
     }
 }
 
-fn undo_of_an_earlier_life(undo: &Undo) -> io::Result<String> {
+fn undo_of_an_earlier_life(undo: &Undo, applied: bool) -> io::Result<String> {
     Ok(match undo {
         Undo::Restart { node, .. } => {
             format!("`{node}` was the old agent's child and ended with it")
@@ -391,9 +407,13 @@ fn undo_of_an_earlier_life(undo: &Undo) -> io::Result<String> {
             "the old agent's children ({}) ended, and their faults with them",
             children.join(", ")
         ),
+        Undo::Recall(recall) => recall.undo(applied)?,
         Undo::Network(change) => network::undo(change)?,
         Undo::EndWorker { pid, started } => {
-            if process::end_orphan(*pid, *started)? {
+            if process::end_orphan(Identity {
+                pid: *pid,
+                started: *started,
+            })? {
                 format!("worker {pid} was ended")
             } else {
                 format!("worker {pid} is gone")
@@ -404,7 +424,7 @@ fn undo_of_an_earlier_life(undo: &Undo) -> io::Result<String> {
 }
 
 fn go_on(pid: u32, started: u64) -> io::Result<String> {
-    Ok(if process::continue_orphan(pid, started)? {
+    Ok(if process::continue_orphan(Identity { pid, started })? {
         format!("process {pid} was continued")
     } else {
         format!("process {pid} is gone")
@@ -531,6 +551,7 @@ mod tests {
                 started: crate::procfs::stat(pid).unwrap().started,
             },
             lease: deadline(60),
+            applied: true,
         };
         fault.lease.boot = "another".to_owned();
         fault.undo().unwrap();

@@ -50,6 +50,10 @@ pub enum Fault {
     /// Node: the node's data go back to what they were some time before, and the process with them: SIGKILL, and the
     /// undo starts the node again on the older data.
     Restore(Restore),
+    /// Node: SIGKILL to the node's process and to all that descend from it; the undo starts the node again.
+    KillTree(KillTree),
+    /// Node: SIGKILL, again and again: whenever the node is back it is killed anew. After the undo it stays.
+    CrashLoop(CrashLoop),
     /// Kernel: packets from and to peers are dropped or rejected.
     Partition(Partition),
     /// Kernel: a share of the packets is lost.
@@ -181,6 +185,27 @@ pub struct Restore {
     pub age: Span,
 }
 
+/// Settings of [`Fault::KillTree`]: none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KillTree {}
+
+/// Settings of [`Fault::CrashLoop`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CrashLoop {
+    /// How long the node is left alone each time that it is back.
+    #[serde(default = "default_every")]
+    pub every: Span,
+    /// How often it is killed in all; until the undo where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<u32>,
+}
+
+const fn default_every() -> Span {
+    Span::from_secs(1)
+}
+
 /// Settings of [`Fault::TokenExpiry`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -235,6 +260,8 @@ impl Fault {
             Self::Terminate(_) => "terminate",
             Self::Pause(_) => "pause",
             Self::Restore(_) => "restore",
+            Self::KillTree(_) => "kill_tree",
+            Self::CrashLoop(_) => "crash_loop",
             Self::Partition(_) => "partition",
             Self::PacketLoss(_) => "packet_loss",
             Self::Throttle(_) => "throttle",
@@ -252,7 +279,8 @@ impl Fault {
     #[must_use]
     pub const fn holder(&self) -> Holder {
         match self {
-            Self::Kill(_) | Self::Terminate(_) | Self::Pause(_) | Self::Restore(_) => Holder::Agent,
+            Self::Pause(_) => Holder::Agent,
+            _ if self.ends_node() => Holder::Agent,
             _ if self.in_kernel() || self.on_machine() => Holder::Agent,
             Self::TokenExpiry(_) => Holder::Shard,
             Self::ClockSkew(_) => Holder::Tokens,
@@ -317,7 +345,14 @@ impl Fault {
     /// Whether it ends the process of a node, and with it what the process had not yet brought to safety.
     #[must_use]
     pub const fn ends_node(&self) -> bool {
-        matches!(self, Self::Kill(_) | Self::Terminate(_) | Self::Restore(_))
+        matches!(
+            self,
+            Self::Kill(_)
+                | Self::Terminate(_)
+                | Self::Restore(_)
+                | Self::KillTree(_)
+                | Self::CrashLoop(_)
+        )
     }
 
     /// What undoing it does, for `faultlane plan`.
@@ -334,7 +369,8 @@ impl Fault {
             Self::Toxic(_) => {
                 "let everything pass as it comes; what still waits is passed on first"
             }
-            Self::Kill(_) | Self::Terminate(_) => "start the node again",
+            Self::Kill(_) | Self::Terminate(_) | Self::KillTree(_) => "start the node again",
+            Self::CrashLoop(_) => "kill it no more, and start the node again where it is down",
             Self::Pause(_) => "SIGCONT",
             Self::Restore(_) => "start the node again, on the older data",
             Self::Partition(_) | Self::PacketLoss(_) => "delete the fault's own nft table",

@@ -16,7 +16,7 @@
 //! moment      what one client did, kept where it was anomalous
 //! trial       all that was seen in one execution of a plan
 //! command     what an agent may run, by name          external    probes beside the lane
-//! net         addresses, ranges of them, interfaces
+//! net         addresses, ranges of them, interfaces   node        the nodes that an operator runs
 //! policy      how far an agent lets a drill go
 //! ```
 
@@ -35,6 +35,7 @@ pub mod intervals;
 pub mod lease;
 pub mod moment;
 pub mod net;
+pub mod node;
 pub mod policy;
 pub mod probe;
 pub mod profile;

@@ -17,6 +17,7 @@ use model::fault::{Fault, FaultOrder};
 
 use super::deed::Deed;
 use super::node;
+use super::subject::node_of;
 use crate::state::StateDir;
 use crate::supervisor::Supervisor;
 
@@ -54,7 +55,7 @@ pub(super) async fn aim(
 }
 
 fn data_of(order: &FaultOrder, supervisor: &Supervisor) -> Result<PathBuf, Failure> {
-    node::data_dir(order, supervisor).map_err(|failure| {
+    node::data_dir(node_of(order), supervisor).map_err(|failure| {
         let text =
             format!("{failure}; name a `folder` that this agent's policy has under `disk_folders`");
         Failure::new(failure.status, text)

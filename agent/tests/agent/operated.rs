@@ -30,15 +30,15 @@ use crate::support::{
 };
 
 /// An agent that runs from a file in a folder of its own.
-struct Operated {
+pub(crate) struct Operated {
     process: Child,
     folder: TempDir,
     /// Where it says that it listens.
-    at: String,
+    pub(crate) at: String,
 }
 
 impl Operated {
-    async fn start(folder: TempDir, config: &str) -> Self {
+    pub(crate) async fn start(folder: TempDir, config: &str) -> Self {
         let file = folder.path().join("agent.yaml");
         let common = "name: db-1\nstate_dir: state\nlog_dir: logs\n";
         fs::write(&file, format!("{common}{config}")).unwrap();

@@ -15,6 +15,7 @@ use model::command::CommandConfig;
 use model::event::Origin;
 use model::fault::{Fault, FaultOrder, Hold, Kill, Pause, Terminate};
 use model::ids::Lane;
+use model::node::NodeConfig;
 use model::profile::Profile;
 use model::quantity::{Share, Span};
 use model::role::{AgentConfig, LaneConfig, ProxyConfig, Role};
@@ -42,12 +43,16 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) async fn start() -> Self {
-        Self::with_commands([].into()).await
+        Self::start_in(tempfile::tempdir().unwrap(), Named::default()).await
     }
 
     /// An agent whose own configuration names these.
     pub(crate) async fn with_commands(commands: BTreeMap<String, CommandConfig>) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), commands).await
+        let own = Named {
+            commands,
+            ..Named::default()
+        };
+        Self::start_in(tempfile::tempdir().unwrap(), own).await
     }
 
     /// An agent that finds programs in this folder first.
@@ -56,7 +61,7 @@ impl Node {
         let path = std::env::var("PATH").unwrap_or_default();
         let path = format!("PATH={}:{path}", tools.display());
         let args = [&path, program().to_str().unwrap(), "agent"];
-        Self::start_by(Path::new("/usr/bin/env"), &args, folder, [].into()).await
+        Self::start_by(Path::new("/usr/bin/env"), &args, folder, Named::default()).await
     }
 
     /// An agent that may not change the network, although it is root.
@@ -67,7 +72,13 @@ impl Node {
             program().to_str().unwrap(),
             "agent",
         ];
-        Self::start_by(Path::new("/usr/bin/setpriv"), &args, folder, [].into()).await
+        Self::start_by(
+            Path::new("/usr/bin/setpriv"),
+            &args,
+            folder,
+            Named::default(),
+        )
+        .await
     }
 
     /// An agent with a small file system at this place of its folder, which goes with it; only root can have one. `script` gets
@@ -85,22 +96,21 @@ impl Node {
             program().to_str().unwrap(),
             "agent",
         ];
-        Self::start_by(Path::new("/usr/bin/unshare"), &args, folder, [].into()).await
+        let unshare = Path::new("/usr/bin/unshare");
+        Self::start_by(unshare, &args, folder, Named::default()).await
     }
 
-    async fn start_in(folder: TempDir, commands: BTreeMap<String, CommandConfig>) -> Self {
-        Self::start_by(program(), &["agent"], folder, commands).await
+    pub(crate) async fn start_in(folder: TempDir, own: Named) -> Self {
+        Self::start_by(program(), &["agent"], folder, own).await
     }
 
-    async fn start_by(
+    pub(crate) async fn start_by(
         program: &Path,
         args: &[&str],
         folder: TempDir,
-        commands: BTreeMap<String, CommandConfig>,
+        own: Named,
     ) -> Self {
-        let process = agent_in(folder.path(), commands, program, args)
-            .await
-            .unwrap();
+        let process = agent_in(folder.path(), own, program, args).await.unwrap();
         Self {
             agent: Agent::new(process.ready.control),
             process,
@@ -139,10 +149,16 @@ impl Node {
         self.folder
     }
 
+    /// Kills it; its folder.
+    pub(crate) async fn kill(mut self) -> TempDir {
+        self.process.process.kill().await.unwrap();
+        self.folder
+    }
+
     /// Kills it, and starts another one in the same folder.
     pub(crate) async fn kill_and_start_again(mut self) -> Self {
         self.process.process.kill().await.unwrap();
-        Self::start_in(self.folder, [].into()).await
+        Self::start_in(self.folder, Named::default()).await
     }
 
     pub(crate) async fn child(&self, name: &str) -> ChildView {
@@ -154,16 +170,24 @@ impl Node {
     }
 }
 
+/// What an agent's own configuration names.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Named {
+    pub(crate) commands: BTreeMap<String, CommandConfig>,
+    pub(crate) nodes: BTreeMap<String, NodeConfig>,
+}
+
 /// Starts an agent by whatever ends in it, in a folder that may have had another.
 pub(crate) async fn agent_in(
     folder: &Path,
-    commands: BTreeMap<String, CommandConfig>,
+    own: Named,
     program: &Path,
     args: &[&str],
 ) -> Result<Child, SpawnError> {
     let config = AgentConfig {
         spacetimedb: None,
-        commands,
+        commands: own.commands,
+        nodes: own.nodes,
         name: "here".to_owned(),
         state_dir: folder.join("agent"),
         log_dir: folder.join("logs"),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use model::command::{CommandConfig, is_name};
 use model::fault::Fault;
+use model::node::NodeConfig;
 use model::policy::Policy;
 use serde::Deserialize;
 
@@ -59,6 +60,8 @@ pub struct Operating {
     pub tls: Option<TlsFiles>,
     /// The commands that may be run, by name.
     pub commands: BTreeMap<String, CommandConfig>,
+    /// The operator's nodes to which faults may be done, by name.
+    pub nodes: BTreeMap<String, NodeConfig>,
     /// How far it lets a drill go.
     pub policy: Policy,
 }
@@ -84,6 +87,14 @@ pub fn operating(source: &Source, folder: &Path) -> Result<Operating, Diagnostic
         listen: listen.unwrap_or_else(|| Listen::Socket(state_dir.join("agent.sock"))),
         tls: config.tls.map(|tls| seen_from(folder, &tls)),
         commands: config.commands,
+        nodes: config
+            .nodes
+            .into_iter()
+            .map(|(name, node)| {
+                let pid_file = node.pid_file.map(|path| folder.join(path));
+                (name, NodeConfig { pid_file, ..node })
+            })
+            .collect(),
         policy: Policy {
             children: config
                 .policy

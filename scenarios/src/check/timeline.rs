@@ -1,6 +1,6 @@
 //! The faults of a timeline.
 
-use model::fault::{Fault, Holder};
+use model::fault::{CrashLoop, Fault, Holder};
 use model::quantity::{ByteSize, Span};
 
 use super::{Checks, MAX_WAIT, network, resource, toxics};
@@ -16,6 +16,8 @@ const TOKENS: &str = "tokens";
 const LEASES: (Span, Span) = (Span::from_millis(500), Span::from_secs(10));
 /// How old the data that come back may be: something must have changed since.
 const AGES: (Span, Span) = (Span::from_millis(500), Span::from_secs(600));
+/// How long a node in a crash loop is left alone: it has to come back, and to crash again before it is undone.
+const PERIODS: (Span, Span) = (Span::from_millis(100), Span::from_secs(600));
 /// What the Close frame of RFC 6455 has room for.
 const MAX_REASON_BYTES: usize = 123;
 
@@ -242,12 +244,34 @@ fn settings(checks: &mut Checks<'_>, path: [&str; 2], entry: &Entry, scenario: &
                 checks.error(&at(path, &["node"]), message, "restore is for `lane`");
             }
         }
+        Fault::CrashLoop(settings) => crash_loop(checks, path, settings, entry.lasts),
         Fault::TokenExpiry(expiry) => {
             token_expiry(checks, path, expiry.after, expiry.spread, scenario);
         }
         fault if fault.on_machine() => resource::check(checks, path, fault),
         Fault::ClockSkew(skew) => resource::clock_skew(checks, path, skew),
         fault => network::check(checks, path, fault),
+    }
+}
+
+fn crash_loop(checks: &mut Checks<'_>, path: [&str; 2], settings: &CrashLoop, lasts: Option<Span>) {
+    let key = |key| at(path, &["fault", "crash_loop", key]);
+    let (shortest, longest) = PERIODS;
+    if !(shortest..=longest).contains(&settings.every) {
+        let message = format!("a period of {} is out of range", settings.every);
+        let hint = format!("it is {shortest} to {longest}");
+        checks.error(&key("every"), message, hint);
+    } else if lasts.is_some_and(|lasts| lasts <= settings.every) {
+        let message = format!(
+            "`crash_loop` is over before the node has been up for {}: it crashes once",
+            settings.every
+        );
+        let hint = "lengthen `for`, shorten `every`, or use kill: {}";
+        checks.warning(&at(path, &["for"]), message, hint);
+    }
+    if let Some(times @ ..2) = settings.times {
+        let message = format!("{times} is no loop");
+        checks.error(&key("times"), message, "make it 2 or more, or use kill: {}");
     }
 }
 

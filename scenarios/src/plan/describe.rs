@@ -300,6 +300,17 @@ fn action(fault: &Fault) -> String {
             "copy the data, and {} later SIGKILL and put the copy in their place",
             restore.age
         ),
+        Fault::KillTree(_) => "SIGKILL to the process and to all that descend from it".to_owned(),
+        Fault::CrashLoop(settings) => {
+            let most = settings
+                .times
+                .map(|times| format!(", {times} times in all"));
+            format!(
+                "SIGKILL, and again {} after each time that it is back{}",
+                settings.every,
+                most.unwrap_or_default()
+            )
+        }
         Fault::Partition(_)
         | Fault::PacketLoss(_)
         | Fault::Throttle(_)

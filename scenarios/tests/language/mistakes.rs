@@ -215,6 +215,8 @@ fn settings_of_faults_are_checked() {
         (fault("{ latency: { delay: 0s } }"), "a delay of 0s"),
         (fault("{ latency: { delay: 1ms, jitter: 2ms } }"), "jitter"),
         (fault("{ bandwidth: { per_second: 0B } }"), "nothing passes"),
+        (fault("{ crash_loop: { every: 50ms } }"), "a period of 50ms"),
+        (fault("{ crash_loop: { times: 1 } }"), "1 is no loop"),
         (fault("{ refuse_upgrade: { status: 200 } }"), "200"),
         (momentary("{ ws_close: { code: 1006 } }"), "1006"),
         (

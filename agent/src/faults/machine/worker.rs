@@ -115,7 +115,7 @@ impl Worker {
 
     /// Whether it has ended, whoever ended it.
     pub(super) fn has_ended(&self) -> bool {
-        process::ended_within(&self.pidfd, Duration::ZERO).unwrap_or(true)
+        process::ends_within(&self.pidfd, Duration::ZERO).unwrap_or(true)
     }
 
     /// Kills it and waits for its end; how that was.
