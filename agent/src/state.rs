@@ -4,6 +4,10 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use host::clock;
+use model::quantity::Span;
 
 const JOURNAL: &str = "journal.jsonl";
 const HALTED: &str = "halted";
@@ -15,6 +19,10 @@ const AUDIT: &str = "audit.jsonl";
 const RUN: &str = "run.json";
 const TOKEN: &str = "token";
 const SOCKET: &str = "agent.sock";
+
+/// What an agent was about to execute when it was killed has its lock until then, for some milli-seconds.
+const LOCKED_WITHIN: Span = Span::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The folder, locked for as long as this lives.
 #[derive(Debug)]
@@ -38,7 +46,12 @@ impl StateDir {
                 .map_err(named)?;
         }
         let lock = File::create(path.join(LOCK)).map_err(named)?;
-        if let Err(error) = lock.try_lock() {
+        let begun = clock::now();
+        while let Err(error) = lock.try_lock() {
+            if clock::now().since(begun) < LOCKED_WITHIN {
+                std::thread::sleep(LOOK_EVERY);
+                continue;
+            }
             let error = io::Error::new(
                 io::ErrorKind::ResourceBusy,
                 format!("another agent uses it ({error}); end that one, or choose another folder"),

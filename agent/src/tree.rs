@@ -171,6 +171,10 @@ pub(crate) mod tests {
     use super::*;
 
     /// A process, two children, and a child of one of them, once all are there.
+    #[expect(
+        clippy::zombie_processes,
+        reason = "whoever asks for them waits for them"
+    )]
     pub(crate) fn four() -> (Child, Vec<Identity>) {
         let script = "sleep 60 & sh -c 'sleep 60 & wait; exit' & wait; exit";
         let root = Command::new("sh").args(["-c", script]).spawn().unwrap();

@@ -5,9 +5,10 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{Running, alive, faultlane, output, until};
+use crate::support::{Running, alive, faultlane, output, signal, until};
 
 /// Starts a process and reads its ready line.
 pub(crate) fn ready(mut command: Command) -> (Running, Value) {
@@ -117,6 +118,27 @@ fn a_guard_passes_the_exit_code_on_and_names_what_it_cannot_start() {
     let (code, stderr) = ended(&["guard", "/no/such/program"]);
     assert_eq!(code, Some(4));
     assert!(stderr.contains("/no/such/program"), "{stderr}");
+}
+
+#[test]
+fn a_launched_program_leaves_what_it_has_started_unless_its_time_is_over() {
+    let launched = |within: &str, script: &str| {
+        output(&["launch", "--within", within, "--", "sh", "-c", script])
+    };
+    let started = |said: &str| said.trim().parse::<u32>().expect("a process id");
+    let done = launched("5s", "sleep 60 > /dev/null 2>&1 & echo $!; exit 7").expect_code(7);
+    let pid = started(&done.stdout);
+    assert!(alive(pid), "it is to stay");
+    signal(pid, Signal::SIGKILL);
+
+    let late = launched("200ms", "sleep 60 > /dev/null 2>&1 & echo $!; wait").expect_code(124);
+    let pid = started(&late.stdout);
+    until("all of it is gone", Duration::from_secs(5), || {
+        (!alive(pid)).then_some(())
+    });
+    output(&["launch", "--within", "1s", "--", "/no/such/program"])
+        .expect_code(4)
+        .says("/no/such/program");
 }
 
 #[test]
