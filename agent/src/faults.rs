@@ -133,6 +133,11 @@ impl AgentHolder {
             .collect()
     }
 
+    /// Forgets the faults that are over, so that their ids may be used again: a new trial begins.
+    pub fn forget_over(&self) {
+        self.records().retain(|record| record.view.active);
+    }
+
     /// The kernel, and what is this agent's there.
     #[must_use]
     pub const fn network(&self) -> &Network {

@@ -17,6 +17,7 @@
 //! trial       all that was seen in one execution of a plan
 //! command     what an agent may run, by name          external    probes beside the lane
 //! net         addresses, ranges of them, interfaces
+//! node        the agents of an inventory as a trial has them: parts, clocks, who hears whom
 //! policy      how far an agent lets a drill go
 //! ```
 
@@ -35,6 +36,7 @@ pub mod intervals;
 pub mod lease;
 pub mod moment;
 pub mod net;
+pub mod node;
 pub mod policy;
 pub mod probe;
 pub mod profile;

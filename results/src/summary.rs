@@ -169,7 +169,7 @@ fn remarks(out: &mut String, evidence: &Evidence) {
     for profile in profiles {
         let _ = writeln!(out, "- {}", clocks(profile));
     }
-    let fidelities: Vec<&str> = ["proxy", "process", "token"]
+    let fidelities: Vec<&str> = ["proxy", "process", "kernel", "token"]
         .into_iter()
         .filter(|kind| {
             evidence
@@ -187,6 +187,9 @@ fn remarks(out: &mut String, evidence: &Evidence) {
                     "the fault is made by a user-space proxy: peers keep getting ACKs, and a partition holds bytes \
                      instead of losing them.",
                 "process" => "the fault is a real signal to a real process.",
+                "kernel" =>
+                    "the fault is made by a node's own kernel: packets are lost and connections ended as they are in the \
+                     field.",
                 _ =>
                     "tokens are real and their expiry is enforced; that they expire together is arranged.",
             }
