@@ -1,21 +1,27 @@
 //! A cluster of five hosts, which are network namespaces with a bridge between them, an agent on each, and the conductor on a
 //! sixth. Needs root.
+//!
+//! ```text
+//! across  the four scenarios, with target and clients on different hosts
+//! apart   hosts that cannot do what others can
+//! lever   the conductor goes; the lever
+//! ```
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::netns::{Lab, skipped};
-use crate::support::{
-    Evidence, Finished, Running, alive, descendants, faultlane, machine, output, signal, until,
-};
+use crate::netns::Lab;
+use crate::support::{Evidence, Finished, Running, alive, descendants, faultlane, output, until};
+
+mod across;
+mod apart;
+mod lever;
 
 const AGENTS: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
 /// Where the conductor is.
@@ -49,44 +55,6 @@ limits: { duplicate_delivery: 2%, attempts_per_client: 12, delivery_p95: 1s }
 deadline: 18s
 ";
 
-/// The lane's host is off the network while its process is killed and started again: nobody is told that it went.
-const RESTART: &str = "
-name: restart
-timeline:
-  - { at: 1s, fault: { partition: {} }, for: 3s, nodes: { pick: { named: [n1] } }, peers: { labels: { role: clients }, pick: all } }
-  - { at: 1500ms, fault: { kill: {} }, for: 1s }
-affected: 90%
-";
-
-/// The lane's host is heard by nobody who has clients, and hears all of them.
-const PARTITION: &str = "
-name: partition
-timeline:
-  - at: 1s
-    fault: { partition: { direction: out } }
-    for: 3s
-    nodes: { pick: { named: [n1] } }
-    peers: { labels: { role: clients }, pick: all }
-affected: 90%
-";
-
-/// All tokens expire in one second, on a network that loses packets.
-const TOKENS: &str = "
-name: token-expiry-storm
-timeline:
-  - { at: 200ms, fault: { token_expiry: { after: 3s, spread: 1500ms } } }
-  - { at: 2s, fault: { packet_loss: { rate: 3% } }, for: 2s, nodes: { labels: { role: clients }, pick: all }, peers: { pick: { named: [n1] } } }
-affected: 25%
-";
-
-/// The kernel of the lane's host ends every connection of a client.
-const RECONNECT: &str = "
-name: reconnect-storm
-timeline:
-  - { at: 500ms, fault: { drop_sockets: {} }, nodes: { pick: { named: [n1] } }, peers: { labels: { role: clients }, pick: all } }
-affected: 90%
-";
-
 /// Every host is off the network, but for its agent.
 const CUT_OFF: &str = "
 name: cut-off
@@ -94,6 +62,15 @@ timeline:
   - { at: 200ms, fault: { partition: {} }, for: 30s, nodes: { pick: all } }
 affected: 1%
 ";
+
+/// How an agent is started.
+#[derive(Default)]
+struct How {
+    /// Further rules.
+    policy: &'static str,
+    /// So many seconds are its host's monotonic clock and its own apart.
+    ahead: u32,
+}
 
 struct Cluster {
     lab: Lab,
@@ -104,6 +81,11 @@ struct Cluster {
 impl Cluster {
     /// Five hosts with agents, whose certificates `pki init` has made.
     fn new(runs: &[&str]) -> Self {
+        Self::with(runs, |_| How::default())
+    }
+
+    /// The same, each agent as is said by its number.
+    fn with(runs: &[&str], how: impl Fn(u8) -> How) -> Self {
         let lab = Lab::new(CONDUCTOR);
         let folder = TempDir::new().expect("a folder");
         let root = folder.path();
@@ -143,7 +125,7 @@ impl Cluster {
             agents: Vec::new(),
         };
         for n in 1..=5 {
-            let agent = cluster.start(n);
+            let agent = cluster.start(n, &how(n));
             cluster.agents.push(agent);
         }
         cluster
@@ -159,12 +141,13 @@ impl Cluster {
     }
 
     /// Starts the agent of a host; it listens when this returns.
-    fn start(&self, n: u8) -> Running {
+    fn start(&self, n: u8, how: &How) -> Running {
         let name = AGENTS[usize::from(n) - 1];
         let text = format!(
             "name: {name}\nstate_dir: state-{name}\nlog_dir: logs-{name}\nlisten: 10.77.0.{n}:{PORT}\n\
              tls: {{ certificate: pki/{name}.pem, key: pki/{name}.key, client_ca: pki/ca.pem }}\n\
-             policy: {{ children: [lane, tokens, proxy, shard] }}\n"
+             policy: {{ children: [lane, tokens, proxy, shard]{} }}\n",
+            how.policy
         );
         let file = self.path(&format!("{name}.yaml"));
         fs::write(&file, text).expect("its configuration");
@@ -174,6 +157,17 @@ impl Cluster {
             .open(self.path(&format!("{name}.log")))
             .expect("its log");
         let mut command = faultlane(&["agent", "--config", &file]);
+        if how.ahead > 0 {
+            // The first child of a time namespace is in it, and is killed with the program that made it.
+            let seconds = how.ahead.to_string();
+            let plain = command;
+            command = Command::new("unshare");
+            command.args(["--time", "--monotonic", &seconds, "--fork", "--kill-child"]);
+            command
+                .arg(plain.get_program())
+                .args(plain.get_args())
+                .stdin(Stdio::null());
+        }
         command.stdout(Stdio::piped()).stderr(log);
         let mut running = Running(self.lab.on(n, || command.spawn().expect("it starts")));
         let mut line = String::new();
@@ -205,6 +199,35 @@ impl Cluster {
         file
     }
 
+    /// A drill under way that has every host cut off.
+    fn cut_off(&self, scenario: &str, evidence: &Evidence) -> Running {
+        let mut drill = self.command(&[
+            "run",
+            scenario,
+            "--lane",
+            "khala",
+            "--inventory",
+            "night-drill.yaml",
+            "--output-dir",
+            evidence.arg(),
+        ]);
+        let log = fs::File::create(self.path("drill.log")).expect("a log");
+        drill.stdout(log.try_clone().expect("a handle")).stderr(log);
+        let drill = Running(self.lab.on(CONDUCTOR, || drill.spawn().expect("it starts")));
+        until("every host is cut off", Duration::from_secs(40), || {
+            assert!(alive(drill.0.id()), "{}", self.drill_log());
+            self.tables()
+                .iter()
+                .all(|tables| tables.contains("faultlane_"))
+                .then_some(())
+        });
+        drill
+    }
+
+    fn drill_log(&self) -> String {
+        fs::read_to_string(self.path("drill.log")).unwrap_or_default()
+    }
+
     fn tables(&self) -> Vec<String> {
         (1..=5)
             .map(|n| self.lab.run(n, "nft", &["list", "tables"]))
@@ -222,7 +245,7 @@ impl Cluster {
                         .unwrap_or_default()
                         .replace('\0', " ")
                 })
-                .filter(|line| !line.contains(" watchdog "))
+                .filter(|line| !line.contains(" watchdog ") && !line.contains(" agent --config "))
                 .collect();
             assert_eq!(children, [""; 0], "on {n}");
         }
@@ -267,204 +290,4 @@ fn one_way(fault: &Value, from: &str, to: &[&str]) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-#[test]
-fn the_four_scenarios_pass_across_five_hosts_with_faults_in_their_kernels() {
-    if skipped() {
-        return;
-    }
-    let _machine = machine();
-    let cluster = Cluster::new(&RUNS);
-    let files = [
-        cluster.scenario("restart", RESTART),
-        cluster.scenario("partition", PARTITION),
-        cluster.scenario("token-expiry-storm", TOKENS),
-        cluster.scenario("reconnect-storm", RECONNECT),
-    ];
-    let evidence = Evidence::new();
-    let mut args = vec![
-        "drill",
-        "--lane",
-        "spacetime",
-        "--inventory",
-        "night-drill.yaml",
-        "--output-dir",
-        evidence.arg(),
-    ];
-    args.extend(files.iter().map(String::as_str));
-    let drilled = cluster.run(&args);
-    eprintln!("{}{}", drilled.stdout, drilled.stderr);
-    drilled.expect_code(0);
-    let rows = evidence.rows();
-    assert_eq!(rows.len(), 4);
-    for (row, fidelity) in rows
-        .iter()
-        .zip(["process+kernel", "kernel", "kernel+token", "kernel"])
-    {
-        assert_eq!(row["status"], "passed", "{row}");
-        assert_eq!(row["fidelity"], fidelity);
-        let nodes = row["nodes"].as_array().expect("its agents");
-        let names: Vec<_> = nodes
-            .iter()
-            .map(|node| node["name"].as_str().expect("a name"))
-            .collect();
-        assert_eq!(names, AGENTS);
-        for node in nodes {
-            assert_eq!(
-                (&node["protocol"], &node["same_kernel"]),
-                (&1.into(), &true.into()),
-                "{node}"
-            );
-            for clocks in [&node["before"], &node["after"]] {
-                let within = clocks["within_us"].as_i64().expect("a bound");
-                let mono = clocks["mono_us"].as_i64().expect("an offset");
-                // It is one clock: whatever is measured is the error.
-                assert!(mono.abs() <= within && within < 1_000_000, "{node}");
-            }
-        }
-        assert!(!evidence_has_addresses(row), "{row}");
-    }
-    // What was killed was the lane on its own host.
-    assert_eq!(rows[0]["faults"][1]["nodes"], serde_json::json!(["n1"]));
-    one_way(&rows[1]["faults"][0], "n1", &["n2", "n3", "n4"]).expect("it is one-way");
-    // n5 is no peer of the partition: it was tried, and is not cut off.
-    one_way(&rows[1]["faults"][0], "n1", &["n5"]).expect_err("n5 hears n1");
-    let gated = cluster.run(&["gate", evidence.arg()]);
-    gated.expect_code(0);
-    cluster.is_clean();
-
-    // The other way, which is what the check must not take for this one.
-    let evidence = Evidence::new();
-    let flipped = cluster.run(&[
-        "run",
-        &files[1],
-        "--lane",
-        "khala",
-        "--inventory",
-        "night-drill.yaml",
-        "--output-dir",
-        evidence.arg(),
-        "--set",
-        "timeline.0.fault.partition.direction=in",
-        "--set",
-        "affected=1%",
-    ]);
-    eprintln!("{}{}", flipped.stdout, flipped.stderr);
-    let fault = &evidence.rows()[0]["faults"][0];
-    let told = one_way(fault, "n1", &["n2", "n3", "n4"]).expect_err("it is the other way");
-    assert!(told.starts_with("during: "), "{told}");
-    for other in ["n2", "n3", "n4"] {
-        one_way(fault, other, &["n1"]).expect("it is one-way, towards n1");
-    }
-    cluster.is_clean();
-}
-
-/// Rows hold names, no addresses, but for the peers that a fault names.
-fn evidence_has_addresses(row: &Value) -> bool {
-    row["nodes"].to_string().contains("10.77.0.")
-}
-
-#[test]
-fn five_agents_under_fault_are_halted_by_one_command_and_refuse_work_after_a_restart() {
-    if skipped() {
-        return;
-    }
-    let _machine = machine();
-    let mut cluster = Cluster::new(&[]);
-    let file = cluster.scenario("cut-off", CUT_OFF);
-    let evidence = Evidence::new();
-    let mut drill = cluster.command(&[
-        "run",
-        &file,
-        "--lane",
-        "khala",
-        "--inventory",
-        "night-drill.yaml",
-        "--output-dir",
-        evidence.arg(),
-    ]);
-    let log = fs::File::create(cluster.path("drill.log")).expect("a log");
-    drill.stdout(log.try_clone().expect("a handle")).stderr(log);
-    let mut drill = Running(
-        cluster
-            .lab
-            .on(CONDUCTOR, || drill.spawn().expect("it starts")),
-    );
-    let shown =
-        |cluster: &Cluster| fs::read_to_string(cluster.path("drill.log")).unwrap_or_default();
-    until("every host is cut off", Duration::from_secs(40), || {
-        assert!(alive(drill.0.id()), "{}", shown(&cluster));
-        cluster
-            .tables()
-            .iter()
-            .all(|tables| tables.contains("faultlane_"))
-            .then_some(())
-    });
-
-    // Another conductor is told who has them.
-    let second = Evidence::new();
-    cluster
-        .run(&[
-            "run",
-            &file,
-            "--lane",
-            "khala",
-            "--inventory",
-            "night-drill.yaml",
-            "--output-dir",
-            second.arg(),
-        ])
-        .expect_code(4)
-        .says("agent `n1`")
-        .says("agent `n5`")
-        .says("held by run");
-
-    let began = Instant::now();
-    let halted = cluster
-        .run(&["halt", "--inventory", "ada.yaml"])
-        .expect_code(0);
-    let took = began.elapsed();
-    assert_eq!(cluster.tables(), [""; 5]);
-    for name in AGENTS {
-        halted.says(&format!("{name}: halted; undone: f1-partition"));
-    }
-    assert!(took < Duration::from_secs(2), "{took:?}");
-    eprintln!("five agents were halted within {took:?}");
-
-    signal(drill.0.id(), Signal::SIGINT);
-    let status = drill.0.wait().expect("it ends");
-    assert_ne!(status.code(), Some(0), "{}", shown(&cluster));
-
-    // It is remembered.
-    let n1 = cluster.agents.remove(0);
-    let pid = n1.0.id();
-    signal(pid, Signal::SIGTERM);
-    until("n1 has ended", Duration::from_secs(10), || {
-        (!alive(pid)).then_some(())
-    });
-    drop(n1);
-    let n1 = cluster.start(1);
-    cluster.agents.insert(0, n1);
-    let third = Evidence::new();
-    let again = [
-        "run",
-        &file,
-        "--lane",
-        "khala",
-        "--inventory",
-        "night-drill.yaml",
-        "--output-dir",
-        third.arg(),
-    ];
-    let refused = cluster.run(&again).expect_code(4);
-    for name in AGENTS {
-        refused.says(&format!("agent `{name}`"));
-    }
-    refused.says("halted").says("/halt/clear");
-    cluster
-        .run(&["halt", "--inventory", "ada.yaml", "--clear"])
-        .expect_code(0);
-    cluster.is_clean();
-    assert!(Path::new(&cluster.path("state-n1")).exists());
 }
