@@ -100,15 +100,19 @@ impl Walk {
             Err(error) => return self.say(Outcome::Failed(error)),
         }
         let end = begin + step.fault.lead() + step.lasts;
-        tokio::select! {
-            () = self.keep_until(end) => {}
+        let kept = tokio::select! {
+            kept = self.keep_until(end) => kept,
             () = async {
                 self.probe(When::During).await;
                 std::future::pending::<()>().await;
-            } => {}
-        }
+            } => unreachable!("it goes on until it is dropped"),
+        };
         match self.undo().await {
-            Ok(seen) => self.say(Outcome::Healed(seen)),
+            Ok(mut seen) => {
+                // Undone by a halt, or by a lease that could not be renewed any more: at any rate not as planned.
+                seen.view.lapsed |= !kept;
+                self.say(Outcome::Healed(seen));
+            }
             Err(error) => return self.say(Outcome::Failed(error)),
         }
         self.probe(When::After).await;
@@ -171,18 +175,21 @@ impl Walk {
         Err(why)
     }
 
-    async fn keep_until(&self, end: Mono) {
+    /// Renews the lease until then; whether that went well everywhere.
+    async fn keep_until(&self, end: Mono) -> bool {
         loop {
             let now = clock::now();
             self.timer.sleep_until(end.min(now + self.third())).await;
-            if clock::now() >= end || self.renew().await {
-                return;
+            if clock::now() >= end {
+                return true;
+            }
+            if self.renew().await {
+                return false;
             }
         }
     }
 
-    /// Renews the lease everywhere; whether one has lapsed, so that to go on renewing would not help. Such a fault has been
-    /// undone by its holder, and its view says so.
+    /// Renews the lease everywhere; whether one has lapsed or was undone, so that to go on renewing would not help.
     async fn renew(&self) -> bool {
         let step = &self.step;
         let renewing = self

@@ -11,7 +11,7 @@ mod timeline;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::{join_all, try_join, try_join_all};
 use host::clock;
 use host::http::CallError;
 use model::fault::FaultView;
@@ -345,14 +345,21 @@ impl Conductor<'_> {
         let Some(hosts) = &self.hosts else {
             return Ok(());
         };
-        let calling = hosts
-            .agents()
-            .map(|(node, agent)| async move { (node, agent.children().await) });
-        for (node, children) in join_all(calling).await {
-            let children = children.map_err(|error| match node {
+        let calling = hosts.agents().map(|(node, agent)| async move {
+            let asked = try_join(agent.children(), agent.status()).await;
+            (node, asked)
+        });
+        for (node, asked) in join_all(calling).await {
+            let (children, status) = asked.map_err(|error| match node {
                 Some(node) => Abort::Harness(format!("agent `{node}`: {error}")),
                 None => lost("the agent")(error),
             })?;
+            if status.halted {
+                return Err(Abort::Operator(format!(
+                    "agent `{}` was halted",
+                    status.name
+                )));
+            }
             if let Some(abort) = ended(&children) {
                 return Err(abort);
             }

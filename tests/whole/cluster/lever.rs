@@ -78,9 +78,15 @@ fn five_agents_under_fault_are_free_when_the_conductor_is_gone_and_one_command_h
     assert!(took < Duration::from_secs(2), "{took:?}");
     eprintln!("five agents were halted within {took:?}");
 
-    signal(drill.0.id(), Signal::SIGINT);
+    // The drill under way notices, and says so.
     let status = drill.0.wait().expect("it ends");
-    assert_ne!(status.code(), Some(0), "{}", cluster.drill_log());
+    assert_eq!(status.code(), Some(3), "{}", cluster.drill_log());
+    let reason = &evidence.rows()[0]["verdict"]["reason"];
+    let reason = reason.as_str().expect("a reason");
+    assert!(
+        reason.starts_with("stopped by the operator: agent `n") && reason.ends_with("was halted"),
+        "{reason}"
+    );
 
     // It is remembered.
     let n1 = cluster.agents.remove(0);
