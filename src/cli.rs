@@ -153,6 +153,26 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         journal: PathBuf,
     },
+    /// The worker of a fault that takes up cores or memory. Agents start it, and say on its stdin what it is to do.
+    #[command(hide = true)]
+    Pressure {
+        /// The journal of its agent, for whoever looks at processes.
+        #[arg(long, value_name = "FILE")]
+        journal: PathBuf,
+        /// Its fault, for the same.
+        #[arg(long, value_name = "ID")]
+        fault: String,
+    },
+    /// Start an operator's node. Agents and watchdogs start one of these for that.
+    #[command(hide = true)]
+    Launch {
+        /// How long the program may take.
+        #[arg(long, value_name = "SPAN")]
+        within: Span,
+        /// The program and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<std::ffi::OsString>,
+    },
     /// Run a program that ends when this process's stdin does.
     Guard {
         /// The program and its arguments.
@@ -172,6 +192,8 @@ impl Command {
             | Self::Spacetimedb { .. }
             | Self::Tokens { .. }
             | Self::Watchdog { .. }
+            | Self::Pressure { .. }
+            | Self::Launch { .. }
             | Self::Guard { .. } => "info",
             _ => "error",
         }

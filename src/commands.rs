@@ -60,7 +60,9 @@ pub(crate) fn execute(command: Command) -> Result<Exit, Error> {
         } => processes::spacetimedb(&config, &server, listen, data_dir, database),
         Command::Tokens { config, tokens } => processes::tokens(&config, tokens),
         Command::Bench { command } => bench::bench(command),
+        Command::Pressure { .. } => processes::pressure(),
         Command::Watchdog { journal } => processes::watchdog(&journal),
+        Command::Launch { within, command } => processes::launch(&command, within),
         Command::Guard { command } => processes::guard(&command),
     }
 }

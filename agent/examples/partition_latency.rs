@@ -118,6 +118,7 @@ async fn measure(heard: &Heard) -> io::Result<[Vec<u64>; 2]> {
         log_dir: folder.path().join("logs"),
         spacetimedb: None,
         commands: [].into(),
+        nodes: [].into(),
     };
     let service = Service::open(config, std::env::current_exe()?)?;
     let listener = net::listen(([127, 0, 0, 1], 0).into())?;

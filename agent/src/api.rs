@@ -228,6 +228,7 @@ impl Api {
             ("POST", ["children"]) => {
                 self.refuse_when_halted()?;
                 let StartChild { name, role } = request.json()?;
+                self.refuse_a_nodes_name(&name)?;
                 let ready = self.supervisor.start(&name, role).await?;
                 Response::json(&Started { name, ready })
             }
@@ -287,6 +288,17 @@ impl Api {
             }
             _ => Err(Failure::no_route(request)),
         }
+    }
+
+    /// A fault that names it would have two to choose from.
+    fn refuse_a_nodes_name(&self, name: &str) -> Result<(), Failure> {
+        if self.faults.holder().nodes().get(name).is_none() {
+            return Ok(());
+        }
+        let text = format!(
+            "`{name}` is a node of the agent's configuration; choose another name for the child"
+        );
+        Err(Failure::new(StatusCode::CONFLICT, text))
     }
 
     fn status(&self) -> AgentStatus {

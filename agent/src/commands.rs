@@ -2,6 +2,7 @@
 //! it. What a caller chooses is the name and some variables; never the program, its arguments, or its other environment.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
@@ -83,18 +84,12 @@ impl Commands {
     }
 
     fn command(&self, config: &CommandConfig, order: CommandOrder) -> Command {
-        let (program, arguments) = config
-            .run
-            .split_first()
-            .map_or(("", &[][..]), |(head, tail)| (head.as_str(), tail));
+        let (program, arguments) = config.split();
         let mut command = Command::new(program);
-        let own = PASSED_ON
-            .into_iter()
-            .filter_map(|name| Some((name, std::env::var_os(name)?)));
         command
             .args(arguments)
             .env_clear()
-            .envs(own)
+            .envs(environment())
             .envs(order.variables)
             .current_dir(&self.folder)
             .stdout(Stdio::piped())
@@ -115,6 +110,13 @@ impl Commands {
             ),
         )
     }
+}
+
+/// What a command has of the agent's own environment.
+pub(crate) fn environment() -> impl Iterator<Item = (&'static str, OsString)> {
+    PASSED_ON
+        .into_iter()
+        .filter_map(|name| Some((name, std::env::var_os(name)?)))
 }
 
 fn check(name: &str, order: &CommandOrder) -> Result<(), Failure> {

@@ -1,5 +1,5 @@
-//! The agent as a holder of faults: node and kernel faults it does itself, link and token faults it has its children hold. Every
-//! step is in the journal before the next is taken.
+//! The agent as a holder of faults: those of nodes, kernels and machines it does itself, those of links, tokens and clocks it has
+//! its children hold. Every step is in the journal before the next is taken.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use host::clock;
 use host::faults::Holder;
 use host::http::{Failure, StatusCode};
-use model::fault::{self, FaultOrder, FaultView, Observation, Renewal};
+use model::fault::{self, Fault, FaultOrder, FaultView, Observation, Renewal};
 use model::ids::FaultId;
 use model::instant::Bracket;
 use model::lease::Deadline;
@@ -17,20 +17,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::crash;
 use crate::journal::{Event, Journal, Undo};
+use crate::nodes::Nodes;
 use crate::state::StateDir;
 use crate::supervisor::Supervisor;
 use crate::watchdog::Watchdog;
 
+mod crash_loop;
 mod deed;
+mod kill_tree;
+pub(crate) mod machine;
 pub mod network;
 pub mod node;
+pub mod recall;
 pub mod relay;
 pub mod rollback;
+mod subject;
 
-use deed::Deed;
+use crash_loop::CrashLoop;
+use deed::{Deed, NotApplied};
+use kill_tree::KillTree;
 use network::Network;
 use node::NodeFault;
 use relay::Relay;
+use subject::Subject;
 
 /// How long children may take to inject or undo what is relayed to them.
 const RELAY_WITHIN: Duration = Duration::from_secs(5);
@@ -41,6 +50,7 @@ const RELAY_AT_END_WITHIN: Duration = Duration::from_millis(400);
 #[derive(Debug)]
 pub struct AgentHolder {
     supervisor: Arc<Supervisor>,
+    nodes: Nodes,
     network: Network,
     state: Arc<StateDir>,
     journal: Mutex<Journal>,
@@ -76,35 +86,12 @@ impl Target {
     }
 }
 
-/// An injection that failed.
-#[derive(Debug)]
-pub(crate) struct NotApplied {
-    failure: Failure,
-    /// Whether something may have been changed, which must be undone.
-    changed: bool,
-}
-
-impl NotApplied {
-    const fn untouched(failure: Failure) -> Self {
-        Self {
-            failure,
-            changed: false,
-        }
-    }
-
-    const fn half_way(failure: Failure) -> Self {
-        Self {
-            failure,
-            changed: true,
-        }
-    }
-}
-
 impl AgentHolder {
     /// A holder that has no faults yet; the journal has been replayed, and is watched.
     #[must_use]
     pub fn new(
         supervisor: Arc<Supervisor>,
+        nodes: Nodes,
         network: Network,
         state: Arc<StateDir>,
         journal: Journal,
@@ -113,6 +100,7 @@ impl AgentHolder {
         let halted = state.is_halted();
         Self {
             supervisor,
+            nodes,
             network,
             state,
             journal: Mutex::new(journal),
@@ -138,10 +126,27 @@ impl AgentHolder {
         self.records().retain(|record| record.view.active);
     }
 
+    /// What the faults of this life have on the machine, in words.
+    #[must_use]
+    pub(crate) fn traces(&self) -> Vec<String> {
+        let records = self.records();
+        let deeds = records.iter().filter_map(|record| match &record.target {
+            Target::Own(deed) => Some(deed),
+            Target::Children(_) => None,
+        });
+        deeds.flat_map(|deed| deed.traces()).collect()
+    }
+
     /// The kernel, and what is this agent's there.
     #[must_use]
     pub const fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// The operator's nodes.
+    #[must_use]
+    pub const fn nodes(&self) -> &Nodes {
+        &self.nodes
     }
 
     /// The agent's folder.
@@ -212,15 +217,29 @@ impl AgentHolder {
                 self.refuse_unwatched()?;
                 self.network.aim(order).await.map(Target::Own)
             }
+            fault::Holder::Agent if order.fault.on_machine() => {
+                self.refuse_unwatched()?;
+                let aimed = machine::aim(order, &self.supervisor, &self.state).await;
+                aimed.map(Target::Own)
+            }
             fault::Holder::Agent => {
                 self.refuse_unwatched()?;
-                let deed = NodeFault::aim(order, &self.supervisor)?;
-                Ok(Target::Own(Arc::new(deed)))
+                self.aim_at_process(order).await.map(Target::Own)
             }
-            fault::Holder::Proxy | fault::Holder::Shard => {
+            fault::Holder::Proxy | fault::Holder::Shard | fault::Holder::Tokens => {
                 Relay::aim(order, &self.supervisor).map(Target::Children)
             }
         }
+    }
+
+    async fn aim_at_process(&self, order: &FaultOrder) -> Result<Arc<dyn Deed>, Failure> {
+        let watchdog = self.watchdog.pid();
+        let subject = Subject::find(order, &self.supervisor, &self.nodes, watchdog).await?;
+        Ok(match &order.fault {
+            Fault::KillTree(_) => Arc::new(KillTree::aim(subject).await?),
+            Fault::CrashLoop(settings) => Arc::new(CrashLoop::aim(subject, settings)?),
+            _ => Arc::new(NodeFault::aim(order, subject)?),
+        })
     }
 
     /// What children hold ends with them; what the agent does itself would outlive its lease if it died.
@@ -469,11 +488,13 @@ impl Holder for AgentHolder {
 
     async fn renewed(&self, id: &str, renewal: &Renewal) {
         match self.get(id).map(|record| record.target) {
-            Some(Target::Own(_)) => {
+            Some(Target::Own(deed)) => {
                 let until = clock::now() + renewal.lease;
-                if let Err(error) = self.journal().renewed(id, until) {
+                let on_record = self.journal().renewed(id, until);
+                if let Err(error) = on_record {
                     tracing::warn!(fault = id, %error, "the watchdog knows of an earlier end of the lease only");
                 }
+                deed.renewed(until).await;
             }
             Some(Target::Children(relay)) => relay.renew(id, renewal, &self.supervisor).await,
             None => {}

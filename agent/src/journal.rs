@@ -25,9 +25,12 @@ use model::quantity::Span;
 use serde::{Deserialize, Serialize};
 
 use crate::crash::{self, Moment};
+use crate::faults::machine;
 use crate::faults::network::{self, Change};
+use crate::faults::recall::Recall;
 use crate::faults::rollback::Rollback;
 use crate::process;
+use crate::procfs::Identity;
 
 /// How long an agent that starts waits for a watchdog that is undoing what an earlier life left.
 const LOCKED_WITHIN: Duration = Duration::from_secs(10);
@@ -69,8 +72,22 @@ pub enum Undo {
         /// Their names.
         children: Vec<String>,
     },
+    /// What a process was done is undone; an operator's node is up again.
+    Recall(Recall),
     /// What is ours in the kernel is taken away.
     Network(Change),
+    /// A worker is ended.
+    EndWorker {
+        /// The process.
+        pid: u32,
+        /// Its start, as in [`Self::Continue`].
+        started: u64,
+    },
+    /// A fault's file is removed.
+    RemoveFile {
+        /// The file, which is this fault's alone.
+        file: PathBuf,
+    },
 }
 
 /// A step in a fault's life.
@@ -138,6 +155,8 @@ pub struct OpenFault {
     pub undo: Undo,
     /// When its lease lapses.
     pub lease: Deadline,
+    /// Whether it is on record that the change was asked for. Where it is not, it may have been all the same.
+    pub applied: bool,
 }
 
 impl OpenFault {
@@ -147,7 +166,7 @@ impl OpenFault {
     /// It could not be undone.
     pub fn undo(&self) -> io::Result<String> {
         if self.lease.boot == clock::boot() {
-            undo_of_an_earlier_life(&self.undo)
+            undo_of_an_earlier_life(&self.undo, self.applied)
         } else {
             undo_of_an_earlier_boot(&self.undo)
         }
@@ -328,6 +347,7 @@ fn open_faults(entries: Vec<Entry>) -> Vec<OpenFault> {
                 begun: entry.at,
                 undo,
                 lease,
+                applied: false,
             }),
             Event::Undone { .. } => open.retain(|fault| fault.id != entry.id),
             Event::Renewed { until } => {
@@ -336,7 +356,12 @@ fn open_faults(entries: Vec<Entry>) -> Vec<OpenFault> {
                     fault.lease.until = until;
                 }
             }
-            Event::Applied | Event::Observed => {}
+            Event::Applied => {
+                if let Some(fault) = open.iter_mut().rev().find(|fault| fault.id == entry.id) {
+                    fault.applied = true;
+                }
+            }
+            Event::Observed => {}
         }
     }
     open
@@ -349,18 +374,22 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 /// After a boot nothing of the kernel's is left, and a process of that id and start is a stranger.
 fn undo_of_an_earlier_boot(undo: &Undo) -> io::Result<String> {
     match undo {
-        Undo::Continue { pid, .. } => {
+        Undo::Continue { pid, .. } | Undo::EndWorker { pid, .. } => {
             Ok(format!("process {pid} went with the machine's last boot"))
         }
         Undo::PutBack { data, .. } => {
             Rollback::of(data).clear()?;
             Ok(format!("{} is as it was left", data.display()))
         }
-        other => undo_of_an_earlier_life(other),
+        // What was killed, and what was stopped, went with that boot, and this one starts what it is told to.
+        Undo::Recall(_) => Ok("its processes went with the machine's last boot".to_owned()),
+        Undo::Restart { .. } | Undo::Relay { .. } | Undo::Network(_) | Undo::RemoveFile { .. } => {
+            undo_of_an_earlier_life(undo, true)
+        }
     }
 }
 
-fn undo_of_an_earlier_life(undo: &Undo) -> io::Result<String> {
+fn undo_of_an_earlier_life(undo: &Undo, applied: bool) -> io::Result<String> {
     Ok(match undo {
         Undo::Restart { node, .. } => {
             format!("`{node}` was the old agent's child and ended with it")
@@ -378,12 +407,24 @@ fn undo_of_an_earlier_life(undo: &Undo) -> io::Result<String> {
             "the old agent's children ({}) ended, and their faults with them",
             children.join(", ")
         ),
+        Undo::Recall(recall) => recall.undo(applied)?,
         Undo::Network(change) => network::undo(change)?,
+        Undo::EndWorker { pid, started } => {
+            if process::end_orphan(Identity {
+                pid: *pid,
+                started: *started,
+            })? {
+                format!("worker {pid} was ended")
+            } else {
+                format!("worker {pid} is gone")
+            }
+        }
+        Undo::RemoveFile { file } => machine::remove(file)?,
     })
 }
 
 fn go_on(pid: u32, started: u64) -> io::Result<String> {
-    Ok(if process::continue_orphan(pid, started)? {
+    Ok(if process::continue_orphan(Identity { pid, started })? {
         format!("process {pid} was continued")
     } else {
         format!("process {pid} is gone")
@@ -510,6 +551,7 @@ mod tests {
                 started: crate::procfs::stat(pid).unwrap().started,
             },
             lease: deadline(60),
+            applied: true,
         };
         fault.lease.boot = "another".to_owned();
         fault.undo().unwrap();

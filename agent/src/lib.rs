@@ -11,14 +11,19 @@
 //! ears        datagrams from agent to agent: who hears whom
 //! pki         an authority and certificates for operators
 //! supervisor  children by name                            process     one child: its pidfd, its end
-//! faults      the holder: node (kill, terminate, pause), network (the kernel: nft, tc, ss), relay (proxies, shards)
+//! faults      the holder: processes (kill, terminate, pause, kill_tree, crash_loop), network (the kernel: nft, tc, ss),
+//!             machine (cores, memory, disk), relay (proxies, shards, the token service)
+//! pressure    `faultlane pressure`: the worker that takes up cores or memory
+//! memory      how much there is to be had
 //! journal     what must be undone, on disk before it is done
 //! watchdog    `faultlane watchdog`: undoes it when the agent is killed and does not come back within the lease
 //! crash       where an agent kills itself, for tests
 //! state       the agent's folder: journal, halt marker, its children's data
 //! commands    the commands of its own configuration, run by name
 //! residue     what faults can touch, before and after
-//! procfs      what the kernel says about processes
+//! nodes       the nodes that an operator runs: found, and started again    launch   `faultlane launch`: by whom
+//! procfs      what the kernel says about processes        tree     a process and all that descend from it
+//! held        a process of somebody else's
 //! guard       `faultlane guard`: a foreign program that must not outlive its parent
 //! spacetimedb `faultlane spacetimedb`: a real server under guard, as a node
 //! preflight   descriptors; what this kernel and these rights allow
@@ -40,11 +45,16 @@ pub mod ears;
 pub mod faults;
 pub mod gate;
 pub mod guard;
+pub mod held;
 pub mod journal;
+pub mod launch;
+pub mod memory;
+pub mod nodes;
 pub mod offset;
 pub mod operated;
 pub mod pki;
 pub mod preflight;
+pub mod pressure;
 pub mod process;
 pub mod procfs;
 pub mod reach;
@@ -55,6 +65,7 @@ pub mod spacetimedb;
 pub mod state;
 pub mod supervisor;
 pub mod tool;
+pub mod tree;
 pub mod watchdog;
 
 pub use service::main;

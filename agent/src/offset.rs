@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use host::clock;
 use host::http::CallError;
+use model::crew::ClockOffset;
 use model::fault::{FaultView, Observation};
 use model::instant::{Bracket, Mono};
-use model::node::ClockOffset;
 use model::quantity::Span;
 use serde::{Deserialize, Serialize};
 

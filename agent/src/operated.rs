@@ -26,6 +26,7 @@ pub async fn main(config: Operating, shutdown: CancellationToken) -> io::Result<
         listen,
         tls,
         commands,
+        nodes,
         policy,
     } = config;
     let by_token = tls.is_none() && matches!(listen, Listen::Address(_));
@@ -41,6 +42,7 @@ pub async fn main(config: Operating, shutdown: CancellationToken) -> io::Result<
         log_dir,
         spacetimedb: None,
         commands,
+        nodes,
     };
     let service = Service::on_terms(agent, std::env::current_exe()?, terms)?;
     let (door, place) = open(listen, tls)?;

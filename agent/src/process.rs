@@ -13,14 +13,17 @@ use host::child::Child;
 use host::clock;
 use model::instant::Mono;
 use model::role::Ready;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::process::ChildStdin;
 use tokio::sync::watch;
 
-use crate::procfs;
+use crate::procfs::{self, Identity};
 
 /// How often `/proc` is looked at while a process is being stopped or continued.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// One that is killed may have much to give back.
+const ORPHAN_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,10 +134,13 @@ impl Process {
         self.guard.is_some()
     }
 
-    /// When it was started, as [`procfs::Stat::started`].
+    /// The node's process, and no other.
     #[must_use]
-    pub const fn started(&self) -> u64 {
-        self.started
+    pub fn identity(&self) -> Identity {
+        Identity {
+            pid: self.pid(),
+            started: self.started,
+        }
     }
 
     /// From now on its end is no surprise.
@@ -180,13 +186,7 @@ impl Process {
     /// Waits until all its threads are stopped, or none of them all is; the instant at which that was seen, `None` when
     /// it was not in time or the process ended.
     pub async fn stopped_within(&self, stopped: bool, limit: Duration) -> Option<Mono> {
-        let look = async {
-            while procfs::is_stopped(self.pid())? != stopped {
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-            Some(clock::now())
-        };
-        let seen = tokio::time::timeout(limit, look).await.ok()??;
+        let seen = stopped_within(self.pid(), stopped, limit).await?;
         self.exit().is_none().then_some(seen)
     }
 
@@ -226,25 +226,88 @@ impl Process {
     }
 }
 
+/// Waits until all threads of a process are stopped, or none of them all is; when that was seen, `None` when it was not.
+pub(crate) async fn stopped_within(pid: u32, stopped: bool, limit: Duration) -> Option<Mono> {
+    let look = async {
+        while procfs::is_stopped(pid)? != stopped {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Some(clock::now())
+    };
+    tokio::time::timeout(limit, look).await.ok()?
+}
+
 /// Continues a stopped process of an earlier life, if that very process is still there. `true` when it was.
 ///
 /// # Errors
 /// It is there, but may not be signalled.
-pub fn continue_orphan(pid: u32, started: u64) -> io::Result<bool> {
-    let Ok(pidfd) = open(pid) else {
+pub fn continue_orphan(process: Identity) -> io::Result<bool> {
+    let Some(pidfd) = hold(process) else {
         return Ok(false);
     };
-    // Checked once the pidfd is held: from here on the id can no longer come to mean another process.
-    if procfs::stat(pid).is_none_or(|stat| stat.started != started) {
+    send(&pidfd, process.pid, Signal::CONT)
+}
+
+/// Ends a process of an earlier life, if that very process is still there, and waits for its end. `true` when it was.
+///
+/// # Errors
+/// It is there, but may not be signalled, or does not end.
+pub fn end_orphan(process: Identity) -> io::Result<bool> {
+    let Some(pidfd) = hold(process) else {
+        return Ok(false);
+    };
+    if !send(&pidfd, process.pid, Signal::KILL)? {
         return Ok(false);
     }
-    match pidfd_send_signal(&pidfd, Signal::CONT) {
+    if ends_within(&pidfd, ORPHAN_ENDS_WITHIN)? {
+        return Ok(true);
+    }
+    let text = format!(
+        "process {} was killed and has not ended within {ORPHAN_ENDS_WITHIN:?}",
+        process.pid
+    );
+    Err(io::Error::new(io::ErrorKind::TimedOut, text))
+}
+
+/// A descriptor of that very process; `None` when it has gone.
+pub(crate) fn hold(process: Identity) -> Option<OwnedFd> {
+    let pidfd = open(process.pid).ok()?;
+    // Checked once the pidfd is held: from here on the id can no longer come to mean another process.
+    let found = procfs::stat(process.pid)?;
+    (found.started == process.started).then_some(pidfd)
+}
+
+/// Sends a signal to a process that may have gone: whether it was there.
+///
+/// # Errors
+/// It is there, but may not be signalled.
+pub(crate) fn send(pidfd: &OwnedFd, pid: u32, signal: Signal) -> io::Result<bool> {
+    match pidfd_send_signal(pidfd, signal) {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::SRCH) => Ok(false),
         Err(error) => Err(io::Error::new(
             error.kind(),
-            format!("continue process {pid}: {error}"),
+            format!(
+                "signal {} to process {pid}: {error}; the agent has to be root, or the process's user",
+                signal.as_raw()
+            ),
         )),
+    }
+}
+
+/// Waits, without a runtime, until a process has ended: whether it did in time.
+///
+/// # Errors
+/// The kernel does not let it wait.
+pub(crate) fn ends_within(pidfd: &OwnedFd, limit: Duration) -> io::Result<bool> {
+    let mut ended = [PollFd::new(pidfd, PollFlags::IN)];
+    let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+    loop {
+        match poll(&mut ended, Some(&limit)) {
+            Ok(count) => return Ok(count > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
-//! What faults can touch, before and after: faults in force here and at the children, the state of the child processes,
-//! processes that nobody asked for, files in the agent's folder, and what the kernel's network is set to (`network`).
+//! What faults can touch, before and after: faults in force here and at the children, the state of the child processes
+//! and of the operator's nodes, processes that nobody asked for, what faults have on the machine, files in the agent's folder,
+//! and what the kernel's network is set to (`network`).
 //! Without counters: those may change.
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use model::role::{ProxyStatus, Role};
 use model::trial::Residue;
 
 use crate::faults::AgentHolder;
+use crate::nodes::Node;
 use crate::procfs;
 use crate::supervisor::{Child, Supervisor};
 
@@ -21,6 +23,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const ENDED: &str = "ended";
 /// So begins that of a child that a fault has ended.
 const TAKEN_DOWN: &str = "taken down";
+const RUNS: &str = "runs";
 
 /// The state of every thing that a fault can touch.
 pub type Fingerprint = BTreeMap<Thing, String>;
@@ -32,12 +35,16 @@ pub enum Thing {
     Child(String),
     /// A child that is part of the harness, by name: a proxy or a shard.
     Harness(String),
+    /// An operator's node, by name.
+    Node(String),
     /// A fault in force, by id and holder.
     Fault(String, String),
     /// A process whose parent is the agent and that is none of its children.
     Process(u32),
     /// A file in the agent's folder.
     File(String),
+    /// What a fault has on this machine, in words: a file, a worker.
+    Trace(String),
     /// A setting of the kernel's network, in words, and whether it is this agent's.
     Network(String, bool),
 }
@@ -85,6 +92,9 @@ pub async fn take(supervisor: &Supervisor, holder: &AgentHolder) -> Fingerprint 
             );
         }
     }
+    let traces = holder.traces().into_iter();
+    found.extend(traces.map(|what| (Thing::Trace(what), "there".to_owned())));
+    found.extend(nodes(holder).await);
     for name in holder.state().strangers() {
         found.insert(Thing::File(name), "there".to_owned());
     }
@@ -112,7 +122,16 @@ pub fn compare(mark: &Fingerprint, now: &Fingerprint) -> Residue {
             (Thing::Child(name) | Thing::Harness(name), Some(before)) => residue
                 .owned
                 .push(format!("child `{name}`: {state}; before: {before}")),
-            (Thing::Child(_) | Thing::Harness(_), None) => {}
+            (Thing::Child(_) | Thing::Harness(_) | Thing::Node(_), None) => {}
+            (Thing::Node(name), Some(before)) => {
+                let change = format!("node `{name}`: {state}; before: {before}");
+                // One that is up is what a fault has to leave behind, whoever brought it up.
+                if state == RUNS {
+                    residue.foreign.push(change);
+                } else {
+                    residue.owned.push(change);
+                }
+            }
             (Thing::Fault(id, holder), _) => residue
                 .owned
                 .push(format!("fault `{id}` is still in force at `{holder}`")),
@@ -122,6 +141,9 @@ pub fn compare(mark: &Fingerprint, now: &Fingerprint) -> Residue {
             (Thing::File(name), _) => residue.foreign.push(format!(
                 "file `{name}` in the agent's folder is not the agent's"
             )),
+            (Thing::Trace(what), _) => residue
+                .owned
+                .push(format!("{what} is a fault's and is left")),
             (Thing::Network(what, true), _) => residue
                 .owned
                 .push(format!("{what} is a fault's and is left: {state}")),
@@ -141,6 +163,26 @@ pub fn compare(mark: &Fingerprint, now: &Fingerprint) -> Residue {
     residue
 }
 
+/// How the operator's nodes are. Which process one has is its own affair.
+async fn nodes(holder: &AgentHolder) -> Fingerprint {
+    let all: Vec<_> = holder.nodes().iter().cloned().collect();
+    let looked = tokio::task::spawn_blocking(move || {
+        let state = |node: &Node| match node.main.find() {
+            Ok(found) => match found.living() {
+                Some(process) if procfs::is_stopped(process.pid) == Some(true) => "paused",
+                Some(_) => RUNS,
+                None => "down",
+            }
+            .to_owned(),
+            Err(error) => format!("cannot be looked at: {error}"),
+        };
+        all.iter()
+            .map(|node| (Thing::Node(node.name.clone()), state(node)))
+            .collect()
+    });
+    looked.await.unwrap_or_default()
+}
+
 fn state_of(child: &Child) -> String {
     if let Some(exit) = child.process.exit() {
         let how = if child.process.end_expected() {
@@ -151,7 +193,7 @@ fn state_of(child: &Child) -> String {
         return format!("{how} ({exit})");
     }
     let paused = procfs::is_stopped(child.process.pid()) == Some(true);
-    let state = if paused { "paused" } else { "runs" };
+    let state = if paused { "paused" } else { RUNS };
     match child.process.ready().listen.get("data") {
         Some(addr) => format!("{state}, on {addr}"),
         None => state.to_owned(),
@@ -163,30 +205,32 @@ async fn held_by(child: &Child) -> Result<Vec<String>, String> {
     if child.process.exit().is_some() {
         return Ok(Vec::new());
     }
-    let error = |error: host::http::CallError| error.to_string();
     match &*child.role {
         Role::Proxy(_) => {
             let status: ProxyStatus = child
                 .client
                 .get("/status", ANSWER_WITHIN)
                 .await
-                .map_err(error)?;
+                .map_err(|error| error.to_string())?;
             Ok(status.faults)
         }
-        Role::Shard(config) if config.clients.is_some() => {
-            let views: Vec<FaultView> = child
-                .client
-                .get("/faults", ANSWER_WITHIN)
-                .await
-                .map_err(error)?;
-            Ok(views
-                .into_iter()
-                .filter(|view| view.active)
-                .map(|view| view.id)
-                .collect())
-        }
-        Role::Shard(_) | Role::Lane(_) | Role::Spacetimedb(_) | Role::Tokens(_) => Ok(Vec::new()),
+        Role::Tokens(_) => in_force_at(child).await,
+        Role::Shard(config) if config.clients.is_some() => in_force_at(child).await,
+        Role::Shard(_) | Role::Lane(_) | Role::Spacetimedb(_) => Ok(Vec::new()),
     }
+}
+
+async fn in_force_at(child: &Child) -> Result<Vec<String>, String> {
+    let views: Vec<FaultView> = child
+        .client
+        .get("/faults", ANSWER_WITHIN)
+        .await
+        .map_err(|error| error.to_string())?;
+    Ok(views
+        .into_iter()
+        .filter(|view| view.active)
+        .map(|view| view.id)
+        .collect())
 }
 
 #[cfg(test)]
@@ -241,6 +285,19 @@ mod tests {
         assert!(residue.owned.len() == 1 && residue.owned[0].contains("table f1"));
         assert_eq!(residue.foreign.len(), 3, "{residue:?}");
         assert_eq!(compare(&mark, &mark), Residue::default());
+    }
+
+    #[test]
+    fn an_operators_node_that_is_down_or_paused_is_left_behind_and_one_that_is_up_is_not() {
+        let node =
+            |state: &str| Fingerprint::from([(Thing::Node("db".to_owned()), state.to_owned())]);
+        for left in ["down", "paused"] {
+            let residue = compare(&node(RUNS), &node(left));
+            assert!(residue.owned[0].contains("`db`"), "{residue:?}");
+            let mended = compare(&node(left), &node(RUNS));
+            assert_eq!((mended.owned.len(), mended.foreign.len()), (0, 1));
+        }
+        assert_eq!(compare(&node(RUNS), &node(RUNS)), Residue::default());
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::faults::AgentHolder;
 use crate::faults::network::Network;
 use crate::gate::Gate;
 use crate::journal::Journal;
+use crate::nodes::Nodes;
 use crate::preflight;
 use crate::run_lock::RunLock;
 use crate::state::StateDir;
@@ -99,6 +100,12 @@ impl Service {
                 format!("{}: {error}", config.log_dir.display()),
             )
         })?;
+        let nodes = Nodes::new(
+            config.nodes,
+            &config.commands,
+            &config.log_dir,
+            &state.turns(),
+        )?;
         let mut journal = Journal::lock(&state.journal())?;
         tool::changes_hold(journal.held()?);
         // First: this agent too may be killed while it undoes what another left.
@@ -108,6 +115,7 @@ impl Service {
         let network = Network::new(&config.name, &config.state_dir);
         let holder = AgentHolder::new(
             Arc::clone(&supervisor),
+            nodes,
             network,
             Arc::clone(&state),
             journal,

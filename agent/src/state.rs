@@ -10,6 +10,7 @@ const HALTED: &str = "halted";
 const LOCK: &str = "lock";
 const DATA: &str = "data";
 const COMMANDS: &str = "commands";
+const TURNS: &str = "turns";
 const AUDIT: &str = "audit.jsonl";
 const RUN: &str = "run.json";
 const TOKEN: &str = "token";
@@ -29,7 +30,7 @@ impl StateDir {
     /// It cannot be made, or another agent uses it; the error names it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let named = |error: io::Error| named(path, &error);
-        for folder in [DATA, COMMANDS] {
+        for folder in [DATA, COMMANDS, TURNS] {
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -86,6 +87,12 @@ impl StateDir {
         self.path.join(COMMANDS)
     }
 
+    /// Where there is a file for each of the operator's nodes, which whoever starts it has locked.
+    #[must_use]
+    pub fn turns(&self) -> PathBuf {
+        self.path.join(TURNS)
+    }
+
     /// Whether the agent was halted, in this life or an earlier one.
     #[must_use]
     pub fn is_halted(&self) -> bool {
@@ -115,7 +122,7 @@ impl StateDir {
     #[must_use]
     pub fn strangers(&self) -> Vec<String> {
         let own = [
-            JOURNAL, HALTED, LOCK, DATA, COMMANDS, AUDIT, RUN, TOKEN, SOCKET,
+            JOURNAL, HALTED, LOCK, DATA, COMMANDS, TURNS, AUDIT, RUN, TOKEN, SOCKET,
         ];
         let mut names: Vec<String> = fs::read_dir(&self.path)
             .into_iter()

@@ -6,14 +6,16 @@ use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use model::command::CommandConfig;
+use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::commands;
 use crate::preflight;
+use crate::process;
 
 /// They answer within milli-seconds, but for a host that is far too busy.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -45,8 +47,13 @@ pub enum ToolError {
         said: String,
     },
     /// It did not end in time, and was killed. What it was to do may have been done.
-    #[error("`{0}` did not end within {WITHIN:?} and was killed")]
-    TimedOut(String),
+    #[error("`{command}` did not end within {within:?} and was killed")]
+    TimedOut {
+        /// Program and arguments.
+        command: String,
+        /// How long it had.
+        within: Duration,
+    },
 }
 
 impl ToolError {
@@ -66,7 +73,7 @@ impl From<ToolError> for io::Error {
             ToolError::Missing(_) => io::ErrorKind::NotFound,
             ToolError::Start { source, .. } => source.kind(),
             ToolError::Failed { .. } => io::ErrorKind::Other,
-            ToolError::TimedOut(_) => io::ErrorKind::TimedOut,
+            ToolError::TimedOut { .. } => io::ErrorKind::TimedOut,
         };
         Self::new(kind, error.to_string())
     }
@@ -109,26 +116,65 @@ pub fn run(program: &str, args: &[&str], input: &[u8]) -> Result<Vec<u8>, ToolEr
     run_with(program, args, input, Stdio::piped())
 }
 
+/// Runs a command of the agent's own configuration to its end, in the root folder; what it said on stdout.
+///
+/// # Errors
+/// See [`ToolError`].
+pub fn ask(config: &CommandConfig) -> Result<Vec<u8>, ToolError> {
+    let (program, args) = config.split();
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .env_clear()
+        .envs(commands::environment())
+        .current_dir("/")
+        .stdout(Stdio::piped());
+    to_its_end(
+        command,
+        &config.run.join(" "),
+        b"",
+        config.within.duration(),
+    )
+}
+
 fn run_with(
     program: &str,
     args: &[&str],
     input: &[u8],
     stdout: Stdio,
 ) -> Result<Vec<u8>, ToolError> {
-    let mut command = program.to_owned();
+    let mut shown = program.to_owned();
     for arg in args {
-        let _ = write!(command, " {arg}");
+        let _ = write!(shown, " {arg}");
     }
-    let path = find(program)?;
-    match in_time(&path, args, input, stdout) {
+    let mut command = Command::new(find(program)?);
+    // What is said is looked at.
+    command.args(args).env("LC_ALL", "C").stdout(stdout);
+    to_its_end(command, &shown, input, WITHIN)
+}
+
+fn to_its_end(
+    command: Command,
+    shown: &str,
+    input: &[u8],
+    within: Duration,
+) -> Result<Vec<u8>, ToolError> {
+    let shown = shown.to_owned();
+    match in_time(command, input, within) {
         Ok(Some((status, said, _))) if status.success() => Ok(said),
         Ok(Some((status, _, complained))) => Err(ToolError::Failed {
-            command,
+            command: shown,
             status,
             said: brief(&complained),
         }),
-        Ok(None) => Err(ToolError::TimedOut(command)),
-        Err(source) => Err(ToolError::Start { command, source }),
+        Ok(None) => Err(ToolError::TimedOut {
+            command: shown,
+            within,
+        }),
+        Err(source) => Err(ToolError::Start {
+            command: shown,
+            source,
+        }),
     }
 }
 
@@ -147,13 +193,9 @@ fn find(program: &str) -> Result<PathBuf, ToolError> {
 type Ended = (ExitStatus, Vec<u8>, Vec<u8>);
 
 /// `None` when its time was over.
-fn in_time(path: &Path, args: &[&str], input: &[u8], stdout: Stdio) -> io::Result<Option<Ended>> {
-    let mut child = Command::new(path)
-        .args(args)
-        // What is said is looked at.
-        .env("LC_ALL", "C")
+fn in_time(mut command: Command, input: &[u8], within: Duration) -> io::Result<Option<Ended>> {
+    let mut child = command
         .stdin(Stdio::piped())
-        .stdout(stdout)
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()?;
@@ -163,11 +205,10 @@ fn in_time(path: &Path, args: &[&str], input: &[u8], stdout: Stdio) -> io::Resul
         scope.spawn(move || stdin.map(|mut pipe| pipe.write_all(input)));
         let said = scope.spawn(move || read(stdout));
         let complained = scope.spawn(move || read(stderr));
-        let ended = ends_within(&child, WITHIN);
-        if !matches!(ended, Ok(true)) {
-            // The group, or something that it started would keep the pipes open.
-            let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
-        }
+        let ended =
+            process::open(child.id()).and_then(|pidfd| process::ends_within(&pidfd, within));
+        // The group, whether it ended or not: what it has left there would keep the pipes open.
+        let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
         let status = child.wait()?;
         let told = |thread: std::thread::ScopedJoinHandle<'_, io::Result<Vec<u8>>>| {
             thread
@@ -177,19 +218,6 @@ fn in_time(path: &Path, args: &[&str], input: &[u8], stdout: Stdio) -> io::Resul
         let (said, complained) = (told(said)?, told(complained)?);
         Ok(ended?.then_some((status, said, complained)))
     })
-}
-
-fn ends_within(child: &Child, limit: Duration) -> io::Result<bool> {
-    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
-    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
-    let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
-    loop {
-        match poll(&mut ended, Some(&limit)) {
-            Ok(count) => return Ok(count > 0),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 fn read(pipe: Option<impl Read>) -> io::Result<Vec<u8>> {
@@ -224,6 +252,16 @@ mod tests {
     fn what_is_said_comes_back_however_long_it_is() {
         let input = vec![b'x'; 1 << 20];
         assert_eq!(run("cat", &[], &input).unwrap().len(), input.len());
+    }
+
+    #[test]
+    fn what_a_program_leaves_behind_is_not_waited_for() {
+        let begun = std::time::Instant::now();
+        assert_eq!(
+            run("sh", &["-c", "sleep 60 & echo 7"], b"").unwrap(),
+            b"7\n"
+        );
+        assert!(begun.elapsed() < WITHIN, "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -77,6 +77,16 @@ impl Load {
         !matches!(self, Self::TlsStream) || peer.tls.is_some()
     }
 
+    /// How long a peer is left alone before its turn. The kernel gives a port that a connection has left to the same
+    /// destination after a second again (`tcp_tw_reuse_delay`), and until then looks for others, longer and longer:
+    /// whoever had just had a turn before, as the last of one round and the first of the next, would pay for that.
+    const fn rest(self) -> Duration {
+        match self {
+            Self::Connects => Duration::from_millis(1_050),
+            Self::Streams(_) | Self::TlsStream | Self::Requests(_) => Duration::ZERO,
+        }
+    }
+
     /// In the order of [`Self::figures`]; the last of them, the processor time, is none of a peer without a process.
     async fn put_on(self, peer: &Peer, span: Duration) -> io::Result<Vec<f64>> {
         let before = peer.processor_time();
@@ -166,6 +176,7 @@ pub(crate) async fn measure(
 }
 
 async fn put_on(load: Load, peer: &Peer, span: Duration) -> io::Result<Vec<f64>> {
+    tokio::time::sleep(load.rest()).await;
     load.put_on(peer, span).await.map_err(|error| {
         let text = format!("{load} through {}: {error}", peer.name);
         io::Error::new(error.kind(), text)

@@ -15,9 +15,11 @@
 //! `sync_token_unavailable` where no token could be made. A lifetime outside the limits is brought within them.
 //! `exp` is a whole second: `iat` (now, rounded down) and the lifetime.
 //!
-//! Control: `GET /status` ([`TokensStatus`]) and `POST /rotate`, after which new keys sign and the ones before are
-//! still good. Keys survive a restart: they lie in `key_file` and, for ES256, beside it.
+//! Control: `GET /status` ([`TokensStatus`]); `POST /rotate`, after which new keys sign and the ones before are
+//! still good; and `/faults…` as [`host::faults`], for its clock. Keys survive a restart: they lie in `key_file` and, for ES256,
+//! beside it.
 
+mod clock;
 mod issue;
 pub(crate) mod keys;
 mod probe;
@@ -28,6 +30,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use host::faults::Leased;
 use host::http::{Failure, Reply, Request, Response, StatusCode, header};
 use lanes::token::{
     JWKS_PATH, PROBE_TOKEN_PATH, REVOKED_PATH, SPACETIME_TOKEN_PATH, SYNC_TOKEN_PATH, Session,
@@ -42,6 +45,7 @@ use crate::bucket::Bucket;
 use crate::counters::client_of;
 use crate::defect::Defects;
 use crate::front::{bearer, refusal};
+use clock::SkewedClock;
 use keys::Keys;
 use revoked::Revoked;
 
@@ -103,8 +107,10 @@ pub fn start(config: TokensConfig, shutdown: CancellationToken) -> io::Result<Ru
             ..TokensStatus::default()
         }),
         defects: Defects::of(config.defect),
+        clock: Leased::new(SkewedClock::default()),
         config,
     });
+    let enforcing = tokio::spawn(Arc::clone(&service.clock).enforce(shutdown.clone()));
     let data = {
         let service = Arc::clone(&service);
         // Nothing that is asked here is long, and nobody is known before it is read.
@@ -116,10 +122,10 @@ pub fn start(config: TokensConfig, shutdown: CancellationToken) -> io::Result<Ru
     };
     let control = host::http::serve(control, shutdown, move |request| {
         let service = Arc::clone(&service);
-        async move { service.control(&request) }
+        async move { service.control(&request).await }
     });
     let ended = tokio::spawn(async move {
-        tokio::join!(data, control);
+        let _ = tokio::join!(data, control, enforcing);
     });
     Ok(Running {
         data: data_addr,
@@ -136,6 +142,7 @@ struct Service {
     revoked: Mutex<Revoked>,
     status: Mutex<TokensStatus>,
     defects: Defects,
+    clock: Arc<Leased<SkewedClock>>,
     config: TokensConfig,
 }
 
@@ -158,8 +165,9 @@ impl Service {
         }
     }
 
-    fn control(&self, request: &Request) -> Reply {
+    async fn control(&self, request: &Request) -> Reply {
         match (request.method.as_str(), request.path.as_str()) {
+            (_, path) if path.starts_with("/faults") => self.clock.route(request).await,
             ("GET", "/status") => Response::json(&*self.status()),
             ("POST", "/rotate") => {
                 self.keys().rotate().map_err(|error| {

@@ -1,5 +1,7 @@
 //! The fleet against the embedded servers, over real sockets: clean runs are clean, and planted defects are found.
 
+#[path = "fleet/clock.rs"]
+mod clock_skew;
 #[path = "fleet/open_world.rs"]
 mod open_world;
 #[path = "../../lanes/tests/support/rig.rs"]
@@ -11,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use host::clock;
+use host::http::Client;
 use model::anomaly::Anomaly;
 use model::criteria::Phase;
 use model::defect::Defect;
@@ -41,6 +44,7 @@ struct Target {
     config: LaneConfig,
     stop: CancellationToken,
     tokens: CancellationToken,
+    tokens_control: Client,
     base: ShardConfig,
 }
 
@@ -157,6 +161,7 @@ impl Target {
             },
             stop,
             tokens,
+            tokens_control: Client::new(issuer.control),
             base,
         }
     }

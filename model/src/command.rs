@@ -20,6 +20,16 @@ pub struct CommandConfig {
     pub within: Span,
 }
 
+impl CommandConfig {
+    /// The program and its arguments. One that runs nothing, which no configuration may say, has an empty program.
+    #[must_use]
+    pub fn split(&self) -> (&str, &[String]) {
+        self.run
+            .split_first()
+            .map_or(("", &[]), |(program, args)| (program.as_str(), args))
+    }
+}
+
 const fn two_seconds() -> Span {
     Span::from_secs(2)
 }

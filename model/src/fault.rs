@@ -1,5 +1,6 @@
 //! What can be injected. A fault is leased, reversible, and held by exactly one process, which undoes it alone when
-//! its lease lapses: link and WebSocket faults by a proxy, node and kernel faults by an agent, token faults by a shard.
+//! its lease lapses: link and WebSocket faults by a proxy, faults of nodes, kernels and machines by an agent, token faults by a
+//! shard, and the token service's clock by that.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +12,13 @@ use crate::instant::{Bracket, Mono};
 use crate::net::Cidr;
 use crate::quantity::{ByteSize, Share, Span};
 
+mod clock;
 mod network;
+mod resource;
 
+pub use clock::{ClockSkew, Offset};
 pub use network::{Action, DropSockets, Flow, Netem, PacketLoss, Partition, Throttle};
+pub use resource::{Amount, Cores, CpuBurn, DiskFill, MemoryFill};
 
 /// A fault with its settings, as scenarios write it: `{ latency: { delay: 50ms } }`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -45,6 +50,10 @@ pub enum Fault {
     /// Node: the node's data go back to what they were some time before, and the process with them: SIGKILL, and the
     /// undo starts the node again on the older data.
     Restore(Restore),
+    /// Node: SIGKILL to the node's process and to all that descend from it; the undo starts the node again.
+    KillTree(KillTree),
+    /// Node: SIGKILL, again and again: whenever the node is back it is killed anew. After the undo it stays.
+    CrashLoop(CrashLoop),
     /// Kernel: packets from and to peers are dropped or rejected.
     Partition(Partition),
     /// Kernel: a share of the packets is lost.
@@ -55,6 +64,15 @@ pub enum Fault {
     Netem(Netem),
     /// Kernel: established TCP connections are ended, with RST to the peer. Momentary.
     DropSockets(DropSockets),
+    /// Machine: cores are kept busy.
+    CpuBurn(CpuBurn),
+    /// Machine: memory is taken up. A reserve is always left.
+    MemoryFill(MemoryFill),
+    /// Machine: a file takes up room on a disk. A reserve is always left.
+    DiskFill(DiskFill),
+    /// Clock: the token service sees another time than the rest of the world, and issues tokens by that. The machine's own
+    /// clock is never touched.
+    ClockSkew(ClockSkew),
     /// Token: clients take on tokens that all expire in the same second. It ends with that second.
     TokenExpiry(TokenExpiry),
 }
@@ -167,6 +185,27 @@ pub struct Restore {
     pub age: Span,
 }
 
+/// Settings of [`Fault::KillTree`]: none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KillTree {}
+
+/// Settings of [`Fault::CrashLoop`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CrashLoop {
+    /// How long the node is left alone each time that it is back.
+    #[serde(default = "default_every")]
+    pub every: Span,
+    /// How often it is killed in all; until the undo where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<u32>,
+}
+
+const fn default_every() -> Span {
+    Span::from_secs(1)
+}
+
 /// Settings of [`Fault::TokenExpiry`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -200,6 +239,8 @@ pub enum Holder {
     Agent,
     /// The fleet's shards.
     Shard,
+    /// The token service.
+    Tokens,
 }
 
 impl Fault {
@@ -219,11 +260,17 @@ impl Fault {
             Self::Terminate(_) => "terminate",
             Self::Pause(_) => "pause",
             Self::Restore(_) => "restore",
+            Self::KillTree(_) => "kill_tree",
+            Self::CrashLoop(_) => "crash_loop",
             Self::Partition(_) => "partition",
             Self::PacketLoss(_) => "packet_loss",
             Self::Throttle(_) => "throttle",
             Self::Netem(_) => "netem",
             Self::DropSockets(_) => "drop_sockets",
+            Self::CpuBurn(_) => "cpu_burn",
+            Self::MemoryFill(_) => "memory_fill",
+            Self::DiskFill(_) => "disk_fill",
+            Self::ClockSkew(_) => "clock_skew",
             Self::TokenExpiry(_) => "token_expiry",
         }
     }
@@ -232,9 +279,11 @@ impl Fault {
     #[must_use]
     pub const fn holder(&self) -> Holder {
         match self {
-            Self::Kill(_) | Self::Terminate(_) | Self::Pause(_) | Self::Restore(_) => Holder::Agent,
-            _ if self.in_kernel() => Holder::Agent,
+            Self::Pause(_) => Holder::Agent,
+            _ if self.ends_node() => Holder::Agent,
+            _ if self.in_kernel() || self.on_machine() => Holder::Agent,
             Self::TokenExpiry(_) => Holder::Shard,
+            Self::ClockSkew(_) => Holder::Tokens,
             _ => Holder::Proxy,
         }
     }
@@ -249,6 +298,15 @@ impl Fault {
                 | Self::Throttle(_)
                 | Self::Netem(_)
                 | Self::DropSockets(_)
+        )
+    }
+
+    /// Whether it takes up what a node's machine has to give, and is done to no process there.
+    #[must_use]
+    pub const fn on_machine(&self) -> bool {
+        matches!(
+            self,
+            Self::CpuBurn(_) | Self::MemoryFill(_) | Self::DiskFill(_)
         )
     }
 
@@ -298,7 +356,14 @@ impl Fault {
     /// Whether it ends the process of a node, and with it what the process had not yet brought to safety.
     #[must_use]
     pub const fn ends_node(&self) -> bool {
-        matches!(self, Self::Kill(_) | Self::Terminate(_) | Self::Restore(_))
+        matches!(
+            self,
+            Self::Kill(_)
+                | Self::Terminate(_)
+                | Self::Restore(_)
+                | Self::KillTree(_)
+                | Self::CrashLoop(_)
+        )
     }
 
     /// What undoing it does, for `faultlane plan`.
@@ -315,13 +380,17 @@ impl Fault {
             Self::Toxic(_) => {
                 "let everything pass as it comes; what still waits is passed on first"
             }
-            Self::Kill(_) | Self::Terminate(_) => "start the node again",
+            Self::Kill(_) | Self::Terminate(_) | Self::KillTree(_) => "start the node again",
+            Self::CrashLoop(_) => "kill it no more, and start the node again where it is down",
             Self::Pause(_) => "SIGCONT",
             Self::Restore(_) => "start the node again, on the older data",
             Self::Partition(_) | Self::PacketLoss(_) => "delete the fault's own nft table",
             Self::Throttle(_) | Self::Netem(_) => {
                 "delete the fault's own qdisc: the kernel's default comes back"
             }
+            Self::CpuBurn(_) | Self::MemoryFill(_) => "end the fault's own worker",
+            Self::DiskFill(_) => "remove the fault's own file",
+            Self::ClockSkew(_) => "tell the true time again",
             Self::TokenExpiry(_) => "ask for tokens of the usual lifetime again",
         }
     }

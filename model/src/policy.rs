@@ -2,10 +2,11 @@
 //! restrict.
 
 use std::net::IpAddr;
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::fault::{Fault, FaultOrder, Holder};
+use crate::fault::{DiskFill, Fault, FaultOrder, Holder};
 use crate::net::Cidr;
 use crate::quantity::Span;
 
@@ -33,6 +34,10 @@ pub struct Policy {
     /// What the agent may start: `proxy`, `shard`, `lane`, `tokens`, `spacetimedb`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub children: Option<Vec<String>>,
+    /// The folders that a fault may fill beside those of the agent's own nodes. None where nothing is said: this rule
+    /// allows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disk_folders: Vec<PathBuf>,
 }
 
 /// A rule that would be broken.
@@ -72,6 +77,7 @@ impl Policy {
             })?;
             listed("targets", Some(targets), "the node", node)?;
         }
+        self.folder(&order.fault)?;
         if let Some(allowed) = &self.peers {
             peers(&order.fault, allowed)?;
         }
@@ -122,7 +128,7 @@ impl Policy {
         {
             return Ok(());
         }
-        let message = format!("{to} is not within {}", shown(allowed));
+        let message = format!("{to} is not within {}", listing(allowed));
         Err(Breach::of("peers", message))
     }
 
@@ -132,6 +138,29 @@ impl Policy {
     /// It may not.
     pub fn starts(&self, role: &str) -> Result<(), Breach> {
         listed("children", self.children.as_deref(), "the role", role)
+    }
+
+    /// Where links lead is looked at by the agent.
+    fn folder(&self, fault: &Fault) -> Result<(), Breach> {
+        let Fault::DiskFill(DiskFill {
+            folder: Some(folder),
+            ..
+        }) = fault
+        else {
+            return Ok(());
+        };
+        let steps_back = folder.components().any(|part| part == Component::ParentDir);
+        let within = |allowed: &PathBuf| folder.starts_with(allowed);
+        if !steps_back && self.disk_folders.iter().any(within) {
+            return Ok(());
+        }
+        let shown: Vec<_> = self.disk_folders.iter().map(|path| shown(path)).collect();
+        let message = format!(
+            "the folder `{}` is not within {}; without `folder` the node's own data folder is filled",
+            folder.display(),
+            all(&shown)
+        );
+        Err(Breach::of("disk_folders", message))
     }
 
     fn lease(&self, lease: Span) -> Result<(), Breach> {
@@ -160,6 +189,10 @@ fn listed(
     }
 }
 
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
 fn all(allowed: &[String]) -> String {
     if allowed.is_empty() {
         "none".to_owned()
@@ -168,7 +201,7 @@ fn all(allowed: &[String]) -> String {
     }
 }
 
-fn shown(allowed: &[Cidr]) -> String {
+fn listing(allowed: &[Cidr]) -> String {
     let texts: Vec<_> = allowed.iter().map(ToString::to_string).collect();
     all(&texts)
 }
@@ -181,7 +214,7 @@ fn peers(fault: &Fault, allowed: &[Cidr]) -> Result<(), Breach> {
     if named.is_empty() {
         let message = format!(
             "it names no peers, which means all, and only {} may be cut off",
-            shown(allowed)
+            listing(allowed)
         );
         return Err(Breach::of("peers", message));
     }
@@ -191,7 +224,7 @@ fn peers(fault: &Fault, allowed: &[Cidr]) -> Result<(), Breach> {
     match outside {
         None => Ok(()),
         Some(peer) => {
-            let message = format!("peer {peer} is not within {}", shown(allowed));
+            let message = format!("peer {peer} is not within {}", listing(allowed));
             Err(Breach::of("peers", message))
         }
     }
@@ -239,6 +272,7 @@ mod tests {
             faults_at_once: Some(1),
             children: Some(vec!["proxy".to_owned()]),
             peers: None,
+            disk_folders: Vec::new(),
         };
         assert_eq!(rule(policy.admits(&kill(Some("lane"), 10), 0)), "none");
         let hold = order(Fault::Hold(Hold {}), None, 1);
@@ -315,6 +349,28 @@ mod tests {
             r#"{"netem": {"interface": "eth0", "delay": "9ms"}}"#,
         ] {
             assert_eq!(found(beyond), "peers", "{beyond}");
+        }
+    }
+
+    #[test]
+    fn only_folders_that_are_named_may_be_filled_beside_the_nodes_own() {
+        let policy = Policy {
+            disk_folders: vec!["/srv/data".into()],
+            ..Policy::default()
+        };
+        let found = |policy: &Policy, folder: &str| {
+            let fault = serde_json::from_str(folder).unwrap();
+            rule(policy.admits(&order(fault, Some("lane"), 1), 0))
+        };
+        let own = r#"{"disk_fill": {"size": "1MiB"}}"#;
+        let named = r#"{"disk_fill": {"size": "1MiB", "folder": "/srv/data/lane"}}"#;
+        assert_eq!(found(&policy, own), "none");
+        assert_eq!(found(&policy, named), "none");
+        assert_eq!(found(&Policy::default(), own), "none");
+        assert_eq!(found(&Policy::default(), named), "disk_folders");
+        for beyond in ["/srv", "/srv/database", "/srv/data/../../etc", "data"] {
+            let fault = format!(r#"{{"disk_fill": {{"size": "1MiB", "folder": "{beyond}"}}}}"#);
+            assert_eq!(found(&policy, &fault), "disk_folders", "{beyond}");
         }
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::CommandConfig;
 use crate::defect::Defect;
 use crate::ids::{Lane, StreamId};
+use crate::node::NodeConfig;
 use crate::profile::Profile;
 use crate::quantity::{Rate, Span};
 use crate::shard::{Harness, ShardConfig};
@@ -51,6 +52,9 @@ pub struct AgentConfig {
     /// The commands that may be run here, by name: `POST /commands/{name}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub commands: BTreeMap<String, CommandConfig>,
+    /// The operator's nodes to which faults may be done here, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes: BTreeMap<String, NodeConfig>,
 }
 
 /// The one line on a child's stdout.

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::crew::{NodeRecord, Reach};
 use crate::external::ExternalProbe;
 use crate::fault::{Fault, FaultView};
 use crate::ids::FaultId;
 use crate::instant::Mono;
-use crate::node::{NodeRecord, Reach};
 use crate::quantity::{Share, Span};
 use crate::role::{LaneStatus, ProxyStatus};
 use crate::shard::{CleanUp, Cursors, FinalRead, Ledger, ShardReport};

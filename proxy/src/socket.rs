@@ -65,16 +65,18 @@ pub(crate) async fn connect(addr: SocketAddr, speaks: bool) -> io::Result<TcpStr
             return Err(error);
         }
     }
-    if is_with_itself(&tcp)? {
+    if is_with_itself(&tcp, addr.port())? {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     Ok(tcp)
 }
 
 /// Where nobody listens on a port that the kernel also gives to outgoing connections, one may get that port for its own and
-/// so meet itself (RFC 9293, section 3.5). It would keep the lane from coming back.
-fn is_with_itself(tcp: &TcpStream) -> io::Result<bool> {
-    Ok(tcp.local_addr()? == tcp.peer_addr()?)
+/// so meet itself (RFC 9293, section 3.5). It would keep the lane from coming back. The far end is asked for only where the
+/// near one has the port that was dialled.
+fn is_with_itself(tcp: &TcpStream, dialled: u16) -> io::Result<bool> {
+    let near = tcp.local_addr()?;
+    Ok(near.port() == dialled && near == tcp.peer_addr()?)
 }
 
 /// Two ends of a connection.
@@ -96,9 +98,16 @@ mod tests {
         socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = socket.local_addr().unwrap();
         let itself = socket.connect(addr).await.unwrap();
-        assert!(is_with_itself(&itself).unwrap());
+        assert!(is_with_itself(&itself, addr.port()).unwrap());
         let (one, other) = pair().await;
-        assert!(!is_with_itself(&one).unwrap() && !is_with_itself(&other).unwrap());
+        for tcp in [&one, &other] {
+            for port in [
+                tcp.local_addr().unwrap().port(),
+                tcp.peer_addr().unwrap().port(),
+            ] {
+                assert!(!is_with_itself(tcp, port).unwrap());
+            }
+        }
     }
 
     #[tokio::test]

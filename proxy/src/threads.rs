@@ -18,9 +18,9 @@ use tokio::task::{JoinHandle, yield_now};
 /// More would be woken by each new connection than the kernel can deal with it.
 const MOST: usize = 4;
 
-/// By how many connections a thread may be ahead of another one, before that one has to carry what this one accepts. To
-/// wake the other costs more than a connection that lasts for one request gains by it.
-const AHEAD: usize = 4;
+/// By how many connections a thread may be ahead of another one, before that one has to carry what this one accepts. At
+/// one, the threads would wake each other for every connection; at four and more, one works while the other waits.
+const AHEAD: usize = 2;
 
 /// Each thread's runtime always has a timer that is nearer than those that connections begin to guard against a peer
 /// which does not answer: without one, each of them would have to wake the runtime to say so.

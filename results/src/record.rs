@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use model::anomaly::{Anomaly, Example, Tally};
+use model::crew::{NodeRecord, Reach};
 use model::criteria::{Criteria, Phase};
 use model::defect::Defect;
 use model::external::ExternalProbe;
 use model::fault::{Fault, Holder, Observation};
 use model::ids::{FaultId, Lane};
 use model::instant::{Bracket, Mono};
-use model::node::{NodeRecord, Reach};
 use model::profile::Profile;
 use model::quantity::{Rate, Share};
 use model::role::{LaneStatus, ProxyStatus};
@@ -238,6 +238,10 @@ pub enum Fidelity {
     Kernel,
     /// Real tokens with a real, but chosen, expiry.
     Token,
+    /// What the node's machine has to give is really taken up; a reserve is left that the field's own shortage may not leave.
+    Machine,
+    /// A token service that really issues by another time; the clock of its machine is right.
+    Clock,
 }
 
 impl Fidelity {
@@ -246,6 +250,8 @@ impl Fidelity {
     pub const fn of(fault: &Fault) -> Self {
         match fault.holder() {
             Holder::Agent if fault.in_kernel() => Self::Kernel,
+            Holder::Agent if fault.on_machine() => Self::Machine,
+            Holder::Tokens => Self::Clock,
             Holder::Proxy => Self::Proxy,
             Holder::Agent => Self::Process,
             Holder::Shard => Self::Token,
@@ -260,6 +266,8 @@ impl Fidelity {
             Self::Process => "process",
             Self::Kernel => "kernel",
             Self::Token => "token",
+            Self::Machine => "machine",
+            Self::Clock => "clock",
         }
     }
 }

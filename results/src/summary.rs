@@ -169,7 +169,7 @@ fn remarks(out: &mut String, evidence: &Evidence) {
     for profile in profiles {
         let _ = writeln!(out, "- {}", clocks(profile));
     }
-    let fidelities: Vec<&str> = ["proxy", "process", "kernel", "token"]
+    let fidelities: Vec<&str> = ["proxy", "process", "kernel", "machine", "clock", "token"]
         .into_iter()
         .filter(|kind| {
             evidence
@@ -188,8 +188,12 @@ fn remarks(out: &mut String, evidence: &Evidence) {
                      instead of losing them.",
                 "process" => "the fault is a real signal to a real process.",
                 "kernel" =>
-                    "the fault is made by a node's own kernel: packets are lost and connections ended as they are in the \
-                     field.",
+                    "the fault is made in the node's own kernel: packets are lost, connections are ended, as they would be.",
+                "machine" =>
+                    "what the machine has to give is really taken up, and a reserve is always left: nothing runs out \
+                     altogether.",
+                "clock" =>
+                    "the token service issues by another time; no other process sees it, and the machine's clock is right.",
                 _ =>
                     "tokens are real and their expiry is enforced; that they expire together is arranged.",
             }

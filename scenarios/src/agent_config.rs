@@ -1,6 +1,6 @@
-//! The agent's own configuration: the commands that it may run, by name, and how it is operated. A file of the host's
-//! operator, in the same language as scenarios and refused with the same care. A scenario can name such a command, and never
-//! bring one.
+//! The agent's own configuration: the commands that it may run, by name, the nodes that it may do something to, and how it is
+//! operated. A file of the host's operator, in the same language as scenarios and refused with the same care. A scenario can
+//! name such a command or node, and never bring one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use model::command::{CommandConfig, is_name};
+use model::node::NodeConfig;
 use model::policy::Policy;
 use model::quantity::Span;
 use serde::Deserialize;
@@ -19,6 +20,7 @@ use crate::source::Source;
 use crate::tree::Mark;
 use crate::typed;
 
+mod nodes;
 mod operating;
 
 pub use operating::{Listen, Operating, TlsFiles, operating};
@@ -33,6 +35,9 @@ pub struct AgentConfig {
     /// Commands by name.
     #[serde(default)]
     pub commands: BTreeMap<String, CommandConfig>,
+    /// The operator's nodes to which faults may be done, by name.
+    #[serde(default)]
+    pub nodes: BTreeMap<String, NodeConfig>,
     /// What drills call the node.
     pub name: Option<String>,
     /// Where the agent keeps what it has to remember.
@@ -70,6 +75,7 @@ fn read(
             for (name, command) in &config.commands {
                 check(&mut checks, name, command);
             }
+            nodes::check(&mut checks, &config);
             further(&mut checks, &config);
             (Some(config), checks.found)
         }

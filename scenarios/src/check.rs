@@ -15,6 +15,7 @@ use crate::typed::place;
 mod foreign;
 mod network;
 pub(crate) mod probes;
+mod resource;
 mod timeline;
 mod toxics;
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use model::command::is_name;
-use model::node::{Layout, Part};
+use model::crew::{Layout, Part};
 use serde::Deserialize;
 
 use crate::check::Checks;

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use model::crew::Layout;
 use model::criteria::Criteria;
 use model::defect::Defect;
 use model::fault::{Fault, Holder};
 use model::ids::{FaultId, Lane, StreamId};
-use model::node::Layout;
 use model::profile::Profile;
 use model::quantity::{Rate, Share, Span};
 use model::shard::{Burst, Policy};
@@ -164,7 +164,7 @@ impl Plan {
         }
         match step.fault.holder() {
             Holder::Proxy | Holder::Shard => self.layout.clients.clone(),
-            Holder::Agent => {
+            Holder::Agent | Holder::Tokens => {
                 let runner = self.layout.runner(step.node.as_deref());
                 runner.map(str::to_owned).into_iter().collect()
             }

@@ -332,10 +332,14 @@ fn step(entry: &Entry, place: u32, default_node: Option<&str>) -> Step {
         at: entry.at,
         lasts: lasts(&entry.fault, entry.lasts),
         fault: entry.fault.clone(),
-        node: (entry.fault.holder() == Holder::Agent).then(|| {
-            let node = entry.node.as_deref().or(default_node);
-            node.unwrap_or(DEFAULT_NODE).to_owned()
-        }),
+        node: match entry.fault.holder() {
+            Holder::Agent => {
+                let node = entry.node.as_deref().or(default_node);
+                Some(node.unwrap_or(DEFAULT_NODE).to_owned())
+            }
+            Holder::Tokens => Some("tokens".to_owned()),
+            Holder::Proxy | Holder::Shard => None,
+        },
         nodes: Vec::new(),
         share: entry.share,
         lease: entry.lease,

@@ -187,10 +187,24 @@ pub(super) fn spacetimedb(
 }
 
 /// Without a runtime: it has to be small, and to do one thing after another.
+pub(super) fn pressure() -> Result<Exit, Error> {
+    agent::pressure::main()
+        .map(|()| Exit::Go)
+        .map_err(Error::could_not_run)
+}
+
 pub(super) fn watchdog(journal: &Path) -> Result<Exit, Error> {
     agent::watchdog::main(journal)
         .map(|()| Exit::Go)
         .map_err(Error::could_not_run)
+}
+
+/// Without a runtime, as it is to leave nothing of its own to what it starts.
+pub(super) fn launch(command: &[std::ffi::OsString], within: Span) -> Result<Exit, Error> {
+    let (program, args) = command.split_first().expect("clap requires it");
+    let code = agent::launch::main(program, args, within)
+        .map_err(|error| Error::could_not_run(format!("{}: {error}", program.display())))?;
+    Ok(Exit::Other(code))
 }
 
 pub(super) fn guard(command: &[std::ffi::OsString]) -> Result<Exit, Error> {

@@ -9,6 +9,7 @@
 //! own_service     somebody's own service: its target file's mistakes, the page that leads there, drills
 //! drills          the four scenarios on both lanes, and that their faults are real
 //! verdicts        planted defects and impossible bounds: the verdict can fail
+//! machine         faults of the machine and of a clock
 //! external_probes what a scenario asks beside the lane
 //! waivers         what somebody answers for is no failure, and its file is checked
 //! lag             a harness that was held up itself
@@ -29,6 +30,7 @@ mod crashes;
 mod drills;
 mod external_probes;
 mod lag;
+mod machine;
 #[path = "../../agent/tests/agent/netns.rs"]
 #[expect(dead_code, reason = "the agent's own tests need more of it")]
 mod netns;

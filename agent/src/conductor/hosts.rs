@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use futures_util::future::join_all;
 use host::http::CallError;
-use model::node::{NodeRecord, Part};
+use model::crew::{NodeRecord, Part};
 use scenarios::plan::{Plan, Step};
 
 use super::crew::{Crew, Member};

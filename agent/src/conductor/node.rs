@@ -56,6 +56,7 @@ impl Node {
             log_dir: log_dir.to_owned(),
             spacetimedb,
             commands,
+            nodes: [].into(),
         };
         let log = log_dir.join("agent.log");
         let process = child::spawn(program, &["agent"], &config, &log, READY_WITHIN).await?;

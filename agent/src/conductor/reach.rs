@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use futures_util::future::try_join_all;
 use host::http::CallError;
+use model::crew::{Reach, When};
 use model::fault::Fault;
-use model::node::{Reach, When};
 use model::quantity::Span;
 use scenarios::plan::Step;
 

@@ -8,8 +8,31 @@ use model::fault::Observation;
 use model::instant::{Bracket, Mono};
 use tokio_util::sync::CancellationToken;
 
-use super::NotApplied;
 use crate::journal::Undo;
+
+/// An injection that failed.
+#[derive(Debug)]
+pub(crate) struct NotApplied {
+    pub(super) failure: Failure,
+    /// Whether something may have been changed, which must be undone.
+    pub(super) changed: bool,
+}
+
+impl NotApplied {
+    pub(super) const fn untouched(failure: Failure) -> Self {
+        Self {
+            failure,
+            changed: false,
+        }
+    }
+
+    pub(super) const fn half_way(failure: Failure) -> Self {
+        Self {
+            failure,
+            changed: true,
+        }
+    }
+}
 
 /// When it was undone, and a word on how.
 pub(crate) type Undone = (Option<Bracket>, String);
@@ -42,6 +65,17 @@ pub(crate) trait Deed: fmt::Debug + Send + Sync {
 
     /// Looks at it again.
     fn look<'a>(&'a self, observation: &'a mut Observation) -> BoxFuture<'a, ()>;
+
+    /// The lease lapses then, and not when it was to before.
+    fn renewed(&self, until: Mono) -> BoxFuture<'_, ()> {
+        let _ = until;
+        Box::pin(async {})
+    }
+
+    /// What of it is on the machine now, in words: what nobody else looks for.
+    fn traces(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Undoes the change, from whatever state it is in, and any number of times. `ending`: the agent is being taken down.
     fn undo<'a>(

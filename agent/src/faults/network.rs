@@ -244,7 +244,7 @@ async fn looked_at() -> Kernel {
 }
 
 /// The first 4 bytes of a SHA-256, in hexadecimal.
-fn digest(parts: &[&str]) -> String {
+pub(super) fn digest(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_le_bytes());
@@ -261,8 +261,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// What can be a part of a table's name.
-fn plain(text: &str) -> String {
+/// What can be a part of a table's name, and of a file's.
+pub(super) fn plain(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
         .take(LONGEST_PART)

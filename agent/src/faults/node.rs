@@ -1,4 +1,4 @@
-//! Node faults: kill, terminate, pause and roll back a child of the agent.
+//! Node faults: kill, terminate, pause and roll back a node's process.
 //!
 //! | fault | done by | seen by | undone by | seen by |
 //! |---|---|---|---|---|
@@ -11,8 +11,8 @@
 //! Figures of all: `pid_before`, `pid_after`, `exit_code` or `exit_signal`, `killed_after_grace`, `stopped`, `ended_meanwhile`.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -27,24 +27,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::NotApplied;
 use super::deed::{Deed, Undone};
+use super::recall::{self, Recall};
 use super::rollback::{Copied, Extent, Rollback};
+use super::subject::{Subject, failed};
 use crate::journal::Undo;
-use crate::process::{Exit, Process};
-use crate::procfs;
+use crate::process::Exit;
+use crate::procfs::{self, Identity};
 use crate::supervisor::Supervisor;
 
-/// The node of an order that names none.
-const DEFAULT_NODE: &str = "lane";
-/// SIGKILL takes effect at once, but for a process that waits for a disk.
-const KILLED_WITHIN: Duration = Duration::from_secs(5);
 const STOPPED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A node fault, aimed at the process that the node had when it was ordered.
 #[derive(Debug)]
 pub struct NodeFault {
-    supervisor: Arc<Supervisor>,
-    node: String,
-    process: Arc<Process>,
+    subject: Subject,
     how: How,
     prepared: OnceLock<Prepared>,
     /// The process has been signalled.
@@ -54,7 +50,7 @@ pub struct NodeFault {
 #[derive(Debug)]
 enum How {
     Kill,
-    Terminate { grace: Duration },
+    Terminate { grace: Span },
     Pause,
     Restore { age: Span, rollback: Rollback },
 }
@@ -68,20 +64,20 @@ struct Prepared {
 }
 
 impl NodeFault {
-    /// Finds the process that an order means.
+    /// What an order means to do to that process.
     ///
     /// # Errors
-    /// 404 when there is no such node, 409 when it does not run, 422 when the fault is none of a node.
-    pub fn aim(order: &FaultOrder, supervisor: &Arc<Supervisor>) -> Result<Self, Failure> {
+    /// 422 when the fault is none of a process, or could not be undone.
+    pub(super) fn aim(order: &FaultOrder, subject: Subject) -> Result<Self, Failure> {
         let how = match &order.fault {
             Fault::Kill(_) => How::Kill,
             Fault::Terminate(settings) => How::Terminate {
-                grace: settings.grace.duration(),
+                grace: settings.grace,
             },
             Fault::Pause(_) => How::Pause,
             Fault::Restore(settings) => How::Restore {
                 age: settings.age,
-                rollback: Rollback::of(data_dir(order, supervisor)?.as_path()),
+                rollback: Rollback::of(data_of(&subject)?.as_path()),
             },
             other => {
                 return Err(Failure::new(
@@ -90,18 +86,21 @@ impl NodeFault {
                 ));
             }
         };
-        let node = node_of(order);
-        let process = supervisor.child(&node)?.process;
-        if let Some(exit) = process.exit() {
+        if !matches!(how, How::Pause) {
+            subject.can_come_back()?;
+        } else if procfs::is_stopped(subject.identity().pid) == Some(true) {
             return Err(Failure::new(
                 StatusCode::CONFLICT,
-                format!("node `{node}` does not run: it ended ({exit})"),
+                format!(
+                    "node `{}` (process {}) is stopped already, and the undo is not to continue what somebody else has \
+                     stopped; continue it first",
+                    subject.name(),
+                    subject.identity().pid
+                ),
             ));
         }
         Ok(Self {
-            supervisor: Arc::clone(supervisor),
-            node,
-            process,
+            subject,
             how,
             prepared: OnceLock::new(),
             struck: AtomicBool::new(false),
@@ -117,13 +116,13 @@ impl NodeFault {
             return Ok(Prepared::default());
         };
         let begun = clock::now();
-        self.process
+        self.subject
             .signal(Signal::STOP)
             .map_err(|error| failed(&error))?;
-        let stopped = self.process.stopped_within(true, STOPPED_WITHIN).await;
+        let stopped = self.subject.stopped_within(true, STOPPED_WITHIN).await;
         let copy = rollback.clone();
         let copied = tokio::task::spawn_blocking(move || copy.copy()).await;
-        self.process
+        self.subject
             .signal(Signal::CONT)
             .map_err(|error| failed(&error))?;
         let (copied, extent) = copied
@@ -132,14 +131,14 @@ impl NodeFault {
         if stopped.is_none() {
             return Err(failed(&format_args!(
                 "node `{}` did not stand still while its data were copied",
-                self.node
+                self.subject.name()
             )));
         }
         let took = clock::now().since(begun);
         tokio::select! {
             () = tokio::time::sleep((begun + *age).since(clock::now()).duration()) => {}
             () = interrupt.cancelled() => {
-                return Err(failed(&format_args!("called back before node `{}` was killed", self.node)));
+                return Err(failed(&format_args!("called back before node `{}` was killed", self.subject.name())));
             }
         }
         Ok(Prepared {
@@ -160,10 +159,10 @@ impl NodeFault {
             How::Pause => Signal::STOP,
         };
         if !matches!(self.how, How::Pause) {
-            self.process.expect_end();
+            self.subject.expect_end();
         }
         self.struck.store(true, Ordering::SeqCst);
-        self.process.signal(signal).map_err(|error| failed(&error))
+        self.subject.signal(signal).map_err(|error| failed(&error))
     }
 
     /// Waits until the change is seen: the instant, and what was seen. The address of a node that ended is kept for it.
@@ -176,9 +175,9 @@ impl NodeFault {
             ..Observation::default()
         };
         let observed = match &self.how {
-            How::Kill => self.ended_within(KILLED_WITHIN).await?.at,
+            How::Kill => self.subject.ended().await?.at,
             How::Restore { rollback, .. } => {
-                let ended = self.ended_within(KILLED_WITHIN).await?.at;
+                let ended = self.subject.ended().await?.at;
                 let prepared = self.prepared.get_or_init(Prepared::default);
                 let changed = rollback
                     .swap(&prepared.copied)
@@ -196,35 +195,36 @@ impl NodeFault {
                 ended
             }
             How::Terminate { grace } => {
-                let in_time = self.process.exited_within(*grace).await;
+                let in_time = self.subject.exited_within(grace.duration()).await;
                 observation.figures.insert(
                     "killed_after_grace".to_owned(),
                     u64::from(in_time.is_none()),
                 );
                 if in_time.is_none() {
                     // An error means that it has ended just now.
-                    let _ = self.process.signal(Signal::KILL);
+                    let _ = self.subject.signal(Signal::KILL);
                 }
-                self.ended_within(KILLED_WITHIN).await?.at
+                self.subject.ended().await?.at
             }
             How::Pause => self
-                .process
+                .subject
                 .stopped_within(true, STOPPED_WITHIN)
                 .await
                 .ok_or_else(|| {
                     failed(&format_args!(
                         "node `{}` was sent SIGSTOP and was not seen to stop",
-                        self.node
+                        self.subject.name()
                     ))
                 })?,
         };
         if !matches!(self.how, How::Pause) {
-            self.supervisor.reserve(&self.node);
+            self.subject.reserve();
         }
         observation.observed = Some(observed);
-        observation
-            .figures
-            .insert("pid_before".to_owned(), u64::from(self.process.pid()));
+        observation.figures.insert(
+            "pid_before".to_owned(),
+            u64::from(self.subject.identity().pid),
+        );
         self.look_at(&mut observation);
         Ok((observed, observation))
     }
@@ -234,9 +234,10 @@ impl NodeFault {
         let mut figure = |name: &str, value| {
             observation.figures.insert(name.to_owned(), value);
         };
-        let exit = self.process.exit();
+        let exit = self.subject.exit();
         if matches!(self.how, How::Pause) {
-            let stopped = exit.is_none() && procfs::is_stopped(self.process.pid()) == Some(true);
+            let stopped =
+                exit.is_none() && procfs::is_stopped(self.subject.identity().pid) == Some(true);
             figure("stopped", stopped.into());
             if exit.is_some() {
                 figure("ended_meanwhile", 1);
@@ -250,7 +251,7 @@ impl NodeFault {
             // A guard tells of its program's signal as a shell does: 128 and its number.
             let told = status
                 .code()
-                .filter(|code| self.process.is_guarded() && *code > 128)
+                .filter(|code| self.subject.is_guarded() && *code > 128)
                 .map(|code| code - 128);
             let (name, value) = match told.or(status.signal()) {
                 Some(signal) => ("exit_signal", Some(signal)),
@@ -275,14 +276,16 @@ impl NodeFault {
         self.look_at(observation);
         match self.how {
             How::Pause => self.go_on(observation).await,
-            How::Kill | How::Terminate { .. } | How::Restore { .. } if ending => {
+            How::Kill | How::Terminate { .. } | How::Restore { .. }
+                if ending && self.subject.operators().is_none() =>
+            {
                 Ok((None, "the node is being taken down with the agent"))
             }
             How::Restore { ref rollback, .. } => {
                 let struck = self.struck.load(Ordering::SeqCst);
                 if struck {
                     // What is beside the data may only go once nobody writes to them.
-                    self.ended_within(KILLED_WITHIN).await?;
+                    self.subject.ended().await?;
                 }
                 rollback.clear().map_err(|error| failed(&error))?;
                 if struck {
@@ -300,9 +303,9 @@ impl NodeFault {
         observation: &mut Observation,
     ) -> Result<(Option<Bracket>, &'static str), Failure> {
         let asked = clock::now();
-        let sent = self.process.signal(Signal::CONT);
-        let seen = self.process.stopped_within(false, STOPPED_WITHIN).await;
-        if self.process.exit().is_some() {
+        let sent = self.subject.signal(Signal::CONT);
+        let seen = self.subject.stopped_within(false, STOPPED_WITHIN).await;
+        if self.subject.exit().is_some() {
             observation.figures.insert("ended_meanwhile".to_owned(), 1);
             return Ok((None, "the process had ended"));
         }
@@ -310,7 +313,7 @@ impl NodeFault {
         let observed = seen.ok_or_else(|| {
             failed(&format_args!(
                 "node `{}` was sent SIGCONT and was not seen to go on",
-                self.node
+                self.subject.name()
             ))
         })?;
         observation.figures.insert("stopped".to_owned(), 0);
@@ -321,58 +324,44 @@ impl NodeFault {
         &self,
         observation: &mut Observation,
     ) -> Result<(Option<Bracket>, &'static str), Failure> {
-        let mut pid_after = |pid: u32| {
-            observation
-                .figures
-                .insert("pid_after".to_owned(), u64::from(pid));
-        };
-        let Ok(child) = self.supervisor.child(&self.node) else {
-            return Ok((None, "the node was removed meanwhile"));
-        };
-        let asked = clock::now();
-        let here = |observed| Some(Bracket { asked, observed });
-        if child.process.exit().is_none() && child.process.pid() != self.process.pid() {
-            pid_after(child.process.pid());
-            return Ok((here(clock::now()), "it runs again already"));
+        let back = self.subject.back().await?;
+        if let Some(subject) = &back.subject {
+            let pid = subject.identity().pid.into();
+            observation.figures.insert("pid_after".to_owned(), pid);
         }
-        // A signal that is on its way cannot be called back: the process is awaited before another takes its address.
-        self.ended_within(KILLED_WITHIN).await?;
-        let asked = clock::now();
-        let process = self.supervisor.restart(&self.node).await?;
-        pid_after(process.pid());
-        let observed = clock::now();
-        Ok((Some(Bracket { asked, observed }), "started again"))
-    }
-
-    async fn ended_within(&self, limit: Duration) -> Result<Exit, Failure> {
-        self.process.exited_within(limit).await.ok_or_else(|| {
-            failed(&format_args!(
-                "node `{}` (process {}) was signalled and has not ended within {limit:?}",
-                self.node,
-                self.process.pid()
-            ))
-        })
+        Ok((back.heal, back.how))
     }
 }
 
 impl Deed for NodeFault {
     fn node(&self) -> Option<&str> {
-        Some(&self.node)
+        Some(self.subject.name())
     }
 
     fn undo_record(&self) -> Undo {
-        let (node, pid) = (self.node.clone(), self.process.pid());
-        let started = self.process.started();
-        match &self.how {
-            How::Kill | How::Terminate { .. } => Undo::Restart { node, pid },
-            How::Pause => Undo::Continue { node, pid, started },
+        let node = self.subject.name().to_owned();
+        let Identity { pid, started } = self.subject.identity();
+        let deed = match &self.how {
+            How::Pause => return Undo::Continue { node, pid, started },
             // The process may stand still for its copy.
-            How::Restore { rollback, .. } => Undo::PutBack {
-                node,
-                pid,
-                started,
-                data: rollback.data().to_owned(),
-            },
+            How::Restore { rollback, .. } => {
+                return Undo::PutBack {
+                    node,
+                    pid,
+                    started,
+                    data: rollback.data().to_owned(),
+                };
+            }
+            How::Kill => recall::Deed::Kill,
+            How::Terminate { grace } => recall::Deed::Terminate { grace: *grace },
+        };
+        match self.subject.operators() {
+            None => Undo::Restart { node, pid },
+            Some(node) => Undo::Recall(Recall {
+                deed,
+                processes: vec![self.subject.identity()],
+                node: Some((**node).clone()),
+            }),
         }
     }
 
@@ -412,26 +401,29 @@ impl Deed for NodeFault {
     }
 }
 
-fn node_of(order: &FaultOrder) -> String {
-    order
-        .node
-        .clone()
-        .unwrap_or_else(|| DEFAULT_NODE.to_owned())
-}
-
-/// Where a node's data lie.
-fn data_dir(order: &FaultOrder, supervisor: &Supervisor) -> Result<PathBuf, Failure> {
-    let node = node_of(order);
-    match &*supervisor.child(&node)?.role {
+/// Where the data of a child lie.
+pub(super) fn data_dir(node: &str, supervisor: &Supervisor) -> Result<PathBuf, Failure> {
+    match &*supervisor.child(node)?.role {
         Role::Lane(config) => Ok(config.data_dir.clone()),
         Role::Spacetimedb(config) => Ok(config.data_dir.clone()),
-        Role::Tokens(_) | Role::Proxy(_) | Role::Shard(_) => Err(Failure::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            format!("node `{node}` has no data folder that could go back: `restore` is for lanes"),
-        )),
+        Role::Tokens(_) | Role::Proxy(_) | Role::Shard(_) => Err(no_data(node)),
     }
 }
 
-fn failed(error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+fn data_of(subject: &Subject) -> Result<PathBuf, Failure> {
+    match subject {
+        Subject::Child {
+            supervisor, name, ..
+        } => data_dir(name, supervisor),
+        Subject::Operators { .. } => Err(no_data(subject.name())),
+    }
+}
+
+fn no_data(node: &str) -> Failure {
+    Failure::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        format!(
+            "node `{node}` has no data folder: of nodes only lanes that the agent has started have one"
+        ),
+    )
 }

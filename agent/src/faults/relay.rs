@@ -31,15 +31,15 @@ enum Answer<T> {
 }
 
 impl Relay {
-    /// Finds the children that shall hold a fault: every proxy, or every shard that has clients.
+    /// Finds the children that shall hold a fault: every proxy, every shard that has clients, or the token service.
     ///
     /// # Errors
     /// 409 when there is none, or one has ended: a fault that takes only a part of what it should is none.
     pub fn aim(order: &FaultOrder, supervisor: &Supervisor) -> Result<Self, Failure> {
         let holder = order.fault.holder();
         let wanted = |role: &Role| match (holder, role) {
-            (Holder::Proxy, Role::Proxy(_)) => true,
             (Holder::Shard, Role::Shard(config)) => config.clients.is_some(),
+            (Holder::Proxy, Role::Proxy(_)) | (Holder::Tokens, Role::Tokens(_)) => true,
             _ => false,
         };
         let conflict = |text| Err(Failure::new(StatusCode::CONFLICT, text));
@@ -56,6 +56,7 @@ impl Relay {
         if children.is_empty() {
             let kind = match holder {
                 Holder::Shard => "shard with clients",
+                Holder::Tokens => "token service",
                 Holder::Proxy | Holder::Agent => "proxy",
             };
             return conflict(format!(

@@ -7,10 +7,12 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use model::fault::Fault;
+use model::quantity::ByteSize;
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 use crate::faults::network::trial_table;
+use crate::memory::Memory;
 use crate::tool::{self, ToolError};
 
 /// In `/proc/self/status`, as `linux/capability.h` has it.
@@ -32,6 +34,10 @@ pub struct Kernel {
     pub netem: Capability,
     /// Kill of established sockets: `SOCK_DESTROY`.
     pub sock_destroy: Capability,
+    /// Memory fill: the machine and its control groups tell what is available, and it is more than the reserve.
+    pub memory: Capability,
+    /// Cores that this agent may use: what a burn takes a share of.
+    pub cores: u32,
     /// TCP ports that no fault takes unless it names them: 22, and where an sshd listens.
     pub ssh_ports: Vec<u16>,
 }
@@ -79,18 +85,20 @@ impl Kernel {
         }
         // A thread of its own: a namespace is a thread's, and goes with it.
         let tried = std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET).map(|()| try_all()));
-        let mut kernel = match tried.join() {
+        let kernel = match tried.join() {
             Ok(Ok(kernel)) => kernel,
             Ok(Err(error)) => Self::all(&Capability::yes(&format!(
                 "not tried, as no network namespace could be made for that ({error}); the right to it is there"
             ))),
             Err(_) => Self::unknown("the trial broke off"),
         };
-        kernel.ssh_ports = ssh_ports();
-        kernel
+        Self {
+            ssh_ports: ssh_ports(),
+            ..kernel
+        }
     }
 
-    /// What a fault in the kernel needs; `None` for every other fault.
+    /// What a fault of the machine needs; `None` for those that need nothing of it.
     #[must_use]
     pub const fn needed_by(&self, fault: &Fault) -> Option<&Capability> {
         match fault {
@@ -98,6 +106,7 @@ impl Kernel {
             Fault::Throttle(_) => Some(&self.tbf),
             Fault::Netem(_) => Some(&self.netem),
             Fault::DropSockets(_) => Some(&self.sock_destroy),
+            Fault::MemoryFill(_) => Some(&self.memory),
             _ => None,
         }
     }
@@ -115,6 +124,8 @@ impl Kernel {
             tbf: capability.clone(),
             netem: capability.clone(),
             sock_destroy: capability.clone(),
+            memory: memory(),
+            cores: cores(),
             ssh_ports: vec![SSH],
         }
     }
@@ -154,8 +165,32 @@ fn try_all() -> Kernel {
         tbf: qdisc(&["tbf", "rate", "8mbit", "burst", "128kb", "latency", "50ms"]),
         netem: qdisc(&["netem", "delay", "1ms"]),
         sock_destroy,
+        memory: memory(),
+        cores: cores(),
         ssh_ports: Vec::new(),
     }
+}
+
+fn memory() -> Capability {
+    let memory = match Memory::look() {
+        Ok(memory) => memory,
+        Err(error) => return Capability::no(error.to_string()),
+    };
+    let reserve = memory.reserve(ByteSize::new(0));
+    let mib = |bytes: u64| bytes >> 20;
+    let told = format!(
+        "{} MiB are available, of which {} MiB stay",
+        mib(memory.available),
+        mib(reserve)
+    );
+    Capability {
+        possible: memory.available > reserve,
+        reason: told,
+    }
+}
+
+fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1))
 }
 
 /// Ends a connection of this thread's own.

@@ -75,7 +75,7 @@ impl Conductor {
 
 #[tokio::test]
 async fn the_faults_of_a_killed_conductor_end_with_their_lease() {
-    let victim = Victim::start(None).await;
+    let victim = Victim::start().await;
     let mut conductor = Conductor::start(&victim.agent, &short()).await;
     let began = conductor.renewed().await;
     // For longer than one lease.
@@ -110,7 +110,7 @@ fn when_the_channel_is_cut_the_faults_end_with_their_lease() {
         return;
     }
     apart(|| async {
-        let victim = Victim::start(None).await;
+        let victim = Victim::start().await;
         let mut conductor = Conductor::start(&victim.agent, &short()).await;
         for _ in 0..4 {
             conductor.renewed().await;
@@ -220,7 +220,7 @@ async fn a_wall_clock_that_jumps_by_an_hour_ends_no_lease_too_soon_and_none_too_
     for hours in [1, -1] {
         for killed in [false, true] {
             wall.jump(0);
-            let victim = Victim::start_with(&wall.variables()).await;
+            let victim = Victim::start_with(&wall.variables(), None).await;
             let (agent, lane) = (victim.agent.clone(), victim.lane());
             let loaded = fs::read_to_string(format!("/proc/{}/maps", victim.pid())).unwrap();
             assert!(

@@ -9,7 +9,6 @@ use host::clock;
 use model::instant::Mono;
 use model::quantity::Span;
 
-use crate::support::order;
 use crate::victim::{ALONE, Kind, Remains, Victim, apart, kinds};
 
 pub(crate) const A_SECOND: Span = Span::from_secs(1);
@@ -59,9 +58,8 @@ pub(crate) async fn aftermath(
 }
 
 async fn trial(kind: &Kind, point: &str, back: Back) -> Result<Span, String> {
-    let victim = Victim::start(Some(point)).await;
-    let mut order = order("f1", (kind.fault)());
-    order.lease = LEASE;
+    let victim = Victim::of(kind, Some(point)).await;
+    let order = kind.order(LEASE);
     let mut asked = clock::now();
     // In one of these it dies.
     if victim.agent.inject(&order).await.is_ok() {
@@ -79,7 +77,7 @@ fn whatever_the_fault_and_wherever_the_agent_dies_nothing_is_left_a_second_after
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut cells = VecDeque::new();
     for kind in kinds() {
-        let over_at_once = (kind.fault)().ends_after() == Some(Span::ZERO);
+        let over_at_once = kind.is_momentary();
         for point in POINTS {
             // What is over at once is recorded as undone, and never undone while its agent lives.
             if over_at_once && point == "undo:middle" {

@@ -11,7 +11,6 @@ use model::quantity::Span;
 use tokio::time::Instant;
 
 use crate::crashes::{Back, aftermath};
-use crate::support::order;
 use crate::victim::{ALONE, Kind, Victim, apart, kinds};
 
 const A_FEW: u64 = 24;
@@ -52,9 +51,8 @@ impl Death {
     }
 
     async fn come(&self) -> Result<Span, String> {
-        let victim = Victim::start(None).await;
-        let mut order = order("f1", (self.kind.fault)());
-        order.lease = self.lease;
+        let victim = Victim::of(self.kind, None).await;
+        let order = self.kind.order(self.lease);
         let began = clock::now();
         let asked = Cell::new(began);
         let agent = victim.agent.clone();

@@ -16,8 +16,8 @@ use host::jsonl;
 use host::peer::Peer;
 use host::tls::Connector;
 use model::command::CommandOrder;
-use model::fault::FaultOrder;
-use model::quantity::Span;
+use model::fault::{Amount, DiskFill, Fault, FaultOrder};
+use model::quantity::{ByteSize, Span};
 use model::target::{TlsClient, TlsIdentity};
 use rustix::process::Signal;
 use scenarios::inventory::{ClientFiles, Place};
@@ -34,11 +34,11 @@ pub(crate) struct Operated {
     process: Child,
     folder: TempDir,
     /// Where it says that it listens.
-    at: String,
+    pub(crate) at: String,
 }
 
 impl Operated {
-    async fn start(folder: TempDir, config: &str) -> Self {
+    pub(crate) async fn start(folder: TempDir, config: &str) -> Self {
         let file = folder.path().join("agent.yaml");
         let common = "name: db-1\nstate_dir: state\nlog_dir: logs\n";
         fs::write(&file, format!("{common}{config}")).unwrap();
@@ -536,4 +536,41 @@ async fn an_operated_agent_keeps_what_it_has_to_remember_and_nothing_of_its_chil
             .count()
             >= 2
     );
+}
+
+#[tokio::test]
+async fn a_folder_that_the_policy_names_is_filled_and_none_that_a_link_leads_to() {
+    let disk = tempfile::tempdir().unwrap();
+    let real = disk.path().canonicalize().unwrap();
+    let (allowed, other) = (real.join("allowed"), real.join("other"));
+    for folder in [&allowed, &other] {
+        fs::create_dir(folder).unwrap();
+    }
+    std::os::unix::fs::symlink(&other, allowed.join("link")).unwrap();
+    let config = format!("policy: {{ disk_folders: [{}] }}\n", allowed.display());
+    let (node, agent) = Operated::on_a_socket(&config).await;
+    let fill = |id: &str, folder: &Path| {
+        let fault = DiskFill {
+            size: Amount::Bytes(ByteSize::new(1 << 20)),
+            reserve: ByteSize::new(0),
+            folder: Some(folder.to_owned()),
+        };
+        order(id, Fault::DiskFill(fault))
+    };
+    let there = |folder: &Path| fs::read_dir(folder).unwrap().count();
+
+    let view = agent.inject(&fill("f1", &allowed)).await.unwrap();
+    assert_eq!(view.observation.figures["bytes_held"], 1 << 20);
+    assert_eq!(there(&allowed), 2);
+    let (status, text) = refusal(agent.inject(&fill("f2", &other)).await);
+    assert!(status == 403 && text.contains("disk_folders"), "{text}");
+    let link = allowed.join("link");
+    let (status, text) = refusal(agent.inject(&fill("f3", &link)).await);
+    assert!(status == 422 && text.contains("is really"), "{text}");
+    let (status, text) = refusal(agent.inject(&fill("f4", &allowed.join("none"))).await);
+    assert!(status == 404 && text.contains("none"), "{text}");
+    assert_eq!(there(&other), 0);
+    // It goes when the agent ends, although nobody asked for that.
+    node.end().await;
+    assert_eq!(there(&allowed), 1);
 }

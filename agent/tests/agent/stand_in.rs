@@ -31,9 +31,14 @@ fn main() -> io::Result<ExitCode> {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     match args.first().and_then(|role| role.to_str()) {
         Some("watchdog") => agent::watchdog::main(Path::new(&args[2])).map(|()| ExitCode::SUCCESS),
+        Some("pressure") => agent::pressure::main().map(|()| ExitCode::SUCCESS),
         Some("wall-clock") => {
             println!("{}", clock::unix_micros());
             Ok(ExitCode::SUCCESS)
+        }
+        Some("launch") => {
+            let within = args[2].to_str().unwrap().parse().unwrap();
+            agent::launch::main(&args[4], &args[5..], within).map(ExitCode::from)
         }
         Some("first-process") => first_process(&args[1..]),
         role => with_a_runtime(role.unwrap_or_default(), &args),
@@ -41,11 +46,17 @@ fn main() -> io::Result<ExitCode> {
 }
 
 /// As the first process of a container: whoever loses its parent is given to it, and as it is of their session, the
-/// kernel does not hang up on those that are stopped. It ends when they all have.
+/// kernel does not hang up on those that are stopped. It ends when they all have, or with an agent that ends as it shall: what
+/// that leaves running is the operator's.
 fn first_process(args: &[OsString]) -> io::Result<ExitCode> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    Command::new(std::env::current_exe()?).args(args).spawn()?;
-    while rustix::process::wait(WaitOptions::empty()).is_ok() {}
+    let agent = Command::new(std::env::current_exe()?).args(args).spawn()?;
+    let agent = rustix::process::Pid::from_child(&agent);
+    while let Ok(ended) = rustix::process::wait(WaitOptions::empty()) {
+        if ended.is_some_and(|(pid, status)| pid == agent && status.exit_status() == Some(0)) {
+            break;
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -141,6 +152,7 @@ async fn serve_plain(
 async fn plain(request: Request) -> Reply {
     match (request.method.as_str(), request.segments().as_slice()) {
         ("GET", ["status"]) => Response::json(&serde_json::json!({"pid": std::process::id()})),
+        ("GET", ["faults"]) => Response::json(&[(); 0]),
         ("POST", ["echo"]) => Response::json(&request.json::<serde_json::Value>()?),
         ("GET", ["teapot"]) => Err(Failure::new(StatusCode::IM_A_TEAPOT, "short and stout")),
         ("POST", ["die"]) => std::process::exit(7),

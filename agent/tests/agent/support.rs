@@ -15,6 +15,7 @@ use model::command::CommandConfig;
 use model::event::Origin;
 use model::fault::{Fault, FaultOrder, Hold, Kill, Pause, Terminate};
 use model::ids::Lane;
+use model::node::NodeConfig;
 use model::profile::Profile;
 use model::quantity::{Share, Span};
 use model::role::{AgentConfig, LaneConfig, ProxyConfig, Role};
@@ -42,12 +43,16 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) async fn start() -> Self {
-        Self::with_commands([].into()).await
+        Self::start_in(tempfile::tempdir().unwrap(), Named::default()).await
     }
 
     /// An agent whose own configuration names these.
     pub(crate) async fn with_commands(commands: BTreeMap<String, CommandConfig>) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), commands).await
+        let own = Named {
+            commands,
+            ..Named::default()
+        };
+        Self::start_in(tempfile::tempdir().unwrap(), own).await
     }
 
     /// An agent that finds programs in this folder first.
@@ -56,7 +61,7 @@ impl Node {
         let path = std::env::var("PATH").unwrap_or_default();
         let path = format!("PATH={}:{path}", tools.display());
         let args = [&path, program().to_str().unwrap(), "agent"];
-        Self::start_by(Path::new("/usr/bin/env"), &args, folder, [].into()).await
+        Self::start_by(Path::new("/usr/bin/env"), &args, folder, Named::default()).await
     }
 
     /// An agent that may not change the network, although it is root.
@@ -67,22 +72,45 @@ impl Node {
             program().to_str().unwrap(),
             "agent",
         ];
-        Self::start_by(Path::new("/usr/bin/setpriv"), &args, folder, [].into()).await
+        Self::start_by(
+            Path::new("/usr/bin/setpriv"),
+            &args,
+            folder,
+            Named::default(),
+        )
+        .await
     }
 
-    async fn start_in(folder: TempDir, commands: BTreeMap<String, CommandConfig>) -> Self {
-        Self::start_by(program(), &["agent"], folder, commands).await
+    /// An agent with a small file system at this place of its folder, which goes with it; only root can have one. `script` gets
+    /// the place and then what to run.
+    pub(crate) async fn with_small_disk(script: &str, place: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join(place);
+        let args = [
+            "--mount",
+            "--propagation=private",
+            "sh",
+            "-c",
+            script,
+            place.to_str().unwrap(),
+            program().to_str().unwrap(),
+            "agent",
+        ];
+        let unshare = Path::new("/usr/bin/unshare");
+        Self::start_by(unshare, &args, folder, Named::default()).await
     }
 
-    async fn start_by(
+    pub(crate) async fn start_in(folder: TempDir, own: Named) -> Self {
+        Self::start_by(program(), &["agent"], folder, own).await
+    }
+
+    pub(crate) async fn start_by(
         program: &Path,
         args: &[&str],
         folder: TempDir,
-        commands: BTreeMap<String, CommandConfig>,
+        own: Named,
     ) -> Self {
-        let process = agent_in(folder.path(), commands, program, args)
-            .await
-            .unwrap();
+        let process = agent_in(folder.path(), own, program, args).await.unwrap();
         Self {
             agent: Agent::new(process.ready.control),
             process,
@@ -104,6 +132,10 @@ impl Node {
         self.process.ready.pid
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.folder.path().join("agent")
     }
@@ -117,10 +149,16 @@ impl Node {
         self.folder
     }
 
+    /// Kills it; its folder.
+    pub(crate) async fn kill(mut self) -> TempDir {
+        self.process.process.kill().await.unwrap();
+        self.folder
+    }
+
     /// Kills it, and starts another one in the same folder.
     pub(crate) async fn kill_and_start_again(mut self) -> Self {
         self.process.process.kill().await.unwrap();
-        Self::start_in(self.folder, [].into()).await
+        Self::start_in(self.folder, Named::default()).await
     }
 
     pub(crate) async fn child(&self, name: &str) -> ChildView {
@@ -132,16 +170,24 @@ impl Node {
     }
 }
 
+/// What an agent's own configuration names.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Named {
+    pub(crate) commands: BTreeMap<String, CommandConfig>,
+    pub(crate) nodes: BTreeMap<String, NodeConfig>,
+}
+
 /// Starts an agent by whatever ends in it, in a folder that may have had another.
 pub(crate) async fn agent_in(
     folder: &Path,
-    commands: BTreeMap<String, CommandConfig>,
+    own: Named,
     program: &Path,
     args: &[&str],
 ) -> Result<Child, SpawnError> {
     let config = AgentConfig {
         spacetimedb: None,
-        commands,
+        commands: own.commands,
+        nodes: own.nodes,
         name: "here".to_owned(),
         state_dir: folder.join("agent"),
         log_dir: folder.join("logs"),
@@ -162,13 +208,22 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl 
 
 /// The watchdogs of an agent's folder, by what they were started with.
 pub(crate) fn watchdogs(folder: &Path) -> Vec<u32> {
+    over_journal(folder, b"watchdog")
+}
+
+/// The workers of its faults, by the same.
+pub(crate) fn workers(folder: &Path) -> Vec<u32> {
+    over_journal(folder, b"pressure")
+}
+
+fn over_journal(folder: &Path, role: &[u8]) -> Vec<u32> {
     let journal = folder.join("agent/journal.jsonl");
     let journal = journal.as_os_str().as_encoded_bytes();
     processes()
         .filter(|pid| {
             let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let mut args = command.split(|byte| *byte == 0).skip(1);
-            args.next() == Some(b"watchdog") && args.nth(1) == Some(journal)
+            args.next() == Some(role) && args.nth(1) == Some(journal)
         })
         .collect()
 }

@@ -12,7 +12,10 @@ use agent::journal::{Entry, Event};
 use agent::procfs;
 use host::child::{Child, SpawnError};
 use host::clock;
-use model::fault::{Action, DropSockets, Fault, Flow, PacketLoss, Partition, Restore, Throttle};
+use model::fault::{
+    Action, CrashLoop, DropSockets, Fault, FaultOrder, Flow, KillTree, PacketLoss, Partition,
+    Restore, Throttle,
+};
 use model::instant::Mono;
 use model::net::Cidr;
 use model::quantity::{ByteSize, Share, Span};
@@ -20,23 +23,38 @@ use model::role::Role;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::db::{Db, Made};
+use crate::machine::{cpu_burn, disk_fill, memory_fill};
 use crate::netns::{Lab, said, skipped};
-use crate::support::{agent_in, kill, lane, pause, program, send, terminate, until, watchdogs};
+use crate::support::{
+    Named, agent_in, kill, lane, order, pause, program, send, terminate, until, watchdogs, workers,
+};
 
 /// A kind of fault that an agent makes itself.
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
-    pub(crate) fault: fn() -> Fault,
+    fault: fn() -> Fault,
+    /// The operator's node to which it is done, if not to the agent's own lane.
+    db: Option<Made>,
     /// What is left of it on the machine that this thread is on. With none it needs no machine of its own.
     left_in_kernel: Option<fn() -> Vec<String>>,
 }
 
 impl Kind {
+    /// Of a node's process, or of the machine: what is left of it is in the agent's folder, or a process.
     const fn of_node(name: &'static str, fault: fn() -> Fault) -> Self {
         Self {
             name,
             fault,
+            db: None,
             left_in_kernel: None,
+        }
+    }
+
+    const fn of_operators(name: &'static str, made: Made, fault: fn() -> Fault) -> Self {
+        Self {
+            db: Some(made),
+            ..Self::of_node(name, fault)
         }
     }
 
@@ -48,13 +66,39 @@ impl Kind {
         Self {
             name,
             fault,
+            db: None,
             left_in_kernel: Some(left),
+        }
+    }
+
+    /// Whether it is over as soon as it is made.
+    pub(crate) fn is_momentary(&self) -> bool {
+        (self.fault)().ends_after() == Some(Span::ZERO)
+    }
+
+    /// An order of it.
+    pub(crate) fn order(&self, lease: Span) -> FaultOrder {
+        FaultOrder {
+            node: self.db.map(|_| "db".to_owned()),
+            lease,
+            ..order("f1", (self.fault)())
         }
     }
 }
 
+fn crash_loop() -> Fault {
+    Fault::CrashLoop(CrashLoop {
+        every: Span::from_millis(100),
+        times: None,
+    })
+}
+
+fn kill_tree() -> Fault {
+    Fault::KillTree(KillTree {})
+}
+
 /// All of them.
-pub(crate) static KINDS: [Kind; 8] = [
+pub(crate) static KINDS: [Kind; 18] = [
     Kind::of_node("kill", kill),
     Kind::of_node("terminate", || terminate(Span::from_secs(2))),
     Kind::of_node("pause", pause),
@@ -63,6 +107,18 @@ pub(crate) static KINDS: [Kind; 8] = [
             age: Span::from_millis(50),
         })
     }),
+    Kind::of_node("cpu_burn", cpu_burn),
+    Kind::of_node("memory_fill", || memory_fill(4 << 20)),
+    Kind::of_node("disk_fill", || disk_fill(8 << 20)),
+    Kind::of_node("kill_tree", kill_tree),
+    Kind::of_node("crash_loop", crash_loop),
+    Kind::of_operators("kill of db", Made::Alone, kill),
+    Kind::of_operators("terminate of db", Made::Alone, || {
+        terminate(Span::from_millis(200))
+    }),
+    Kind::of_operators("pause of db", Made::Alone, pause),
+    Kind::of_operators("kill_tree of db", Made::Tree, kill_tree),
+    Kind::of_operators("crash_loop of db", Made::Alone, crash_loop),
     Kind::of_kernel(
         "partition",
         || {
@@ -161,20 +217,31 @@ pub(crate) struct Victim {
     pub(crate) agent: Agent,
     process: Child,
     lane: u32,
+    db: Option<Db>,
     folder: TempDir,
 }
 
 impl Victim {
-    /// One that dies at that point of its code.
-    pub(crate) async fn start(crash_at: Option<&str>) -> Self {
+    /// One with a lane alone.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[], None).await
+    }
+
+    /// One to which such a fault can be done, and which dies at that point of its code.
+    pub(crate) async fn of(kind: &Kind, crash_at: Option<&str>) -> Self {
         let variables = crash_at.map(|point| format!("{}={point}", crash::VARIABLE));
-        Self::start_with(variables.as_slice()).await
+        Self::start_with(variables.as_slice(), kind.db).await
     }
 
     /// One with these in its environment.
-    pub(crate) async fn start_with(variables: &[String]) -> Self {
+    pub(crate) async fn start_with(variables: &[String], db: Option<Made>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let process = agent_with(folder.path(), variables).await.unwrap();
+        let db = match db {
+            Some(made) => Some(Db::start(&folder.path().join("db"), made).await),
+            None => None,
+        };
+        let named = db.as_ref().map(Db::named).unwrap_or_default();
+        let process = agent_with(folder.path(), variables, named).await.unwrap();
         let agent = Agent::new(process.ready.control);
         let Role::Lane(mut config) = lane("") else {
             unreachable!("it is a lane")
@@ -190,6 +257,7 @@ impl Victim {
             agent,
             process,
             lane: ready.pid,
+            db,
             folder,
         }
     }
@@ -220,10 +288,12 @@ impl Victim {
         let Self {
             process,
             lane,
+            db,
             folder,
             ..
         } = self;
         Remains {
+            db,
             folder,
             lane,
             _first: process,
@@ -238,15 +308,21 @@ impl Victim {
 }
 
 /// Starts an agent with these in its environment.
-async fn agent_with(folder: &Path, variables: &[String]) -> Result<Child, SpawnError> {
+async fn agent_with(
+    folder: &Path,
+    variables: &[String],
+    named: Named,
+) -> Result<Child, SpawnError> {
     let program = program().to_str().unwrap();
     let mut args: Vec<&str> = variables.iter().map(String::as_str).collect();
     args.extend([program, "first-process", "agent"]);
-    agent_in(folder, [].into(), Path::new("/usr/bin/env"), &args).await
+    agent_in(folder, named, Path::new("/usr/bin/env"), &args).await
 }
 
 /// What an agent left that was killed. Dropping it ends what is still there.
 pub(crate) struct Remains {
+    /// Dropped before its folder.
+    db: Option<Db>,
     folder: TempDir,
     lane: u32,
     /// The first process is not killed with this: it takes away the zombies of those that are.
@@ -262,7 +338,8 @@ impl Remains {
     /// An agent comes back, and dies at that point of its code.
     pub(crate) async fn come_back(&self, crash_at: Option<&str>) -> Result<Child, String> {
         let variables = crash_at.map(|point| format!("{}={point}", crash::VARIABLE));
-        let came = agent_with(self.folder(), variables.as_slice()).await;
+        // The operator's nodes are known from the journal alone.
+        let came = agent_with(self.folder(), variables.as_slice(), Named::default()).await;
         came.map_err(|error| {
             let log = fs::read_to_string(self.folder().join("agent.log")).unwrap_or_default();
             format!("{error}: {log}")
@@ -284,6 +361,7 @@ impl Remains {
         if let Some(stat) = procfs::stat(self.lane) {
             left.push(format!("the lane is there: {stat:?}"));
         }
+        left.extend(self.db.iter().flat_map(Db::left));
         let mut open = Vec::new();
         for entry in self.entries() {
             match entry.event {
@@ -306,6 +384,18 @@ impl Remains {
         if !data.join("lane/log").exists() {
             left.push("the data are gone".to_owned());
         }
+        for entry in fs::read_dir(data.join("lane"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = entry.file_name();
+            if name != "log" {
+                left.push(format!("{} is among the data", name.display()));
+            }
+        }
+        let workers = workers(self.folder.path()).into_iter();
+        left.extend(workers.map(|pid| format!("worker {pid} is there")));
         left
     }
 

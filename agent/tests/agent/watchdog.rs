@@ -23,7 +23,7 @@ fn pausing() -> &'static Kind {
 
 /// An agent with its lane paused.
 async fn paused(lease: Span) -> Victim {
-    let victim = Victim::start(None).await;
+    let victim = Victim::start().await;
     let mut order = order("f1", pause());
     order.lease = lease;
     victim.agent.inject(&order).await.unwrap();
@@ -233,14 +233,14 @@ fn a_program_that_outlives_the_agent_does_not_change_anything_after_the_undo() {
             fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
             let path = std::env::var("PATH").unwrap();
             let victim =
-                Victim::start_with(&[format!("PATH={}:{path}", tools.path().display())]).await;
+                Victim::start_with(&[format!("PATH={}:{path}", tools.path().display())], None)
+                    .await;
             // The kernel is tried with the same program, once.
             victim.agent.preflight().await.unwrap();
             fs::write(tools.path().join("slow"), "").unwrap();
             let kind = KINDS.iter().find(|kind| kind.name == "partition").unwrap();
-            let mut order = order("f1", (kind.fault)());
             // It lapses while nft has yet to begin.
-            order.lease = Span::from_millis(100);
+            let order = kind.order(Span::from_millis(100));
             let agent = victim.agent.clone();
             let injecting = tokio::spawn(async move { agent.inject(&order).await });
             until("nft is under way", || async { there("begun") }).await;

@@ -20,7 +20,7 @@ const CONNECTIONS: usize = 100;
 const EVERY: Span = Span::from_millis(100);
 
 /// Turns of each peer and of the control.
-const ROUNDS: u32 = 5;
+const ROUNDS: u32 = 9;
 
 /// How late what was to be late by `asked_ms` was.
 #[derive(Debug, Clone, Serialize)]

@@ -78,7 +78,7 @@ pub(super) fn grant(
         .max(shortest);
     let lead = service.config.refresh_lead.as_micros().div_ceil(1_000_000);
     let refresh_after_in = ttl.saturating_sub(lead).max(1);
-    let now = host::clock::unix_micros() / 1_000_000;
+    let now = service.clock.holder().issue() / 1_000_000;
 
     let (audience, transport) = match lane {
         Lane::Khala => (AUDIENCE_KHALA, "khala_ws"),

@@ -9,7 +9,8 @@ use super::Service;
 use super::issue::session_id;
 use crate::front::{bearer, refusal};
 
-/// `POST /api/probe/token`. It takes nothing from the rate: probes are not what a drill measures.
+/// `POST /api/probe/token`. It takes nothing from the rate, and goes by the true time whatever the service's clock says: probes
+/// are not what a drill measures.
 pub(super) fn answer(service: &Service, request: &Request) -> Reply {
     let secret = &service.config.session_secret;
     if !bearer(request).is_some_and(|credential| is_probe_credential(secret, credential)) {

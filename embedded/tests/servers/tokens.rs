@@ -4,9 +4,13 @@ use std::os::unix::fs::PermissionsExt;
 
 use base64::Engine as _;
 use host::http::{Method, StatusCode};
-use lanes::token::{Claims, SYNC_TOKEN_PATH, TokenRequest};
+use lanes::token::{
+    Claims, PROBE_TOKEN_PATH, ProbeKey, ProbeRequest, ProbeToken, SYNC_TOKEN_PATH, TokenRequest,
+    probe_credential,
+};
+use model::fault::{ClockSkew, Fault, FaultOrder, FaultView};
 use model::ids::Lane;
-use model::quantity::{Rate, Span};
+use model::quantity::{Rate, Share, Span};
 
 use crate::support::{OTHER, PATIENCE, RIVAL, STREAM, Target, error_of, khala_path, subscriber};
 
@@ -204,4 +208,126 @@ async fn a_lane_without_keys_lets_clients_that_come_at_once_wait_for_them() {
             assert!(answer.is_ok(), "{lane}");
         }
     }
+}
+
+/// Has the service see another time; what a client then finds in its tokens.
+async fn skewed(offset: &str) {
+    let target = Target::start(Lane::Khala);
+    let order = FaultOrder {
+        id: "f1".to_owned(),
+        fault: Fault::ClockSkew(ClockSkew {
+            offset: offset.parse().unwrap(),
+        }),
+        node: Some("tokens".to_owned()),
+        share: Share::ALL,
+        seed: 7,
+        lease: Span::from_secs(20),
+    };
+    let control = &target.tokens_control;
+    let view: FaultView = control.post("/faults", &order, PATIENCE).await.unwrap();
+    assert!(view.active && view.observation.bitten == 0, "{view:?}");
+    let second = FaultOrder {
+        id: "f2".to_owned(),
+        ..order.clone()
+    };
+    let refused = control
+        .post::<FaultView>("/faults", &second, PATIENCE)
+        .await;
+    assert!(refused.unwrap_err().to_string().contains("`f1`"));
+
+    let wrong = target.grant(&subscriber()).await;
+    let now = host::clock::unix_micros() / 1_000_000;
+    let told = claims(&wrong.token);
+    assert_eq!((told.iat, told.exp), (wrong.issued_at, wrong.expires_at));
+    let apart = told.iat.abs_diff(now);
+    assert!((3_599..=3_601).contains(&apart), "{apart} s");
+    assert_eq!(told.iat > now, offset.starts_with('+'));
+    let refused = target.socket(&khala_path(&wrong.token), &[]).await;
+    let expected = if offset.starts_with('+') {
+        "token_not_yet_valid"
+    } else {
+        "token_expired"
+    };
+    assert_eq!(error_of(&refused.unwrap_err()), expected);
+
+    let seen: FaultView = control.get("/faults/f1", PATIENCE).await.unwrap();
+    let figures = &seen.observation.figures;
+    assert_eq!((seen.observation.bitten, figures["tokens_skewed"]), (1, 1));
+    assert_eq!(
+        (figures["iat_unix"], figures["offset_s"]),
+        (told.iat, 3_600)
+    );
+    assert!(seen.observation.observed.is_some());
+
+    let undone = control.call::<FaultView>(Method::DELETE, "/faults/f1", &(), PATIENCE);
+    assert!(!undone.await.unwrap().active);
+    let right = target.grant(&subscriber()).await;
+    let now = host::clock::unix_micros() / 1_000_000;
+    assert!(claims(&right.token).iat.abs_diff(now) <= 1);
+    target.khala(&right.token).await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_ahead_issues_tokens_that_are_not_valid_yet() {
+    skewed("+1h").await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_behind_issues_tokens_that_have_expired() {
+    skewed("-1h").await;
+}
+
+#[tokio::test]
+async fn a_skew_ends_with_its_lease_and_probes_go_by_the_true_time() {
+    let target = Target::start(Lane::Khala);
+    let order = FaultOrder {
+        id: "f1".to_owned(),
+        fault: Fault::ClockSkew(ClockSkew {
+            offset: "+1h".parse().unwrap(),
+        }),
+        node: None,
+        share: Share::ALL,
+        seed: 7,
+        lease: Span::from_millis(500),
+    };
+    let control = &target.tokens_control;
+    let _: FaultView = control.post("/faults", &order, PATIENCE).await.unwrap();
+    let probe = ProbeRequest {
+        lane: Lane::Khala,
+        org: "org".to_owned(),
+        user: "user".to_owned(),
+        scopes: vec!["sync.subscribe".to_owned()],
+        streams: vec![STREAM.to_owned()],
+        key: ProbeKey::Current,
+        issued_s: 0,
+        not_before_s: 0,
+        expires_s: 60,
+        revoked: false,
+    };
+    let body = serde_json::to_vec(&probe).unwrap();
+    let credential = format!("Bearer {}", probe_credential("session"));
+    let headers = [("authorization", credential.as_str())];
+    let asked = target.tokens.send(
+        Method::POST,
+        PROBE_TOKEN_PATH,
+        &headers,
+        body.into(),
+        PATIENCE,
+    );
+    let ProbeToken { token } = serde_json::from_slice(&asked.await.unwrap().body).unwrap();
+    let now = host::clock::unix_micros() / 1_000_000;
+    assert!(claims(&token).iat.abs_diff(now) <= 1);
+
+    let lapsed = async {
+        loop {
+            let view: FaultView = control.get("/faults/f1", PATIENCE).await.unwrap();
+            if !view.active {
+                return view;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let view = tokio::time::timeout(PATIENCE, lapsed).await.unwrap();
+    assert!(view.lapsed && view.healed.is_some(), "{view:?}");
+    assert_eq!(view.observation.bitten, 0, "nobody asked for a token");
 }

@@ -80,7 +80,8 @@ impl DenyReason {
         }
     }
 
-    /// Whether a fresh token would mend it.
+    /// Whether a fresh token would mend it. One that is not valid yet may have been issued by a clock that is right again by
+    /// now, and to wait for the time that it names could take for ever.
     #[must_use]
     pub const fn refresh_helps(self) -> bool {
         matches!(
@@ -88,6 +89,7 @@ impl DenyReason {
             Self::MissingToken
                 | Self::UnknownKid
                 | Self::TokenExpired
+                | Self::TokenNotYetValid
                 | Self::TokenTooOld
                 | Self::TokenRevoked
         )

@@ -68,7 +68,7 @@ pub(crate) fn plan() -> Plan {
             stream_budgets: BTreeMap::new(),
             limits: None,
         },
-        layout: model::node::Layout::default(),
+        layout: model::crew::Layout::default(),
         steady: Steady {
             window: Span::from_secs(3),
             connected: Share::ratio(0.999),

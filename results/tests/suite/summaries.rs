@@ -3,8 +3,8 @@
 use std::fs;
 
 use model::anomaly::Anomaly;
+use model::crew::{ClockOffset, NodeRecord, Reach, When};
 use model::defect::Defect;
-use model::node::{ClockOffset, NodeRecord, Reach, When};
 use model::shard::ProbeTally;
 use model::trial::Trial;
 use results::{RunFolder, explain, judge, table};

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use model::command::{CommandConfig, is_name};
 use model::fault::Fault;
+use model::node::NodeConfig;
 use model::policy::Policy;
 use serde::Deserialize;
 
@@ -59,6 +60,8 @@ pub struct Operating {
     pub tls: Option<TlsFiles>,
     /// The commands that may be run, by name.
     pub commands: BTreeMap<String, CommandConfig>,
+    /// The operator's nodes to which faults may be done, by name.
+    pub nodes: BTreeMap<String, NodeConfig>,
     /// How far it lets a drill go.
     pub policy: Policy,
 }
@@ -84,6 +87,14 @@ pub fn operating(source: &Source, folder: &Path) -> Result<Operating, Diagnostic
         listen: listen.unwrap_or_else(|| Listen::Socket(state_dir.join("agent.sock"))),
         tls: config.tls.map(|tls| seen_from(folder, &tls)),
         commands: config.commands,
+        nodes: config
+            .nodes
+            .into_iter()
+            .map(|(name, node)| {
+                let pid_file = node.pid_file.map(|path| folder.join(path));
+                (name, NodeConfig { pid_file, ..node })
+            })
+            .collect(),
         policy: Policy {
             children: config
                 .policy
@@ -183,6 +194,30 @@ fn policy(checks: &mut Checks<'_>, policy: &Policy) {
     let kinds: Vec<&str> = kinds.iter().map(String::as_str).collect();
     known(checks, "faults", policy.faults.as_deref(), &kinds);
     known(checks, "children", policy.children.as_deref(), &CHILDREN);
+    for (at, folder) in policy.disk_folders.iter().enumerate() {
+        let path = ["policy", "disk_folders", &at.to_string()];
+        let shown = folder.display();
+        match folder.canonicalize() {
+            _ if !folder.is_absolute() => {
+                let hint = "write its whole path, such as /srv/data";
+                checks.error(&path, format!("`{shown}` is not an absolute path"), hint);
+            }
+            Err(error) => checks.error(&path, format!("`{shown}`: {error}"), "mend the path"),
+            Ok(really) if really != *folder => {
+                let message = format!("`{shown}` is really `{}`", really.display());
+                checks.error(
+                    &path,
+                    message,
+                    "write that: a link may lead elsewhere tomorrow",
+                );
+            }
+            Ok(really) if !really.is_dir() => {
+                let hint = "name a folder, in which faults make files of their own";
+                checks.error(&path, format!("`{shown}` is not a folder"), hint);
+            }
+            Ok(_) => {}
+        }
+    }
     if policy.faults_at_once == Some(0) {
         let hint = "write `faults: []` for an agent that is to inject nothing";
         checks.error(&["policy", "faults_at_once"], "`faults_at_once` is 0", hint);

@@ -26,8 +26,10 @@ pub(super) fn check(checks: &mut Checks<'_>, scenario: &Scenario) {
         if entry.fault.holder() == Holder::Agent && entry.nodes.is_none() {
             node(checks, &place, entry, target);
         }
-        if let Fault::TokenExpiry(_) = entry.fault {
-            token_expiry(checks, &fault, target);
+        match entry.fault {
+            Fault::TokenExpiry(_) => token_expiry(checks, &fault, target),
+            Fault::ClockSkew(_) => clock_skew(checks, &fault, target),
+            _ => {}
         }
     }
     storm(checks, scenario, target);
@@ -105,6 +107,18 @@ fn token_expiry(checks: &mut Checks<'_>, path: &[&str], target: &Target) {
         let hint = "it will show that clients renew in time and that an expired token is refused; it will affect few \
                     clients, and not show how a cut-off fleet comes back";
         checks.warning(path, message, hint);
+    }
+}
+
+/// Only the embedded service lets its clock be told.
+fn clock_skew(checks: &mut Checks<'_>, path: &[&str], target: &Target) {
+    if !matches!(target.tokens, TokenSupply::Service(None)) {
+        let message = format!(
+            "`clock_skew` needs a token service that the drill starts, and `{}` has its own",
+            target.name
+        );
+        let hint = "write tokens: { service: {} }, or drill the embedded target; no other service's clock can be told";
+        checks.error(path, message, hint);
     }
 }
 

@@ -1,20 +1,23 @@
 //! The faults of a timeline.
 
-use model::fault::{Fault, Holder};
+use model::fault::{CrashLoop, Fault, Holder};
 use model::quantity::{ByteSize, Span};
 
-use super::{Checks, MAX_WAIT, network, toxics};
+use super::{Checks, MAX_WAIT, network, resource, toxics};
 use crate::resolve::{DEFAULT_NODE, lasts};
 use crate::scenario::{Entry, Scenario};
 use crate::target::Target;
 use crate::typed::nearest;
 
 /// Which processes node faults can be done to.
-const NODES: [&str; 2] = ["lane", "tokens"];
+const NODES: [&str; 2] = ["lane", TOKENS];
+const TOKENS: &str = "tokens";
 /// Renewals go out well within a lease; below this a busy host could miss one.
 const LEASES: (Span, Span) = (Span::from_millis(500), Span::from_secs(10));
 /// How old the data that come back may be: something must have changed since.
 const AGES: (Span, Span) = (Span::from_millis(500), Span::from_secs(600));
+/// How long a node in a crash loop is left alone: it has to come back, and to crash again before it is undone.
+const PERIODS: (Span, Span) = (Span::from_millis(100), Span::from_secs(600));
 /// What the Close frame of RFC 6455 has room for.
 const MAX_REASON_BYTES: usize = 123;
 
@@ -55,7 +58,9 @@ fn one_at_a_time(checks: &mut Checks<'_>, scenario: &Scenario) {
         .timeline
         .iter()
         .enumerate()
-        .filter(|(_, entry)| entry.fault.holder() == Holder::Agent && !entry.fault.in_kernel())
+        .filter(|(_, Entry { fault, .. })| {
+            fault.holder() == Holder::Agent && !fault.in_kernel() && !fault.on_machine()
+        })
         // Which these take is not known before there is an inventory.
         .filter(|(_, entry)| entry.nodes.is_none())
         .collect();
@@ -137,7 +142,13 @@ fn whom(checks: &mut Checks<'_>, path: [&str; 2], entry: &Entry) {
     }
     let on_node = entry.fault.holder() == Holder::Agent;
     if let Some(node) = &entry.node {
-        if !on_node {
+        if entry.fault.holder() == Holder::Tokens {
+            if node != TOKENS {
+                let message = format!("`{name}` is for the token service, not for `{node}`");
+                let hint = "remove `node`, or write node: tokens";
+                checks.error(&at(path, &["node"]), message, hint);
+            }
+        } else if !on_node {
             let message = format!("`{name}` is not done to a node");
             checks.error(
                 &at(path, &["node"]),
@@ -164,7 +175,7 @@ fn whom(checks: &mut Checks<'_>, path: [&str; 2], entry: &Entry) {
         let hint = "remove `peers`; partition, packet_loss and drop_sockets have them";
         checks.key_error(&at(path, &["peers"]), message, hint);
     }
-    if on_node && share < 1.0 {
+    if (on_node || entry.fault.holder() == Holder::Tokens) && share < 1.0 {
         let message = format!(
             "`{name}` takes every client of its node, not {}",
             entry.share
@@ -247,10 +258,34 @@ fn settings(checks: &mut Checks<'_>, path: [&str; 2], entry: &Entry, scenario: &
                 checks.error(&at(path, &["node"]), message, "restore is for `lane`");
             }
         }
+        Fault::CrashLoop(settings) => crash_loop(checks, path, settings, entry.lasts),
         Fault::TokenExpiry(expiry) => {
             token_expiry(checks, path, expiry.after, expiry.spread, scenario);
         }
+        fault if fault.on_machine() => resource::check(checks, path, fault),
+        Fault::ClockSkew(skew) => resource::clock_skew(checks, path, skew),
         fault => network::check(checks, path, fault),
+    }
+}
+
+fn crash_loop(checks: &mut Checks<'_>, path: [&str; 2], settings: &CrashLoop, lasts: Option<Span>) {
+    let key = |key| at(path, &["fault", "crash_loop", key]);
+    let (shortest, longest) = PERIODS;
+    if !(shortest..=longest).contains(&settings.every) {
+        let message = format!("a period of {} is out of range", settings.every);
+        let hint = format!("it is {shortest} to {longest}");
+        checks.error(&key("every"), message, hint);
+    } else if lasts.is_some_and(|lasts| lasts <= settings.every) {
+        let message = format!(
+            "`crash_loop` is over before the node has been up for {}: it crashes once",
+            settings.every
+        );
+        let hint = "lengthen `for`, shorten `every`, or use kill: {}";
+        checks.warning(&at(path, &["for"]), message, hint);
+    }
+    if let Some(times @ ..2) = settings.times {
+        let message = format!("{times} is no loop");
+        checks.error(&key("times"), message, "make it 2 or more, or use kill: {}");
     }
 }
 

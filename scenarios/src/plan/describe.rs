@@ -9,6 +9,7 @@ use model::target::Wire;
 use super::{Plan, Probe, Rule, Step};
 
 mod network;
+mod resource;
 
 impl Plan {
     /// What will happen: the load, the exact timeline with a line for each injection and each undo, and what is judged.
@@ -326,11 +327,24 @@ fn action(fault: &Fault) -> String {
             "copy the data, and {} later SIGKILL and put the copy in their place",
             restore.age
         ),
+        Fault::KillTree(_) => "SIGKILL to the process and to all that descend from it".to_owned(),
+        Fault::CrashLoop(settings) => {
+            let most = settings
+                .times
+                .map(|times| format!(", {times} times in all"));
+            format!(
+                "SIGKILL, and again {} after each time that it is back{}",
+                settings.every,
+                most.unwrap_or_default()
+            )
+        }
         Fault::Partition(_)
         | Fault::PacketLoss(_)
         | Fault::Throttle(_)
         | Fault::Netem(_)
         | Fault::DropSockets(_) => network::action(fault),
+        Fault::CpuBurn(_) | Fault::MemoryFill(_) | Fault::DiskFill(_) => resource::action(fault),
+        Fault::ClockSkew(skew) => format!("let the clock be {} off", skew.offset),
         Fault::TokenExpiry(expiry) => format!(
             "take on tokens, over {}, that all expire in the same second {} later",
             expiry.spread, expiry.after

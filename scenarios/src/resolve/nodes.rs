@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use model::crew::Layout;
 use model::fault::Holder;
 use model::net::Cidr;
-use model::node::Layout;
 use model::quantity::Span;
 use model::target::Kind;
 
@@ -142,8 +142,10 @@ fn overlapping(
     let mut nodes: BTreeSet<&str> = mine.iter().copied().collect();
     for (_, other) in at_once {
         let theirs = hit(other, layout);
-        let on_process =
-            |step: &Step| step.fault.holder() == Holder::Agent && !step.fault.in_kernel();
+        let on_process = |step: &Step| {
+            let fault = &step.fault;
+            fault.holder() == Holder::Agent && !fault.in_kernel() && !fault.on_machine()
+        };
         let both = mine.iter().find(|name| theirs.contains(name));
         if let Some(name) = both
             && on_process(step)

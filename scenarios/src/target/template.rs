@@ -195,7 +195,7 @@ const STREAMS: &str = "
 # Streams that a drill may publish to: nothing else is written.
 streams: { pattern: \"runtime.run.drill-{n}.events\", count: 12 }
 
-# Agents on the nodes. Without any, node faults (kill, terminate, pause) are refused.
+# Agents on the nodes. Without any, node faults (kill, terminate, pause, …) are refused.
 nodes: []
 
 # What the target promises, and is held to.

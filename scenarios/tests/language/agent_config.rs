@@ -127,6 +127,69 @@ fn an_operated_agent_listens_where_only_its_user_can_come_in_unless_it_is_told_o
 }
 
 #[test]
+fn nodes_are_found_in_one_way_and_started_by_a_command_that_there_is() {
+    let commands = "commands: { up: { run: [/bin/sh] } }";
+    let config = operated(&format!(
+        "{commands}\nnodes:\n  db: {{ pid_file: db.pid, start: up }}\n  cache: {{ pid: up }}"
+    ))
+    .unwrap_or_else(|error| panic!("{error}"));
+    let db = &config.nodes["db"];
+    assert_eq!(
+        db.pid_file.as_deref(),
+        Some(Path::new("/etc/faultlane/db.pid"))
+    );
+    assert_eq!(db.start.as_deref(), Some("up"));
+    assert_eq!(config.nodes["cache"].pid.as_deref(), Some("up"));
+    for (node, at, words) in [
+        ("a b: { pid: up }", "a b", &["not a node's name"][..]),
+        (
+            "db: { start: up }",
+            "db",
+            &["which process `db` is", "pid_file:"],
+        ),
+        (
+            "db: { pid_file: /run/db.pid, pid: up }",
+            "up",
+            &["found by pid_file already", "one of pid_file, pid"],
+        ),
+        ("db: { pid: upp }", "upp", &["`upp`", "did you mean `up`?"]),
+        (
+            "db: { pid: up, start: down }",
+            "down",
+            &[
+                "`down` is not among this file's `commands`",
+                "known here: up",
+            ],
+        ),
+        (
+            "db: { systemd: gate }",
+            "gate",
+            &[
+                "`gate` is not the name of a service's unit",
+                "khala-gate.service",
+            ],
+        ),
+        (
+            "db: { systemd: gate.service, start: up }",
+            "up",
+            &["by no command", "remove `start`"],
+        ),
+        ("db: { pidfile: /run/db.pid }", "pidfile", &["`pid_file`"]),
+    ] {
+        let line = format!("  {node}");
+        let column = line.rfind(at).expect("the piece is in the line") + 1;
+        let shown = operated(&format!("{commands}\nnodes:\n{line}"))
+            .expect_err(node)
+            .to_string();
+        points_at(&shown, 6, column, words);
+    }
+    let shown = operated("nodes: { db: { pid: up } }")
+        .expect_err("no commands")
+        .to_string();
+    assert!(shown.contains("add commands:"), "{shown}");
+}
+
+#[test]
 fn what_an_operated_agent_cannot_run_with_is_told_with_its_place() {
     let refused = |line: &str, at: &str, words: &[&str]| {
         let column = line.find(at).expect("the piece is in the line") + 1;
@@ -169,6 +232,15 @@ fn what_an_operated_agent_cannot_run_with_is_told_with_its_place() {
         "0",
         &["`faults_at_once` is 0"],
     );
+    for (folder, words) in [
+        ("data", "not an absolute path"),
+        ("/no/such", "`/no/such`: "),
+        ("/proc/self", "is really"),
+        ("/etc/passwd", "not a folder"),
+    ] {
+        let line = format!("policy: {{ disk_folders: [/etc, {folder}] }}");
+        refused(&line, &format!("{folder}]"), &[words]);
+    }
     refused(
         "tls: { certificate: /no/c.pem, key: /no/c.key, client_ca: /no/ca.pem }",
         "/no/c.pem",

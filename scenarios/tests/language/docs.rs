@@ -32,7 +32,7 @@ fn the_example_of_the_language_is_a_scenario_without_warnings() {
 #[test]
 fn every_fault_has_a_page_whose_example_is_valid() {
     let (faults, language) = (faults(), docs("scenarios.md"));
-    assert_eq!(faults.len(), 18, "{faults:?}");
+    assert_eq!(faults.len(), 24, "{faults:?}");
     for fault in faults {
         let page = docs(&format!("faults/{fault}.md"));
         let timeline = example(&page);
@@ -131,4 +131,18 @@ fn the_example_of_an_operated_agent_is_understood() {
     let config = config.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.listen.as_deref(), Some("10.0.0.5:7400"));
     assert_eq!(config.policy.faults_at_once, Some(2));
+
+    let (_, section) = page.split_once("## Nodes\n").expect("the section");
+    // Neither its programs nor systemd are everywhere; all else of it is as it has to be.
+    let nodes: String = example(section)
+        .replace("/usr/local/bin/db-ctl", "/bin/sh")
+        .replace("/usr/local/bin/cache-ctl", "/bin/sh")
+        .replace("/usr/bin/pgrep", "/bin/sh")
+        .lines()
+        .filter(|line| !line.contains("systemd:"))
+        .fold(String::new(), |text, line| text + line + "\n");
+    let config = scenarios::agent_config::parse(&source(&nodes));
+    let config = config.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.nodes["db"].start.as_deref(), Some("start-db"));
+    assert_eq!(config.nodes["cache"].pid.as_deref(), Some("cache-pid"));
 }

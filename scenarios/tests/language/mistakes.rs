@@ -215,6 +215,8 @@ fn settings_of_faults_are_checked() {
         (fault("{ latency: { delay: 0s } }"), "a delay of 0s"),
         (fault("{ latency: { delay: 1ms, jitter: 2ms } }"), "jitter"),
         (fault("{ bandwidth: { per_second: 0B } }"), "nothing passes"),
+        (fault("{ crash_loop: { every: 50ms } }"), "a period of 50ms"),
+        (fault("{ crash_loop: { times: 1 } }"), "1 is no loop"),
         (fault("{ refuse_upgrade: { status: 200 } }"), "200"),
         (momentary("{ ws_close: { code: 1006 } }"), "1006"),
         (
@@ -274,6 +276,76 @@ fn settings_of_faults_in_the_kernel_are_checked() {
     let ssh = parse(&fault("{ partition: { ports: [22] } }"));
     let warnings = ssh.unwrap_or_else(|error| panic!("{error}")).warnings;
     assert!(warnings[0].to_string().contains("SSH"), "{warnings:?}");
+}
+
+#[test]
+fn faults_of_a_machine_and_a_clock_are_bounded() {
+    let fault = |fault: &str| GOOD.replace("{ hold: {} }", fault);
+    for (settings, words) in [
+        ("{ cpu_burn: { cores: 0 } }", "0 cores are none"),
+        ("{ cpu_burn: { cores: 0% } }", "0% cores are none"),
+        ("{ cpu_burn: { cores: many } }", "`many` is not a share"),
+        ("{ cpu_burn: { cores: 2, load: 0% } }", "a load of 0%"),
+        ("{ cpu_burn: { cores: 2, load: 101% } }", "`101%`"),
+        ("{ cpu_burn: { cores: [2] } }", "a number of cores"),
+        ("{ memory_fill: { size: 5 } }", "bare number"),
+        (
+            "{ memory_fill: { size: lots } }",
+            "neither a size nor a share",
+        ),
+        ("{ memory_fill: { size: 0% } }", "a size of 0%"),
+        ("{ memory_fill: { size: 4KiB } }", "a size of 4KiB"),
+        (
+            "{ memory_fill: { size: 1GiB, reserve: 2000000GiB } }",
+            "more than machines have",
+        ),
+        ("{ disk_fill: { size: 0B } }", "a size of 0B"),
+        (
+            "{ disk_fill: { size: 1GiB, folder: data } }",
+            "not an absolute path",
+        ),
+        (
+            "{ disk_fill: { size: 1GiB, folder: /srv/../etc } }",
+            "not an absolute path",
+        ),
+        (
+            "{ disk_fill: { size: 1GiB, folder: /srv } }",
+            "may not fill `/srv`",
+        ),
+        ("{ clock_skew: { offset: 30s } }", "lanes overlook"),
+        ("{ clock_skew: { offset: -9000h } }", "longer than a year"),
+        (
+            "{ clock_skew: { offset: soon } }",
+            "`soon` is not an offset",
+        ),
+    ] {
+        let shown = parse(&fault(settings)).expect_err(words).to_string();
+        assert!(
+            shown.contains(words) && shown.contains("test.yaml:8:"),
+            "{words} in\n{shown}"
+        );
+    }
+    for (settings, node, words) in [
+        ("{ clock_skew: { offset: +1h } }", "lane", "not for `lane`"),
+        ("{ cpu_burn: { cores: 1 } }", "db", "no node `db`"),
+    ] {
+        let text = fault(settings).replace("share: 100%", &format!("node: {node}"));
+        let shown = parse(&text).expect_err(words).to_string();
+        assert!(shown.contains(words), "{words} in\n{shown}");
+    }
+    let shared = fault("{ clock_skew: { offset: +1h } }").replace("share: 100%", "share: 50%");
+    let shown = parse(&shared).expect_err("a share").to_string();
+    assert!(shown.contains("takes every client"), "{shown}");
+}
+
+#[test]
+fn a_machine_can_be_under_several_faults_at_once() {
+    let more = "  - { at: 2s, fault: { cpu_burn: { cores: 1 } }, for: 1s }
+  - { at: 2s, fault: { memory_fill: { size: 50% } }, for: 1s }
+  - { at: 2s, fault: { kill: {} }, for: 1s }
+affected";
+    let text = changed("affected", more).replace("hold: {}", "disk_fill: { size: 1MiB }");
+    parse(&text).unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]

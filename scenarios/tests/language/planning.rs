@@ -259,7 +259,7 @@ fn a_description_has_a_line_for_each_injection_and_each_undo() {
 }
 
 #[test]
-fn a_description_says_what_a_fault_in_the_kernel_does_to_whom() {
+fn a_description_says_what_a_fault_of_the_machine_does_to_whom() {
     for (fault, words) in [
         (
             "{ partition: { peers: [10.0.0.1, 10.1.0.0/16], of: 1, ports: [80, 443], direction: in, action: reject } }",
@@ -276,6 +276,23 @@ fn a_description_says_what_a_fault_in_the_kernel_does_to_whom() {
         (
             "{ netem: { interface: eth0, delay: 9ms, jitter: 2ms, loss: 1% } }",
             "of what `eth0` sends: delay by 9ms ± 2ms, lose 1%",
+        ),
+        (
+            "{ cpu_burn: { cores: 50%, load: 90%, pin: true } }",
+            "keep 50% of the cores busy for 90% of the time, a worker on each [node lane;",
+        ),
+        ("{ cpu_burn: { cores: 1 } }", "keep 1 core busy [node lane;"),
+        (
+            "{ memory_fill: { size: 50%, reserve: 1GiB } }",
+            "take up 50% of memory, leaving 1GiB or the usual reserve, whichever is more",
+        ),
+        (
+            "{ disk_fill: { size: 100MiB } }",
+            "take up 100MiB of the disk with a file in the folder of its data, leaving the usual reserve",
+        ),
+        (
+            "{ clock_skew: { offset: -1h } }",
+            "let the clock be -1h off [node tokens;",
         ),
     ] {
         let text = GOOD.replace("{ hold: {} }", fault);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::node::{ClockOffset, Reach, When};
+use model::crew::{ClockOffset, Reach, When};
 
 use super::{section, table, with};
 use crate::record::{FaultEvidence, Row};
