@@ -254,6 +254,9 @@ pub(crate) struct PlanArgs {
     /// How spacetime messages are encoded: json or bsatn [default: json, or what the target file says].
     #[arg(long, value_parser = wire)]
     pub(crate) wire: Option<Wire>,
+    /// The agents by which faults are done, and which run parts of the drill.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) inventory: Option<PathBuf>,
     /// What is drilled: embedded, spacetimedb (a real server, which the drill starts), or a target file.
     #[arg(long, value_name = "FILE|NAME", default_value = "embedded")]
     pub(crate) target: String,

@@ -14,13 +14,17 @@
 //! | `POST /children/{name}/call` | [`Call`] | what the child answers, status and body; 502 when it is gone |
 //! | `POST /commands/{name}` | [`CommandOrder`] | [`model::command::CommandAnswer`], once it has ended; 404 for one that the agent's own configuration does not name, 400 for a variable that may not be set |
 //! | `/faults…` | as [`host::faults`] | `FaultView`s |
-//! | `POST /residue/mark` | - | `{}`; what there is now is not residue |
+//! | `POST /ears` | - | [`Ear`](crate::ears::Ear): datagrams are listened for; 409 where too many are open |
+//! | `DELETE /ears/{port}` | [`Close`](crate::ears::Close) | [`Heard`](crate::ears::Heard), once all that is waited for has come or time is up |
+//! | `POST /sends` | [`Send`](crate::ears::Send) | [`Sent`](crate::ears::Sent) |
+//! | `POST /residue/mark` | - | `{}`; what there is now is not residue, and faults that are over are forgotten |
 //! | `GET /residue` | - | [`model::trial::Residue`] since the mark; 409 without one |
 //! | `POST /halt` | - | [`Halted`], once everything is undone; new faults, children and commands are refused with 423 |
 //! | `POST /halt/clear` | - | [`AgentStatus`]; work is taken on again |
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use host::clock;
@@ -34,6 +38,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::commands::Commands;
+use crate::ears::{self, Ears};
 use crate::faults::AgentHolder;
 use crate::residue::{self, Fingerprint};
 use crate::run_lock::{RunLock, RunView};
@@ -112,6 +117,9 @@ pub struct AgentStatus {
     /// The run that has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunView>,
+    /// Where its children may keep their data. It is emptied when the agent ends.
+    #[serde(default)]
+    pub data_dir: PathBuf,
 }
 
 /// `GET /clock`: the agent's clocks, read one right after the other.
@@ -121,6 +129,9 @@ pub struct Clocks {
     pub mono_us: u64,
     /// The wall clock.
     pub unix_us: u64,
+    /// The boot that the monotonic clock counts from: where it is the caller's, both are on one kernel.
+    #[serde(default)]
+    pub boot: String,
 }
 
 /// The answer to a halt.
@@ -141,6 +152,7 @@ pub struct Api {
     commands: Commands,
     run: Arc<RunLock>,
     mark: Mutex<Option<Fingerprint>>,
+    ears: Ears,
 }
 
 impl Api {
@@ -160,6 +172,7 @@ impl Api {
             commands,
             run,
             mark: Mutex::default(),
+            ears: Ears::default(),
         })
     }
 
@@ -209,6 +222,7 @@ impl Api {
             ("GET", ["clock"]) => Response::json(&Clocks {
                 mono_us: clock::now().0,
                 unix_us: clock::unix_micros(),
+                boot: clock::boot().to_owned(),
             }),
             ("GET", ["children"]) => Response::json(&self.supervisor.views()),
             ("POST", ["children"]) => {
@@ -222,7 +236,20 @@ impl Api {
                 self.supervisor.end(name).await?;
                 Response::empty()
             }
+            ("POST", ["ears"]) => {
+                self.refuse_when_halted()?;
+                Response::json(&self.ears.open().await?)
+            }
+            ("DELETE", ["ears", port]) => {
+                Response::json(&self.ears.close(port, &request.json()?).await?)
+            }
+            ("POST", ["sends"]) => {
+                self.refuse_when_halted()?;
+                Response::json(&ears::send(&request.json()?).await?)
+            }
             ("POST", ["residue", "mark"]) => {
+                // Of a trial before this one: its faults have the same ids as this one's.
+                self.faults.holder().forget_over();
                 let now = self.fingerprint().await;
                 *self.mark.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
                 Response::empty()
@@ -289,6 +316,7 @@ impl Api {
                 .collect(),
             halted: holder.is_halted(),
             run: self.run.view(clock::now()),
+            data_dir: holder.state().data(),
         }
     }
 

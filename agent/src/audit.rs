@@ -264,6 +264,7 @@ fn about(request: &Request) -> Value {
         ["faults"] => &[("id", "/id"), ("node", "/node"), ("lease", "/lease")],
         ["children"] => &[("child", "/name")],
         ["run"] => &[("run", "/run")],
+        ["sends"] => &[("to", "/to")],
         _ => return Value::Null,
     };
     let Ok(body) = serde_json::from_slice::<Value>(&request.body) else {

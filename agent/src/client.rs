@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::{AgentStatus, Call, ChildView, Clocks, Halted, StartChild, Started};
+use crate::ears::{Close, Ear, Heard, Send, Sent};
 use crate::preflight::kernel::Kernel;
 use crate::run_lock::{FENCE, RenewRun, RunTaken, TakeRun};
 
@@ -256,7 +257,33 @@ impl Agent {
         self.client.call(Method::DELETE, &path, &(), A_START).await
     }
 
-    /// Takes what there is now as what is not residue.
+    /// Has it listen for datagrams.
+    ///
+    /// # Errors
+    /// See [`Agent`]; 409 when too many ears are open.
+    pub async fn open_ear(&self) -> Result<Ear, CallError> {
+        self.client.post("/ears", &(), SOON).await
+    }
+
+    /// Has it wait until so much has come as is waited for, or time is up, and listen no longer.
+    ///
+    /// # Errors
+    /// See [`Agent`]; 404 when it does not listen there (any more).
+    pub async fn close_ear(&self, port: u16, close: &Close) -> Result<Heard, CallError> {
+        let path = format!("/ears/{port}");
+        let within = SOON + close.wait.duration();
+        self.client.call(Method::DELETE, &path, close, within).await
+    }
+
+    /// Has it send datagrams.
+    ///
+    /// # Errors
+    /// See [`Agent`]; 403 where its policy lets none go there.
+    pub async fn send(&self, send: &Send) -> Result<Sent, CallError> {
+        self.client.post("/sends", send, SOON).await
+    }
+
+    /// Takes what there is now as what is not residue, and has faults that are over forgotten.
     ///
     /// # Errors
     /// See [`Agent`].

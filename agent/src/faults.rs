@@ -121,6 +121,11 @@ impl AgentHolder {
             .collect()
     }
 
+    /// Forgets the faults that are over, so that their ids may be used again: a new trial begins.
+    pub fn forget_over(&self) {
+        self.records().retain(|record| record.view.active);
+    }
+
     /// What the faults of this life have on the machine, in words.
     #[must_use]
     pub(crate) fn traces(&self) -> Vec<String> {

@@ -14,6 +14,7 @@ use model::policy::{Breach, Policy};
 use crate::access::{Access, Who};
 use crate::api::{Api, StartChild};
 use crate::audit::{Audit, Entry};
+use crate::ears::Send;
 use crate::run_lock::{RenewRun, RunLock, TakeRun};
 use crate::supervisor::kind_of;
 
@@ -109,6 +110,12 @@ impl Gate {
                     .map_err(|breach| forbidden(&breach))
             }
             ("POST", ["faults"]) => self.admit(&request.json()?, now),
+            ("POST", ["sends"]) => {
+                let Send { to, .. } = request.json()?;
+                self.policy
+                    .sends(to.ip())
+                    .map_err(|breach| forbidden(&breach))
+            }
             ("POST", ["faults", id, "renew"]) => {
                 let Renewal { lease } = request.json()?;
                 let since = self.admitted().get(*id).map(|admitted| admitted.since);

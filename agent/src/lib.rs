@@ -8,6 +8,7 @@
 //! run_lock    one conductor at a time                     audit       who asked for what, and what came of it
 //! api         its HTTP routes and their bodies            client      the same, typed, for the conductor
 //! reach       the agents of an inventory                  offset      how far an agent's clocks are from ours
+//! ears        datagrams from agent to agent: who hears whom
 //! pki         an authority and certificates for operators
 //! supervisor  children by name                            process     one child: its pidfd, its end
 //! faults      the holder: processes (kill, terminate, pause, kill_tree, crash_loop), network (the kernel: nft, tc, ss),
@@ -40,6 +41,7 @@ pub mod client;
 pub mod commands;
 pub mod conductor;
 pub mod crash;
+pub mod ears;
 pub mod faults;
 pub mod gate;
 pub mod guard;

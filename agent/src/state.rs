@@ -88,6 +88,12 @@ impl StateDir {
         self.path.join(TOKEN)
     }
 
+    /// Where children may keep their data.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.path.join(DATA)
+    }
+
     /// Where commands run: what they write there is theirs.
     #[must_use]
     pub fn commands(&self) -> PathBuf {

@@ -322,6 +322,17 @@ impl Fault {
         }
     }
 
+    /// The same, to be added to; `None` where it names no peers.
+    #[must_use]
+    pub const fn peers_mut(&mut self) -> Option<&mut Vec<Cidr>> {
+        match self {
+            Self::Partition(settings) => Some(&mut settings.peers),
+            Self::PacketLoss(settings) => Some(&mut settings.peers),
+            Self::DropSockets(settings) => Some(&mut settings.peers),
+            _ => None,
+        }
+    }
+
     /// For a fault that ends by itself, how long it lasts: a scenario gives it no `for`. `None` for all others, which
     /// last until they are undone.
     #[must_use]

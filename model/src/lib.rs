@@ -17,11 +17,13 @@
 //! trial       all that was seen in one execution of a plan
 //! command     what an agent may run, by name          external    probes beside the lane
 //! net         addresses, ranges of them, interfaces   node        the nodes that an operator runs
+//! crew        the agents of an inventory as a trial has them: parts, clocks, who hears whom
 //! policy      how far an agent lets a drill go
 //! ```
 
 pub mod anomaly;
 pub mod command;
+pub mod crew;
 pub mod criteria;
 pub mod decide;
 pub mod defect;

@@ -1,6 +1,7 @@
 //! How far an agent lets a drill go, whoever asks: rules of its own configuration. What a rule does not mention it does not
 //! restrict.
 
+use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -113,6 +114,24 @@ impl Policy {
         }
     }
 
+    /// Whether datagrams may be sent to an address, to learn whether they arrive.
+    ///
+    /// # Errors
+    /// It is not among the peers that may be cut off: nobody else needs to be asked.
+    pub fn sends(&self, to: IpAddr) -> Result<(), Breach> {
+        let Some(allowed) = &self.peers else {
+            return Ok(());
+        };
+        if allowed
+            .iter()
+            .any(|allowed| allowed.contains(Cidr::from(to)))
+        {
+            return Ok(());
+        }
+        let message = format!("{to} is not within {}", listing(allowed));
+        Err(Breach::of("peers", message))
+    }
+
     /// Whether a child in that role may be started.
     ///
     /// # Errors
@@ -182,19 +201,20 @@ fn all(allowed: &[String]) -> String {
     }
 }
 
+fn listing(allowed: &[Cidr]) -> String {
+    let texts: Vec<_> = allowed.iter().map(ToString::to_string).collect();
+    all(&texts)
+}
+
 /// A fault that reaches peers and names none reaches all.
 fn peers(fault: &Fault, allowed: &[Cidr]) -> Result<(), Breach> {
-    let shown = || {
-        let texts: Vec<_> = allowed.iter().map(ToString::to_string).collect();
-        all(&texts)
-    };
     let Some(named) = fault.peers() else {
         return Ok(());
     };
     if named.is_empty() {
         let message = format!(
             "it names no peers, which means all, and only {} may be cut off",
-            shown()
+            listing(allowed)
         );
         return Err(Breach::of("peers", message));
     }
@@ -204,7 +224,7 @@ fn peers(fault: &Fault, allowed: &[Cidr]) -> Result<(), Breach> {
     match outside {
         None => Ok(()),
         Some(peer) => {
-            let message = format!("peer {peer} is not within {}", shown());
+            let message = format!("peer {peer} is not within {}", listing(allowed));
             Err(Breach::of("peers", message))
         }
     }
@@ -288,6 +308,18 @@ mod tests {
         };
         let hold = order(Fault::Hold(Hold {}), None, 1);
         assert_eq!(rule(policy.admits(&hold, 0)), "none");
+    }
+
+    #[test]
+    fn datagrams_go_where_peers_may_be() {
+        let policy = Policy {
+            peers: Some(vec!["10.0.0.0/8".parse().unwrap()]),
+            ..Policy::default()
+        };
+        let sends = |policy: &Policy, to: &str| rule(policy.sends(to.parse().unwrap()));
+        assert_eq!(sends(&policy, "10.1.2.3"), "none");
+        assert_eq!(sends(&policy, "11.1.2.3"), "peers");
+        assert_eq!(sends(&Policy::default(), "11.1.2.3"), "none");
     }
 
     #[test]

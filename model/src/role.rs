@@ -244,3 +244,42 @@ pub struct ProxyStatus {
     #[serde(default)]
     pub harness: Harness,
 }
+
+impl ProxyStatus {
+    /// Adds the counters of another proxy of the same trial and kernel; how well time was kept is that of the worse.
+    pub fn merge(&mut self, other: Self) {
+        let mut arrivals: BTreeMap<u64, u32> =
+            std::mem::take(&mut self.arrivals).into_iter().collect();
+        for (slot, count) in other.arrivals {
+            *arrivals.entry(slot).or_default() += count;
+        }
+        self.arrivals = arrivals.into_iter().collect();
+        for (status, count) in other.refused {
+            *self.refused.entry(status).or_default() += count;
+        }
+        self.open += other.open;
+        self.accepted += other.accepted;
+        self.upgraded += other.upgraded;
+        self.refused_with_retry_after += other.refused_with_retry_after;
+        self.upstream_bytes += other.upstream_bytes;
+        self.downstream_bytes += other.downstream_bytes;
+        self.frames.0 += other.frames.0;
+        self.frames.1 += other.frames.1;
+        self.opaque += other.opaque;
+        self.tls_failed.0 += other.tls_failed.0;
+        self.tls_failed.1 += other.tls_failed.1;
+        for fault in other.faults {
+            if !self.faults.contains(&fault) {
+                self.faults.push(fault);
+            }
+        }
+        self.harness.busiest = self.harness.busiest.max(other.harness.busiest);
+        let p99 = |harness: &Harness| {
+            let lag = &harness.receive_lag;
+            (lag.quantile(0.99, 0), lag.count())
+        };
+        if p99(&other.harness) > p99(&self.harness) {
+            self.harness.receive_lag = other.harness.receive_lag;
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::crew::{NodeRecord, Reach};
 use crate::external::ExternalProbe;
 use crate::fault::{Fault, FaultView};
 use crate::ids::FaultId;
@@ -24,6 +25,15 @@ pub struct FaultRecord {
     /// Why it could not be applied or undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The agents of an inventory that it was done by; empty for the conductor's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
+    /// Those of several where it was not seen to bite.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub toothless: Vec<String>,
+    /// Around a partition: who heard whom.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reach: Vec<Reach>,
 }
 
 /// What was left behind.
@@ -36,6 +46,21 @@ pub struct Residue {
     /// Parts of the target that ended and that no fault had ended: nothing was left behind, but the target failed.
     #[serde(default)]
     pub crashed: Vec<String>,
+}
+
+impl Residue {
+    /// Adds what was left on an agent of an inventory, which it names.
+    pub fn add(&mut self, node: &str, other: Self) {
+        let named = |lines: Vec<String>| {
+            let lines = lines.into_iter();
+            lines
+                .map(|line| format!("{line} (on `{node}`)"))
+                .collect::<Vec<_>>()
+        };
+        self.owned.extend(named(other.owned));
+        self.foreign.extend(named(other.foreign));
+        self.crashed.extend(named(other.crashed));
+    }
 }
 
 /// Why a trial ended before its plan did.
@@ -99,4 +124,7 @@ pub struct Trial {
     pub residue: Option<Residue>,
     /// Why it ended early.
     pub abort: Option<Abort>,
+    /// The agents of an inventory that it had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeRecord>,
 }

@@ -319,7 +319,10 @@ fn faults_of(plan: &Plan, row: &Row) -> Result<Option<String>, String> {
                     row.name()
                 ));
             }
-            [one] if one.fault == step.fault && one.share == step.share => {}
+            [one]
+                if one.fault == step.fault
+                    && one.share == step.share
+                    && one.nodes == plan.done_by(step) => {}
             _ => return Ok(Some(format!("its fault {id} is not that of its plan"))),
         }
     }

@@ -167,6 +167,7 @@ fn bare(plan: &Plan, trial: &Trial, number: u32, log_file: &str, repeated: Optio
             reasons: Vec::new(),
         },
         faults: trial.faults.iter().map(fault).collect(),
+        nodes: trial.nodes.clone(),
         clients: Clients {
             intended: u64::from(plan.workload.clients),
             affected: 0,
@@ -232,5 +233,8 @@ fn fault(record: &FaultRecord) -> FaultEvidence {
             .map(|view| view.observation.clone())
             .unwrap_or_default(),
         error: record.error.clone(),
+        nodes: record.nodes.clone(),
+        toothless: record.toothless.clone(),
+        reach: record.reach.clone(),
     }
 }

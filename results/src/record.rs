@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use model::anomaly::{Anomaly, Example, Tally};
+use model::crew::{NodeRecord, Reach};
 use model::criteria::{Criteria, Phase};
 use model::defect::Defect;
 use model::external::ExternalProbe;
@@ -126,6 +127,9 @@ pub struct Row {
     pub verdict: Verdict,
     /// The faults.
     pub faults: Vec<FaultEvidence>,
+    /// The agents of an inventory that the trial had, and how far their clocks were off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeRecord>,
     /// The clients.
     pub clients: Clients,
     /// The phases of recovery, over the affected clients.
@@ -291,6 +295,15 @@ pub struct FaultEvidence {
     pub observation: Observation,
     /// Why it could not be applied or undone.
     pub error: Option<String>,
+    /// The agents of an inventory that it was done by; empty for the conductor's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
+    /// Those of several where it was not seen to bite.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub toothless: Vec<String>,
+    /// Around a partition: who heard whom.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reach: Vec<Reach>,
 }
 
 /// A bracket with its width.

@@ -248,6 +248,9 @@ fn toothless(row: &Row) -> Vec<String> {
             let id = &fault.id;
             if fault.observation.bitten == 0 {
                 Some(format!("fault {id} was not seen to bite"))
+            } else if !fault.toothless.is_empty() {
+                let nodes = fault.toothless.join("`, `");
+                Some(format!("fault {id} was not seen to bite on `{nodes}`"))
             } else if fault.lapsed {
                 Some(format!(
                     "fault {id}: its lease lapsed, so that it ended on its own and not when planned"

@@ -1,9 +1,11 @@
 //! Which agents there are, how each is reached, and which of them a fault takes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use model::command::is_name;
+use model::crew::{Layout, Part};
 use serde::Deserialize;
 
 use crate::check::Checks;
@@ -35,6 +37,36 @@ pub struct Entry {
     pub at: Place,
     /// What groups it with others.
     pub labels: BTreeMap<String, String>,
+    /// The address of its host, as other hosts reach it; `None` where neither `host` nor the agent's address says it.
+    pub host: Option<IpAddr>,
+    /// The parts of a drill that its host runs.
+    pub runs: BTreeSet<Part>,
+}
+
+impl Inventory {
+    /// The agent of that name.
+    #[must_use]
+    pub fn agent(&self, name: &str) -> Option<&Entry> {
+        self.agents.iter().find(|agent| agent.name == name)
+    }
+
+    /// Who runs what.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        let runners = |part| {
+            let runs = self
+                .agents
+                .iter()
+                .filter(move |agent| agent.runs.contains(&part));
+            runs.map(|agent| agent.name.clone())
+        };
+        Layout {
+            lane: runners(Part::Lane).next(),
+            tokens: runners(Part::Tokens).next(),
+            publisher: runners(Part::Publisher).next(),
+            clients: runners(Part::Clients).collect(),
+        }
+    }
 }
 
 /// Where an agent is, and what is shown there.
@@ -93,6 +125,9 @@ struct Written {
     tls: Option<ClientFiles>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    host: Option<String>,
+    #[serde(default)]
+    runs: Vec<Part>,
 }
 
 /// Reads an inventory. Relative paths are seen from `folder`, the file's.
@@ -140,17 +175,80 @@ fn resolve(checks: &mut Checks<'_>, file: File, folder: &Path) -> Inventory {
             let message = format!("another agent is called `{}`", written.name);
             checks.error(&at("name"), message, "call each by a name of its own");
         }
+        let host = host(checks, &index, &written);
         agents.extend(
             place(checks, &index, &written, file.tls.as_ref(), folder).map(|at| Entry {
                 name: written.name,
                 at,
                 labels: written.labels,
+                host,
+                runs: written.runs.iter().copied().collect(),
             }),
         );
     }
+    parts(checks, &agents);
     Inventory {
         agents,
         nodes_at_once: file.limits.nodes_at_once,
+    }
+}
+
+/// The host's own address: what `host` says, or the agent's address where that is one.
+fn host(checks: &mut Checks<'_>, index: &str, written: &Written) -> Option<IpAddr> {
+    if let Some(host) = &written.host {
+        let parsed = host.parse();
+        if parsed.is_err() {
+            let message = format!("`{host}` is not an IP address");
+            let hint = "write the address at which other hosts reach this one, such as 10.0.0.5";
+            checks.error(&["agents", index, "host"], message, hint);
+        }
+        return parsed.ok();
+    }
+    let address = written.address.as_ref()?;
+    let address: std::net::SocketAddr = address.parse().ok()?;
+    Some(address.ip())
+}
+
+/// At most one agent runs each part but the clients; what others connect to needs an address.
+fn parts(checks: &mut Checks<'_>, agents: &[Entry]) {
+    for (index, agent) in agents.iter().enumerate() {
+        let index = index.to_string();
+        let path = ["agents", index.as_str(), "runs"];
+        for part in &agent.runs {
+            let name = part.name();
+            let mut earlier = agents.iter().take_while(|other| other.name != agent.name);
+            let other = earlier.find(|other| other.runs.contains(part));
+            if let Some(other) = other.filter(|_| *part != Part::Clients) {
+                let message = format!("`{}` runs `{name}` already", other.name);
+                checks.error(
+                    &path,
+                    message,
+                    "let one agent run it; only `clients` are divided among several",
+                );
+            }
+            if matches!(part, Part::Lane | Part::Tokens) && agent.host.is_none() {
+                let message = format!(
+                    "`{}` runs `{name}`, and nothing says where its host is reached",
+                    agent.name
+                );
+                checks.error(&path, message, "add host: 10.0.0.5 to it");
+            }
+        }
+    }
+    let run = |part| agents.iter().any(|agent| agent.runs.contains(&part));
+    // A part that the conductor ran itself would be on its loopback.
+    if let Some(index) = agents.iter().position(|agent| !agent.runs.is_empty()) {
+        for part in [Part::Lane, Part::Tokens] {
+            if !run(part) {
+                let index = index.to_string();
+                let name = part.name();
+                let message = format!(
+                    "parts of the drill run on agents, which could not reach `{name}`: nobody runs it"
+                );
+                let hint = format!("add `{name}` to the `runs` of an agent");
+                checks.error(&["agents", &index, "runs"], message, hint);
+            }
+        }
     }
 }
 

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use model::crew::Layout;
 use model::criteria::Criteria;
 use model::defect::Defect;
-use model::fault::Fault;
+use model::fault::{Fault, Holder};
 use model::ids::{FaultId, Lane, StreamId};
 use model::profile::Profile;
 use model::quantity::{Rate, Share, Span};
@@ -35,6 +36,9 @@ pub struct Plan {
     pub workload: Workload,
     /// The target's settings.
     pub target: TargetSettings,
+    /// Which agents of the inventory run which parts of it.
+    #[serde(default, skip_serializing_if = "Layout::is_local")]
+    pub layout: Layout,
     /// When the system counts as steady.
     pub steady: Steady,
     /// The faults, by instant.
@@ -142,10 +146,30 @@ pub struct Step {
     /// The node it is done to, for node faults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// The agents of the inventory by which it is done, by name. Where none is named, those that run what it is done to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
     /// The share of the clients it takes.
     pub share: Share,
     /// How long it may live unrenewed.
     pub lease: Span,
+}
+
+impl Plan {
+    /// The agents of the inventory by which a step is done; empty where the conductor's own agent does it.
+    #[must_use]
+    pub fn done_by(&self, step: &Step) -> Vec<String> {
+        if !step.nodes.is_empty() {
+            return step.nodes.clone();
+        }
+        match step.fault.holder() {
+            Holder::Proxy | Holder::Shard => self.layout.clients.clone(),
+            Holder::Agent | Holder::Tokens => {
+                let runner = self.layout.runner(step.node.as_deref());
+                runner.map(str::to_owned).into_iter().collect()
+            }
+        }
+    }
 }
 
 /// What ends a trial early: too few clients live for too long.

@@ -22,6 +22,8 @@ use crate::target::Target;
 use crate::tree::Node;
 use crate::typed;
 
+mod nodes;
+
 /// A stream for the stale-cursor probes, with budgets so small that there soon is something to be stale against.
 const STALE_STREAM: &str = "runtime.run.stale.events";
 const STALE_BUDGETS: (u64, u64) = (20, 10);
@@ -140,12 +142,25 @@ fn build(
     let mut checks = check::Checks::new(tree, source, settings.target.as_deref());
     let probes = probes::resolve(&mut checks, scenario);
     probes::mask(&mut checks.found, tree);
+    let mut layout = nodes::layout(settings)?;
+    let default_node = settings.target.as_deref().and_then(Target::default_node);
+    let steps = nodes::resolve(
+        &mut checks,
+        steps(scenario, default_node),
+        scenario,
+        settings,
+        &layout,
+    );
     Diagnostics::sort_out(checks.found)?;
     let (mut workload, steady) = load(scenario);
     if let Some(target) = &settings.target {
         let asked = workload.streams.len();
         workload.streams = target.streams.iter().take(asked).cloned().collect();
     }
+    let clients = usize::try_from(workload.clients).unwrap_or(usize::MAX);
+    layout.clients.truncate(clients);
+    let hosts = u32::try_from(layout.clients.len()).unwrap_or(u32::MAX);
+    workload.shards = workload.shards.max(hosts);
     let described = settings.target.as_deref();
     let target = TargetSettings {
         wire: wire(settings),
@@ -169,8 +184,9 @@ fn build(
         seed: settings.seed,
         workload,
         target,
+        layout,
         steady,
-        steps: steps(scenario, described.and_then(Target::default_node)),
+        steps,
         abort: scenario.abort.as_ref().and_then(|rule| {
             Some(AbortRule {
                 connected_below: rule.connected_below?,
@@ -299,29 +315,35 @@ fn load(scenario: &Scenario) -> (Workload, Steady) {
     (workload, steady)
 }
 
-fn steps(scenario: &Scenario, default_node: Option<&str>) -> Vec<Step> {
-    let mut entries: Vec<_> = scenario.timeline.iter().collect();
-    entries.sort_by_key(|entry| entry.at);
+/// The steps by instant, each with the place of its entry in the file.
+fn steps(scenario: &Scenario, default_node: Option<&str>) -> Vec<(usize, Step)> {
+    let mut entries: Vec<_> = scenario.timeline.iter().enumerate().collect();
+    entries.sort_by_key(|(_, entry)| entry.at);
     entries
         .into_iter()
         .zip(1..)
-        .map(|(entry, place)| Step {
-            id: format!("f{place}-{}", entry.fault.name()),
-            at: entry.at,
-            lasts: lasts(&entry.fault, entry.lasts),
-            fault: entry.fault.clone(),
-            node: match entry.fault.holder() {
-                Holder::Agent => {
-                    let node = entry.node.as_deref().or(default_node);
-                    Some(node.unwrap_or(DEFAULT_NODE).to_owned())
-                }
-                Holder::Tokens => Some("tokens".to_owned()),
-                Holder::Proxy | Holder::Shard => None,
-            },
-            share: entry.share,
-            lease: entry.lease,
-        })
+        .map(|((written, entry), place)| (written, step(entry, place, default_node)))
         .collect()
+}
+
+fn step(entry: &Entry, place: u32, default_node: Option<&str>) -> Step {
+    Step {
+        id: format!("f{place}-{}", entry.fault.name()),
+        at: entry.at,
+        lasts: lasts(&entry.fault, entry.lasts),
+        fault: entry.fault.clone(),
+        node: match entry.fault.holder() {
+            Holder::Agent => {
+                let node = entry.node.as_deref().or(default_node);
+                Some(node.unwrap_or(DEFAULT_NODE).to_owned())
+            }
+            Holder::Tokens => Some("tokens".to_owned()),
+            Holder::Proxy | Holder::Shard => None,
+        },
+        nodes: Vec::new(),
+        share: entry.share,
+        lease: entry.lease,
+    }
 }
 
 /// How long a fault lasts: its `for`, or the time it takes to end by itself.

@@ -11,6 +11,8 @@ use model::shard::{Burst, Policy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::inventory::Selection;
+
 mod probe;
 
 pub use probe::{AbortProbe, CommandProbe, HttpProbe, Probe, PromqlProbe};
@@ -248,6 +250,13 @@ pub struct Entry {
     /// Where, for node faults: `lane` (the default) or `tokens`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// By which agents of the inventory it is done, all at once: faults of processes and kernels. Without, by the one whose
+    /// host runs the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<Selection>,
+    /// Agents of the inventory whose addresses are added to the fault's own `peers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<Selection>,
     /// How long the fault may live unrenewed; when the conductor dies, it is undone after this time.
     #[serde(default = "default_lease")]
     pub lease: Span,

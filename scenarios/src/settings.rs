@@ -9,6 +9,7 @@ use model::target::{Kind, Wire};
 use serde_json::Number;
 
 use crate::diagnostic::{Diagnostic, Place};
+use crate::inventory::Inventory;
 use crate::parse;
 use crate::target::Target;
 use crate::tree::{Node, Origin, Value};
@@ -35,6 +36,8 @@ pub struct Settings {
     pub wire: Wire,
     /// A defect to plant. Not part of the plan's digest.
     pub defect: Option<Defect>,
+    /// The agents that there are.
+    pub inventory: Option<Arc<Inventory>>,
 }
 
 impl Settings {
@@ -51,6 +54,7 @@ impl Settings {
             kind: Kind::Embedded,
             wire: Wire::Json,
             defect: None,
+            inventory: None,
         }
     }
 

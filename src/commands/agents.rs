@@ -1,7 +1,6 @@
 //! `faultlane agents` and `faultlane halt`: many agents, asked at the same time.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use agent::api::AgentStatus;
@@ -10,11 +9,10 @@ use agent::offset::{self, Offset};
 use agent::reach::reach;
 use host::http::CallError;
 use model::role::PROTOCOL_VERSION;
-use scenarios::Source;
-use scenarios::inventory::{self, ClientFiles, Entry, Place};
+use scenarios::inventory::{ClientFiles, Entry, Place};
 use tokio::task::JoinSet;
 
-use super::{print, processes};
+use super::{print, processes, source};
 use crate::cli::operating::{HaltArgs, Whom};
 use crate::exit::{Error, Exit};
 
@@ -103,10 +101,7 @@ where
 
 fn entries(args: &Whom) -> Result<Vec<Entry>, Error> {
     if let Some(path) = &args.inventory {
-        let source = Source::read(path).map_err(Error::usage)?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let inventory = inventory::parse(&source, folder).map_err(Error::usage)?;
-        return Ok(inventory.agents);
+        return Ok(source::inventory(path)?.agents);
     }
     args.agents.iter().map(|addr| typed(args, addr)).collect()
 }
@@ -146,6 +141,8 @@ fn typed(args: &Whom, addr: &str) -> Result<Entry, Error> {
         name: addr.to_owned(),
         at,
         labels: BTreeMap::new(),
+        host: None,
+        runs: BTreeSet::new(),
     })
 }
 

@@ -15,7 +15,7 @@ use results::{
     Decision, FolderError, PlannedRow, Row, RunFolder, RunRecord, SCHEMA_VERSION, Status,
 };
 use scenarios::Source;
-use scenarios::plan::Ask;
+use scenarios::plan::{Ask, Step};
 use scenarios::target::Target;
 use scenarios::waivers::Waivers;
 use serde_json::json;
@@ -107,6 +107,7 @@ fn execute(names: &[&str], args: &DrillArgs) -> Result<Exit, Error> {
         described: target.described().cloned(),
         commands,
         run,
+        inventory: plan::inventory(&args.plan)?,
         trials,
         folder: Arc::clone(&folder),
         cancel: cancel.clone(),
@@ -309,12 +310,12 @@ fn can_be_drilled(
     trials: &[PlannedTrial],
 ) -> Result<(), Error> {
     for PlannedTrial { plan, .. } in trials {
-        if let Some(step) = plan.steps.iter().find(|step| step.node.is_some()) {
+        let by_nobody = |step: &&Step| step.node.is_some() && plan.done_by(step).is_empty();
+        if let Some(step) = plan.steps.iter().find(by_nobody) {
             let node = step.node.as_deref().unwrap_or_default();
             return Err(Error::could_not_run(format!(
-                "{}: {} is done to the node `{node}`, whose agent would have to do it; drills do not speak to agents \
-                 on other hosts yet: choose scenarios with faults on links and tokens, such as partition and \
-                 reconnect-storm",
+                "{}: {} is done to the node `{node}`, and no agent is named to do it: name agents by --inventory and \
+                 `nodes`, or choose scenarios with faults on links and tokens, such as partition and reconnect-storm",
                 plan.scenario, step.id
             )));
         }
@@ -379,6 +380,7 @@ fn settings(names: &[&str], args: &DrillArgs, target: &Chosen) -> serde_json::Va
         "defect": args.defect,
         "waivers": args.waivers,
         "agent_config": args.agent_config,
+        "inventory": args.plan.inventory,
     })
 }
 

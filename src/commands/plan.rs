@@ -1,6 +1,9 @@
 //! `faultlane plan` and `faultlane scenarios`.
 
+use std::sync::Arc;
+
 use model::ids::Lane;
+use scenarios::inventory::Inventory;
 use scenarios::{Settings, library};
 
 use super::target::Chosen;
@@ -44,6 +47,13 @@ pub(super) fn list() -> Result<Exit, Error> {
     Ok(Exit::Go)
 }
 
+/// The agents that were named.
+pub(super) fn inventory(args: &PlanArgs) -> Result<Option<Arc<Inventory>>, Error> {
+    let path = args.inventory.as_deref();
+    path.map(|path| source::inventory(path).map(Arc::new))
+        .transpose()
+}
+
 /// The settings that all commands with [`PlanArgs`] share.
 pub(super) fn settings(args: &PlanArgs, target: &Chosen, lane: Lane) -> Result<Settings, Error> {
     if args.quick && target.described().is_some() {
@@ -64,6 +74,7 @@ pub(super) fn settings(args: &PlanArgs, target: &Chosen, lane: Lane) -> Result<S
         quick: args.quick,
         kind: target.kind(),
         target: target.described().cloned(),
+        inventory: inventory(args)?,
         ..Settings::new(lane, args.seed)
     })
 }

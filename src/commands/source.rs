@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use scenarios::agent_config::AgentConfig;
+use scenarios::inventory::Inventory;
 use scenarios::target::Target;
 use scenarios::waivers::{Date, Waivers};
 use scenarios::{Scenario, Source, library};
@@ -60,4 +61,11 @@ pub(super) fn find(name: &str) -> Result<Source, Error> {
         )));
     }
     Source::read(path).map_err(Error::usage)
+}
+
+/// Reads and checks the list of the agents that there are.
+pub(super) fn inventory(path: &Path) -> Result<Inventory, Error> {
+    let source = Source::read(path).map_err(Error::usage)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    scenarios::inventory::parse(&source, folder).map_err(Error::usage)
 }

@@ -14,6 +14,8 @@
 //! waivers         what somebody answers for is no failure, and its file is checked
 //! lag             a harness that was held up itself
 //! crashes         SIGKILL of the conductor and of the agent, Ctrl-C
+//! cluster         five hosts with an agent each: drills across them, faults in their kernels, the lever
+//! netns           those hosts: network namespaces
 //! processes       the processes by themselves, and the guard
 //! standalone      the proxy with Toxiproxy's API, and the commands that speak to it
 //! workers         that proxy with several processes
@@ -22,12 +24,16 @@
 mod agents;
 mod bad_scenarios;
 mod bench;
+mod cluster;
 mod command_line;
 mod crashes;
 mod drills;
 mod external_probes;
 mod lag;
 mod machine;
+#[path = "../../agent/tests/agent/netns.rs"]
+#[expect(dead_code, reason = "the agent's own tests need more of it")]
+mod netns;
 mod own_service;
 mod processes;
 mod real_server;

@@ -12,11 +12,13 @@ use model::ids::Lane;
 use model::moment::ClientRecord;
 use model::trial::Abort;
 use results::{Row, RunFolder};
+use scenarios::inventory::Inventory;
 use scenarios::plan::Plan;
 use scenarios::target;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::crew::Crew;
 use super::diary::Diary;
 use super::node::Node;
 use super::trial::{self, Observer, Setting};
@@ -43,6 +45,8 @@ pub struct Drill {
     pub commands: BTreeMap<String, CommandConfig>,
     /// The run's id.
     pub run: String,
+    /// The agents that are taken for it, beside the one that each trial has of its own.
+    pub inventory: Option<Arc<Inventory>>,
     /// The rows, in the order in which each lane takes them.
     pub trials: Vec<PlannedTrial>,
     /// Where evidence goes.
@@ -70,9 +74,36 @@ pub async fn drill(drill: Drill) -> io::Result<()> {
     }
     let mut lanes = JoinSet::new();
     let lost = CancellationToken::new();
+    let Some(inventory) = &drill.inventory else {
+        for trials in by_lane.into_values() {
+            lanes.spawn(one_lane(drill.clone(), None, trials, lost.clone()));
+        }
+        return all(lanes, &lost).await;
+    };
+    let crew = Crew::take(inventory, &drill.run).await;
+    let crew = Arc::new(crew.map_err(io::Error::other)?);
+    let mut outcome = Ok(());
+    // What is done to a host's kernel is done to both lanes' clients there: one after the other.
     for trials in by_lane.into_values() {
-        lanes.spawn(one_lane(drill.clone(), trials, lost.clone()));
+        lanes.spawn(one_lane(
+            drill.clone(),
+            Some(Arc::clone(&crew)),
+            trials,
+            lost.clone(),
+        ));
+        outcome = all(std::mem::take(&mut lanes), &lost).await;
+        if outcome.is_err() {
+            break;
+        }
     }
+    if let Some(crew) = Arc::into_inner(crew) {
+        crew.release().await;
+    }
+    outcome
+}
+
+/// Waits for all lanes; the first error, at which the others are told to end.
+async fn all(mut lanes: JoinSet<io::Result<()>>, lost: &CancellationToken) -> io::Result<()> {
     let mut first_error = Ok(());
     while let Some(ended) = lanes.join_next().await {
         let ended = ended.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
@@ -87,6 +118,7 @@ pub async fn drill(drill: Drill) -> io::Result<()> {
 /// Takes one lane through its trials. `lost` is cancelled when a part of the harness is, and ends the other lanes too.
 async fn one_lane(
     drill: Drill,
+    crew: Option<Arc<Crew>>,
     trials: Vec<PlannedTrial>,
     lost: CancellationToken,
 ) -> io::Result<()> {
@@ -95,11 +127,11 @@ async fn one_lane(
         if stopped() {
             break;
         }
-        let (mut row, mut kept) = one_trial(&drill, &planned, &lost, None).await?;
+        let (mut row, mut kept) = one_trial(&drill, crew.as_deref(), &planned, &lost, None).await?;
         // A machine that was busy with something else proves nothing: once more, and the row says so.
         if row.invalid_by_lag().is_some() && !stopped() {
             let reason = row.verdict.reason.clone();
-            (row, kept) = one_trial(&drill, &planned, &lost, Some(reason)).await?;
+            (row, kept) = one_trial(&drill, crew.as_deref(), &planned, &lost, Some(reason)).await?;
         }
         let mut folder = drill.folder.lock().unwrap_or_else(PoisonError::into_inner);
         folder
@@ -115,6 +147,7 @@ async fn one_lane(
 /// One execution of a trial: its row, and the clients that are to be explained.
 async fn one_trial(
     drill: &Drill,
+    crew: Option<&Crew>,
     planned: &PlannedTrial,
     lost: &CancellationToken,
     repeated: Option<String>,
@@ -154,6 +187,7 @@ async fn one_trial(
     let trial_name = format!("{}-{}-{number}{again}", plan.scenario, plan.lane);
     let setting = Setting {
         node: &node,
+        crew,
         plan,
         described: drill.described.as_deref(),
         mark: &trial_mark(&drill.run, &trial_name),

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::steady::Sample;
-use super::target::{PUBLISHER, Target};
+use super::target::Target;
 use crate::client::Agent;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -23,11 +23,20 @@ const FINAL_READ_WITHIN: Duration = Duration::from_secs(20);
 /// A clean-up reads all streams several times.
 const CLEAN_UP_WITHIN: Duration = Duration::from_mins(1);
 
+/// A shard, and the agent whose child it is.
+#[derive(Debug, Clone)]
+pub struct Shard {
+    /// The agent.
+    pub agent: Agent,
+    /// Its name there.
+    pub name: String,
+}
+
 /// All shards of a trial.
 #[derive(Debug)]
 pub struct Fleet {
-    agent: Agent,
-    shards: Vec<String>,
+    /// The publisher's first.
+    shards: Vec<Shard>,
     /// What the publisher had acknowledged by the last tick, to be handed round in the next.
     news: Tick,
 }
@@ -35,12 +44,11 @@ pub struct Fleet {
 impl Fleet {
     /// The fleet of a target.
     #[must_use]
-    pub fn new(agent: Agent, target: &Target) -> Self {
-        let shards = std::iter::once(PUBLISHER.to_owned())
+    pub fn new(target: &Target) -> Self {
+        let shards = std::iter::once(target.publisher.clone())
             .chain(target.shards.clone())
             .collect();
         Self {
-            agent,
             shards,
             news: Tick::default(),
         }
@@ -63,7 +71,7 @@ impl Fleet {
     /// # Errors
     /// The publisher did not answer, or could not read one.
     pub async fn heads(&self) -> Result<Cursors, CallError> {
-        self.one(PUBLISHER, Method::GET, "/heads", &(), SOON).await
+        self.publisher(Method::GET, "/heads", &(), SOON).await
     }
 
     /// Lets the clients connect, to begin after these cursors, and the publisher publish.
@@ -119,7 +127,7 @@ impl Fleet {
     /// # Errors
     /// The publisher did not answer.
     pub async fn stop_publishing(&self) -> Result<Ledger, CallError> {
-        self.one(PUBLISHER, Method::POST, "/publish/stop", &(), SOON)
+        self.publisher(Method::POST, "/publish/stop", &(), SOON)
             .await
     }
 
@@ -128,14 +136,8 @@ impl Fleet {
     /// # Errors
     /// The reader did not answer; a stream that could not be read is not an error here.
     pub async fn final_read(&self) -> Result<FinalRead, CallError> {
-        self.one(
-            PUBLISHER,
-            Method::POST,
-            "/final-read",
-            &(),
-            FINAL_READ_WITHIN,
-        )
-        .await
+        self.publisher(Method::POST, "/final-read", &(), FINAL_READ_WITHIN)
+            .await
     }
 
     /// Removes what was published. To be asked when the fleet has ended: to a client, a removal looks like a loss.
@@ -143,7 +145,7 @@ impl Fleet {
     /// # Errors
     /// The publisher did not answer; what could not be removed is not an error here.
     pub async fn clean_up(&self) -> Result<CleanUp, CallError> {
-        self.one(PUBLISHER, Method::POST, "/clean-up", &(), CLEAN_UP_WITHIN)
+        self.publisher(Method::POST, "/clean-up", &(), CLEAN_UP_WITHIN)
             .await
     }
 
@@ -153,7 +155,7 @@ impl Fleet {
         let reports = self
             .shards
             .iter()
-            .map(|shard| self.one(shard, Method::POST, "/finish", finish, within));
+            .map(|shard| shard.call(Method::POST, "/finish", finish, within));
         futures_util::future::join_all(reports).await
     }
 
@@ -167,21 +169,32 @@ impl Fleet {
         try_join_all(
             self.shards
                 .iter()
-                .map(|shard| self.one(shard, method.clone(), path, body, within)),
+                .map(|shard| shard.call(method.clone(), path, body, within)),
         )
         .await
     }
 
-    async fn one<T: DeserializeOwned>(
+    async fn publisher<T: DeserializeOwned>(
         &self,
-        shard: &str,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        within: Duration,
+    ) -> Result<T, CallError> {
+        self.shards[0].call(method, path, body, within).await
+    }
+}
+
+impl Shard {
+    async fn call<T: DeserializeOwned>(
+        &self,
         method: Method,
         path: &str,
         body: &impl Serialize,
         within: Duration,
     ) -> Result<T, CallError> {
         self.agent
-            .call_child(shard, method, path, body, within)
+            .call_child(&self.name, method, path, body, within)
             .await
     }
 }

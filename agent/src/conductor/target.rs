@@ -9,7 +9,6 @@ mod builtin;
 pub mod described;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 
 use host::http::CallError;
 use host::peer::PeerError;
@@ -25,6 +24,8 @@ use model::target::Access;
 use scenarios::plan::Plan;
 use scenarios::target;
 
+use super::fleet::Shard;
+use super::hosts::Hosts;
 use crate::client::Agent;
 
 /// The name of the lane's node.
@@ -43,8 +44,10 @@ const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 /// The children of a trial.
 #[derive(Debug)]
 pub struct Target {
-    /// The shards with clients, by name.
-    pub shards: Vec<String>,
+    /// The shard with the publisher and the probes.
+    pub publisher: Shard,
+    /// The shards with clients.
+    pub shards: Vec<Shard>,
     /// Whether the lane is a child, which tells its own counters.
     pub owns_lane: bool,
     site: Site,
@@ -78,7 +81,10 @@ pub enum StartError {
 /// A lane as its shards reach it.
 #[derive(Debug)]
 struct Site {
+    /// As clients on the first of the hosts with clients reach it.
     access: Access,
+    /// Where they connect, on each of these hosts: to the proxy there.
+    endpoints: Vec<SocketAddr>,
     tokens: TokenSource,
     publish_secret: String,
     probes: ProbesConfig,
@@ -91,15 +97,14 @@ impl Target {
     /// A child could not be started, or a described target is not reached by its names; what runs already ends with the
     /// agent.
     pub async fn start(
-        agent: &Agent,
+        hosts: &Hosts,
         plan: &Plan,
         described: Option<&target::Target>,
         run: &str,
-        data: &Path,
     ) -> Result<Self, StartError> {
         let site = match described {
-            Some(target) => described::begin(agent, plan, target, data).await?,
-            None => builtin::begin(agent, plan, data).await?,
+            Some(target) => described::begin(&hosts.local, plan, target).await?,
+            None => builtin::begin(hosts, plan, run).await?,
         };
         let shard = |ordinal| ShardConfig {
             ordinal,
@@ -129,19 +134,31 @@ impl Target {
             probes: Some(site.probes.clone()),
             ..shard(0)
         };
+        let agent = &hosts.publisher.agent;
         start(agent, PUBLISHER, Role::Shard(Box::new(publisher))).await?;
+        let publisher = Shard {
+            agent: agent.clone(),
+            name: PUBLISHER.to_owned(),
+        };
         let mut shards = Vec::new();
         let slices = slices(plan.workload.clients, plan.workload.shards);
-        for (ordinal, (first, count)) in (1..).zip(slices) {
+        // Dealt out in turn, so that no two hosts differ by more than one.
+        let places = hosts.clients.iter().zip(&site.endpoints).cycle();
+        for ((ordinal, (first, count)), (host, endpoint)) in (1..).zip(slices).zip(places) {
             let name = format!("shard-{ordinal}");
-            let config = ShardConfig {
+            let mut config = ShardConfig {
                 clients: Some(clients_config(plan, first, count)),
                 ..shard(ordinal)
             };
-            start(agent, &name, Role::Shard(Box::new(config))).await?;
-            shards.push(name);
+            config.access.endpoint = *endpoint;
+            start(&host.agent, &name, Role::Shard(Box::new(config))).await?;
+            shards.push(Shard {
+                agent: host.agent.clone(),
+                name,
+            });
         }
         Ok(Self {
+            publisher,
             shards,
             owns_lane: described.is_none(),
             site,

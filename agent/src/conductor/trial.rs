@@ -11,6 +11,7 @@ mod timeline;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{join_all, try_join, try_join_all};
 use host::clock;
 use host::http::CallError;
 use model::fault::FaultView;
@@ -19,19 +20,22 @@ use model::instant::Mono;
 use model::shard::Cursors;
 use model::target::World;
 use model::trial::{Abort, FaultRecord, Trial};
-use scenarios::plan::Plan;
+use scenarios::plan::{Plan, Step};
 use scenarios::target;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::crew::Crew;
 use super::diary::Diary;
 use super::fleet::Fleet;
+use super::hosts::Hosts;
 use super::node::Node;
 use super::probe::Probes;
 use super::steady::{Sample, SteadyWatch};
 use super::target::Target;
 use crate::api::ChildView;
 use crate::client::Agent;
+use kernel::ask_the_kernels;
 
 const TICK: Duration = Duration::from_millis(100);
 const TICKS_PER_ROLL_CALL: u32 = 10;
@@ -56,8 +60,10 @@ pub type Observer = Arc<dyn Fn(Beat) + Send + Sync>;
 
 /// What a trial needs.
 pub struct Setting<'a> {
-    /// The agent that will do it all.
+    /// The agent that does what no agent of an inventory does.
     pub node: &'a Node,
+    /// The agents of the inventory, where there is one.
+    pub crew: Option<&'a Crew>,
     /// What to do.
     pub plan: &'a Plan,
     /// What the plan's target file describes; `None` for a target that is started here.
@@ -82,6 +88,7 @@ pub async fn run(setting: &Setting<'_>) -> Trial {
     let mut conductor = Conductor {
         setting,
         agent: setting.node.agent.clone(),
+        hosts: None,
         trial: Trial {
             started,
             ended: started,
@@ -89,7 +96,8 @@ pub async fn run(setting: &Setting<'_>) -> Trial {
             steady: None,
             time_to_steady: None,
             relapses: 0,
-            faults: setting.plan.steps.iter().map(blank_record).collect(),
+            faults: blank_records(setting.plan),
+            nodes: Vec::new(),
             shards: Vec::new(),
             shards_planned: 0,
             cursors: Cursors::new(),
@@ -112,24 +120,31 @@ pub async fn run(setting: &Setting<'_>) -> Trial {
     if let Some(abort) = &abort {
         setting.diary.note(&format!("ended early: {abort:?}"));
     }
-    conductor.trial.abort = abort;
+    let dismissed = conductor.dismiss().await;
+    conductor.trial.abort = abort.or(dismissed.err());
     conductor.trial.ended = clock::now();
     conductor.trial
 }
 
-fn blank_record(step: &scenarios::plan::Step) -> FaultRecord {
-    FaultRecord {
+fn blank_records(plan: &Plan) -> Vec<FaultRecord> {
+    let blank = |step: &Step| FaultRecord {
         id: step.id.clone(),
         fault: step.fault.clone(),
         share: step.share,
         view: None,
         error: None,
-    }
+        nodes: plan.done_by(step),
+        toothless: Vec::new(),
+        reach: Vec::new(),
+    };
+    plan.steps.iter().map(blank).collect()
 }
 
 struct Conductor<'a> {
     setting: &'a Setting<'a>,
     agent: Agent,
+    /// Where the trial runs; `None` before that is known.
+    hosts: Option<Hosts>,
     trial: Trial,
     sample: Sample,
     ticks: u32,
@@ -145,10 +160,19 @@ fn lost(what: &'static str) -> impl Fn(CallError) -> Abort {
     move |error| Abort::Harness(format!("{what}: {error}"))
 }
 
+async fn mark_residue(hosts: &Hosts) -> Result<(), Abort> {
+    let marking = hosts.agents().map(|(_, agent)| agent.mark_residue());
+    try_join_all(marking)
+        .await
+        .map(drop)
+        .map_err(lost("residue"))
+}
+
 impl Conductor<'_> {
     async fn walk(&mut self) -> Result<(), Abort> {
         let Setting {
             node,
+            crew,
             plan,
             described,
             mark,
@@ -156,13 +180,16 @@ impl Conductor<'_> {
             ..
         } = *self.setting;
         self.beat("starting");
-        self.ask_the_kernel().await?;
-        let target = Target::start(&self.agent, plan, described, mark, &node.data_dir())
+        let (hosts, records) = Hosts::of(plan, node, crew).await.map_err(Abort::Harness)?;
+        self.trial.nodes = records;
+        let hosts = self.hosts.insert(hosts);
+        ask_the_kernels(plan, hosts).await?;
+        let target = Target::start(hosts, plan, described, mark)
             .await
             .map_err(|error| Abort::Harness(format!("the target could not be started: {error}")))?;
         self.owns_lane = target.owns_lane;
-        self.agent.mark_residue().await.map_err(lost("residue"))?;
-        let mut fleet = Fleet::new(self.agent.clone(), &target);
+        mark_residue(hosts).await?;
+        let mut fleet = Fleet::new(&target);
         self.trial.shards_planned = u32::try_from(fleet.len()).unwrap_or(u32::MAX);
         // Streams of a target of somebody's own have a history, be it that of the drill before.
         if described.is_some() || self.is_among_others() {
@@ -315,8 +342,49 @@ impl Conductor<'_> {
     /// A shard that ended does not answer its ticks; nobody hears of a proxy, whose end would look like the target's
     /// failure, nor of a part of the target, whose end would look like a fault that is never over.
     async fn roll_call(&self) -> Result<(), Abort> {
-        let children = self.agent.children().await.map_err(lost("the agent"))?;
-        ended(&children).map_or(Ok(()), Err)
+        let Some(hosts) = &self.hosts else {
+            return Ok(());
+        };
+        let calling = hosts.agents().map(|(node, agent)| async move {
+            let asked = try_join(agent.children(), agent.status()).await;
+            (node, asked)
+        });
+        for (node, asked) in join_all(calling).await {
+            let (children, status) = asked.map_err(|error| match node {
+                Some(node) => Abort::Harness(format!("agent `{node}`: {error}")),
+                None => lost("the agent")(error),
+            })?;
+            if status.halted {
+                return Err(Abort::Operator(format!(
+                    "agent `{}` was halted",
+                    status.name
+                )));
+            }
+            if let Some(abort) = ended(&children) {
+                return Err(abort);
+            }
+        }
+        Ok(())
+    }
+
+    /// What agents of the inventory run of the trial ends with it, and their clocks are looked at once more.
+    async fn dismiss(&mut self) -> Result<(), Abort> {
+        let (Some(crew), Some(hosts)) = (self.setting.crew, &self.hosts) else {
+            return Ok(());
+        };
+        let dismissed = hosts.dismiss().await;
+        let clocks = crew.clocks().await;
+        for record in &mut self.trial.nodes {
+            let after = clocks
+                .get(&record.name)
+                .and_then(|clocks| clocks.as_ref().ok());
+            record.after = after.map(|(offset, _)| offset.record());
+        }
+        dismissed.map_err(|why| {
+            let why = format!("what runs of the trial could not be ended: {why}");
+            self.setting.diary.note(&why);
+            Abort::Harness(why)
+        })
     }
 
     fn beat(&self, phase: &'static str) {

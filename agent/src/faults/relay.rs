@@ -257,7 +257,7 @@ async fn ask_one<T: DeserializeOwned>(
 }
 
 /// One view of several children's: begun when the first was asked and seen when the last was; over when all are.
-fn merge(views: Vec<FaultView>) -> Option<FaultView> {
+pub(crate) fn merge(views: Vec<FaultView>) -> Option<FaultView> {
     let span = |a: Bracket, b: Bracket| Bracket {
         asked: a.asked.min(b.asked),
         observed: a.observed.max(b.observed),

@@ -4,6 +4,7 @@ mod children;
 mod clocks;
 mod commands;
 mod crashes;
+mod crew;
 mod db;
 mod end;
 mod guard;

@@ -71,14 +71,14 @@ impl Operated {
     }
 
     /// One that listens on a unix socket, and how it is called.
-    async fn on_a_socket(config: &str) -> (Self, Agent) {
+    pub(crate) async fn on_a_socket(config: &str) -> (Self, Agent) {
         let node = Self::start(tempfile::tempdir().unwrap(), config).await;
         let agent = reach(&Place::Socket(node.at.clone().into())).await.unwrap();
         (node, agent)
     }
 
     /// One that asks for certificates; they are in `pki` in its folder.
-    async fn by_certificate() -> Self {
+    pub(crate) async fn by_certificate() -> Self {
         let folder = tempfile::tempdir().unwrap();
         certificates(&folder.path().join("pki"));
         let tls = "tls: { certificate: pki/db-1.pem, key: pki/db-1.key, client_ca: pki/ca.pem }";
@@ -86,12 +86,12 @@ impl Operated {
         Self::start(folder, &format!("listen: 127.0.0.1:0\n{tls}\n{policy}\n")).await
     }
 
-    fn pki(&self) -> PathBuf {
+    pub(crate) fn pki(&self) -> PathBuf {
         self.folder.path().join("pki")
     }
 
     /// It, as somebody with a certificate of that folder calls it.
-    async fn as_seen_by(&self, pki: &Path, name: &str) -> Agent {
+    pub(crate) async fn as_seen_by(&self, pki: &Path, name: &str) -> Agent {
         let files = ClientFiles {
             ca: self.pki().join("ca.pem"),
             certificate: pki.join(format!("{name}.pem")),
@@ -102,7 +102,12 @@ impl Operated {
         reach(&Place::Tls { address, files }).await.unwrap()
     }
 
-    fn audit(&self) -> Vec<Line> {
+    /// Where it says that it listens.
+    pub(crate) fn at(&self) -> &str {
+        &self.at
+    }
+
+    pub(crate) fn audit(&self) -> Vec<Line> {
         let path = self.folder.path().join("state/audit.jsonl");
         jsonl::read(&path).unwrap().values
     }

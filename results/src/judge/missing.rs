@@ -1,5 +1,7 @@
 //! Evidence that a trial should have left and did not.
 
+use std::collections::BTreeSet;
+
 use model::shard::FinalRead;
 use model::target::World;
 use model::trial::{Abort, Trial};
@@ -23,6 +25,7 @@ pub(super) fn all(plan: &Plan, trial: &Trial) -> Vec<String> {
             reports => missing.push(format!("one report of shard {ordinal}: it left {reports}")),
         }
     }
+    missing.extend(missing_of_agents(plan, trial));
     if trial.ledger.is_none() {
         missing.push("the publisher's ledger".to_owned());
     }
@@ -35,6 +38,18 @@ pub(super) fn all(plan: &Plan, trial: &Trial) -> Vec<String> {
         missing.extend(missing_of_shards(plan, trial));
     }
     missing
+}
+
+/// Instants of a host whose clock nobody has looked at prove nothing.
+fn missing_of_agents(plan: &Plan, trial: &Trial) -> Vec<String> {
+    let did = plan.steps.iter().flat_map(|step| plan.done_by(step));
+    let names: BTreeSet<String> = did.collect();
+    let unknown = names
+        .into_iter()
+        .filter(|name| !trial.nodes.iter().any(|node| node.name == *name));
+    unknown
+        .map(|name| format!("the clocks of agent `{name}`"))
+        .collect()
 }
 
 /// A probe of which nothing is known could not have kept the system from being steady, nor ended the trial.

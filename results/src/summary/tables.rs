@@ -13,6 +13,8 @@ use crate::record::{FaultEvidence, Interval, Row};
 use crate::terminal::maximum;
 use crate::text;
 
+mod agents;
+
 /// Every table.
 pub(super) fn all(out: &mut String, rows: &[&Row]) {
     recovery(out, rows);
@@ -21,6 +23,8 @@ pub(super) fn all(out: &mut String, rows: &[&Row]) {
     census(out, rows);
     anomalies(out, rows);
     faults(out, rows);
+    agents::reach(out, rows);
+    agents::clocks(out, rows);
     storms(out, rows);
     probes(out, rows);
     external(out, rows);
@@ -333,7 +337,7 @@ fn faults(out: &mut String, rows: &[&Row]) {
             with(
                 row,
                 [
-                    fault.id.clone(),
+                    agents::done_by(fault),
                     fault.share.to_string(),
                     fault.fidelity.name().to_owned(),
                     bracket(row.started_mono, fault.injected),

@@ -218,6 +218,26 @@ fn criteria_other_than_the_plan_s_are_noticed() {
 }
 
 #[test]
+fn a_fault_that_other_agents_did_than_the_plan_says_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let mut run = RunFolder::create(&path, &record(1)).unwrap();
+    run.keep_plan(&plan(), 1).unwrap();
+    let mut by_another = trial();
+    by_another.faults[0].nodes = vec!["n3".to_owned()];
+    run.append(&judge(&plan(), &by_another, 1, "logs/x", None))
+        .unwrap();
+    let decision = run.finish().unwrap();
+    assert_eq!(decision.decision, Outcome::NoGo);
+    assert!(
+        decision.rows[0]
+            .reason
+            .contains("f1-hold is not that of its plan"),
+        "{decision:?}"
+    );
+}
+
+#[test]
 fn a_plan_that_was_softened_with_its_row_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");

@@ -3,8 +3,10 @@
 use std::fs;
 
 use model::anomaly::Anomaly;
+use model::crew::{ClockOffset, NodeRecord, Reach, When};
 use model::defect::Defect;
 use model::shard::ProbeTally;
+use model::trial::Trial;
 use results::{RunFolder, explain, judge, table};
 
 use crate::builder::{clean_row, example, plan, record, row, trial};
@@ -145,4 +147,50 @@ fn probes_that_were_answered_as_expected_share_a_line_and_the_others_have_their_
         "{text}"
     );
     assert!(!text.contains("| expired/resume |"), "{text}");
+}
+
+#[test]
+fn agents_and_who_heard_whom_are_shown_where_there_are_any() {
+    let mut trial = trial();
+    let shown = |trial: &Trial| summary(1, &[judge(&plan(), trial, 1, "logs/x", None)]);
+    let alone = shown(&trial);
+    assert!(
+        !alone.contains("## Agents") && !alone.contains("## Who heard whom"),
+        "{alone}"
+    );
+    let offset = ClockOffset {
+        mono_us: 5,
+        wall_us: -1_250,
+        within_us: 80,
+    };
+    trial.nodes = vec![NodeRecord {
+        name: "n1".to_owned(),
+        protocol: 1,
+        same_kernel: false,
+        runs: [].into(),
+        before: offset,
+        after: None,
+    }];
+    let way = |from: &str, to: &str, phase, received| Reach {
+        from: from.to_owned(),
+        to: to.to_owned(),
+        phase,
+        sent: 10,
+        received,
+    };
+    trial.faults[0].reach = vec![
+        way("n1", "n2", When::Before, 10),
+        way("n1", "n2", When::During, 0),
+        way("n2", "n1", When::During, 10),
+    ];
+    let shown = shown(&trial);
+    assert!(
+        shown.contains("| n1 | - | its own | -1.250 ± 0.080 ms | - |"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("| f1-hold | n1 | n2 | 10/10 | 0/10 | - |"),
+        "{shown}"
+    );
+    assert!(!shown.contains("| n2 | n1 |"), "{shown}");
 }

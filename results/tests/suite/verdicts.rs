@@ -463,3 +463,23 @@ fn a_part_of_the_target_that_ended_by_itself_is_the_target_s_failure_and_no_resi
         assert_eq!(row.verdict.reasons, [reason.as_str()]);
     }
 }
+
+#[test]
+fn an_agent_on_which_a_fault_did_not_bite_or_whose_clocks_nobody_knows_makes_a_trial_inconclusive()
+{
+    let cases: [(Spoil, &str); 2] = [
+        (
+            |_, trial| trial.faults[0].toothless = vec!["n3".to_owned()],
+            "f1-hold was not seen to bite on `n3`",
+        ),
+        (
+            |plan, _| plan.layout.clients = vec!["n3".to_owned()],
+            "missing: the clocks of agent `n3`",
+        ),
+    ];
+    for (spoil, reason) in cases {
+        let row = row(spoil);
+        assert_eq!(row.status, Status::Inconclusive, "{reason}");
+        assert!(row.verdict.reason.contains(reason), "{:?}", row.verdict);
+    }
+}

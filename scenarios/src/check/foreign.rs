@@ -22,7 +22,8 @@ pub(super) fn check(checks: &mut Checks<'_>, scenario: &Scenario) {
     for (place, entry) in scenario.timeline.iter().enumerate() {
         let place = place.to_string();
         let fault = ["timeline", &place, "fault", entry.fault.name()];
-        if entry.fault.holder() == Holder::Agent {
+        // By agents that an inventory names, whatever the target file knows of them.
+        if entry.fault.holder() == Holder::Agent && entry.nodes.is_none() {
             node(checks, &place, entry, target);
         }
         match entry.fault {

@@ -61,6 +61,8 @@ fn one_at_a_time(checks: &mut Checks<'_>, scenario: &Scenario) {
         .filter(|(_, Entry { fault, .. })| {
             fault.holder() == Holder::Agent && !fault.in_kernel() && !fault.on_machine()
         })
+        // Which these take is not known before there is an inventory.
+        .filter(|(_, entry)| entry.nodes.is_none())
         .collect();
     for (n, (place, entry)) in on_nodes.iter().enumerate() {
         let other = on_nodes[..n].iter().find(|(_, other)| {
@@ -160,6 +162,18 @@ fn whom(checks: &mut Checks<'_>, path: [&str; 2], entry: &Entry) {
                 nearest(node, &NODES),
             );
         }
+    }
+    if entry.nodes.is_some() && !on_node {
+        let message = format!(
+            "`{name}` is done to clients' links or tokens, wherever they are, and by no chosen agents"
+        );
+        let hint = "remove `nodes`; faults of processes and kernels are done by agents";
+        checks.key_error(&at(path, &["nodes"]), message, hint);
+    }
+    if entry.peers.is_some() && entry.fault.clone().peers_mut().is_none() {
+        let message = format!("`{name}` names no peers");
+        let hint = "remove `peers`; partition, packet_loss and drop_sockets have them";
+        checks.key_error(&at(path, &["peers"]), message, hint);
     }
     if (on_node || entry.fault.holder() == Holder::Tokens) && share < 1.0 {
         let message = format!(

@@ -53,7 +53,7 @@ impl Plan {
                 burst.events, burst.every
             )
         });
-        vec![
+        let mut lines = vec![
             format!(
                 "{} clients in {} shards, each on {} of {} streams; first connections over {}",
                 load.clients,
@@ -66,7 +66,28 @@ impl Plan {
                 "{} on each stream{burst} with {} bytes of padding; probes every {}; reconnect policy {:?}",
                 load.publish, load.padding, load.probe_every, load.policy
             ),
-        ]
+        ];
+        lines.extend(self.hosts());
+        lines
+    }
+
+    /// Where an inventory has agents run parts of it.
+    fn hosts(&self) -> Option<String> {
+        let layout = &self.layout;
+        if layout.is_local() {
+            return None;
+        }
+        let own = || "the conductor".to_owned();
+        let clients = match layout.clients.as_slice() {
+            [] => own(),
+            agents => agents.join(", "),
+        };
+        Some(format!(
+            "on hosts: lane {}, tokens {}, publisher {}, clients {clients}",
+            layout.lane.clone().unwrap_or_else(own),
+            layout.tokens.clone().unwrap_or_else(own),
+            layout.publisher.clone().unwrap_or_else(own),
+        ))
     }
 
     fn settings(&self) -> Vec<String> {
@@ -133,6 +154,12 @@ impl Plan {
                 || format!("{} of the clients", step.share),
                 |node| format!("node {node}"),
             );
+            let done_by = self.done_by(step);
+            let whom = if done_by.is_empty() {
+                whom
+            } else {
+                format!("{whom}; by {}", done_by.join(", "))
+            };
             let what = action(&step.fault);
             let injection = format!(
                 "{:<20} {what} [{whom}; {}; lease {}]",

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
+use model::fault::Fault;
 use model::quantity::Share;
+use model::target::Kind;
 use proptest::prelude::*;
-use scenarios::Diagnostics;
 use scenarios::inventory::{Inventory, Pick, Place, Selection, SelectionError, parse, select};
+use scenarios::{Diagnostics, Settings};
 
-use crate::support::{points_at, source};
+use crate::support::{changed, plan as scenario_plan, points_at, settings, source};
 
 const GOOD: &str = "\
 agents:
@@ -198,4 +201,147 @@ proptest! {
         let kept = after.iter().filter(|name| before.contains(name)).count();
         prop_assert!(kept + 1 >= before.len());
     }
+}
+
+const CLUSTER: &str = "\
+agents:
+  - { name: a, address: '10.0.0.1:7400', tls: { ca: /dev/null, certificate: /dev/null, key: /dev/null }, labels: { zone: west }, runs: [lane, tokens] }
+  - { name: b, socket: /run/b.sock, host: 10.0.0.2, labels: { zone: west }, runs: [clients] }
+  - { name: c, socket: /run/c.sock, host: 10.0.0.3, labels: { zone: east }, runs: [clients] }
+  - { name: d, socket: /run/d.sock, labels: { zone: east } }
+";
+
+fn with_cluster(text: &str) -> Settings {
+    Settings {
+        inventory: Some(Arc::new(
+            read(text).unwrap_or_else(|error| panic!("{error}")),
+        )),
+        ..settings()
+    }
+}
+
+const CUT: &str = "timeline:\n  - { at: 2s, fault: { partition: { direction: in } }, for: 1s, nodes: { pick: { named: [a] } }, peers: { labels: { zone: west }, pick: all } }";
+
+#[test]
+fn a_plan_has_the_names_and_addresses_of_the_agents_and_who_runs_what() {
+    let plan = scenario_plan(&changed("timeline:", CUT), &with_cluster(CLUSTER)).expect("a plan");
+    let cut = &plan.steps[1];
+    assert_eq!(cut.nodes, ["a"]);
+    let Fault::Partition(partition) = &cut.fault else {
+        panic!("{cut:?}")
+    };
+    // Nobody is cut off from itself.
+    assert_eq!(partition.peers, ["10.0.0.2".parse().unwrap()]);
+    assert_eq!(plan.layout.lane.as_deref(), Some("a"));
+    assert_eq!(plan.layout.clients, ["b", "c"]);
+    assert_eq!(plan.layout.publisher, None);
+    // Link faults are done wherever there are clients.
+    assert_eq!(plan.done_by(&plan.steps[0]), ["b", "c"]);
+    let shown = plan.describe();
+    assert!(
+        shown.contains("by a") && shown.contains("clients b, c"),
+        "{shown}"
+    );
+
+    let alone = scenario_plan(crate::support::GOOD, &settings()).expect("a plan");
+    assert!(alone.layout.is_local() && alone.done_by(&alone.steps[0]).is_empty());
+}
+
+#[test]
+fn who_cannot_be_chosen_is_told_at_its_place() {
+    let wrong = |entry: &str, settings: &Settings, words: &[&str]| {
+        let source = source(&changed("timeline:", &format!("timeline:\n  - {entry}")));
+        let planned = scenarios::parse(&source)
+            .and_then(|checked| scenarios::plan(&checked.scenario, &source, settings));
+        let shown = planned.expect_err("it is wrong").to_string();
+        for word in words {
+            assert!(shown.contains(word), "{word}: {shown}");
+        }
+    };
+    let cluster = with_cluster(CLUSTER);
+    let kill =
+        |nodes: &str| format!("{{ at: 2s, fault: {{ kill: {{}} }}, for: 1s, nodes: {nodes} }}");
+    wrong(
+        &kill("{ pick: all }"),
+        &settings(),
+        &["no inventory", "--inventory", "7:45"],
+    );
+    wrong(
+        &kill("{ labels: { zone: north }, pick: all }"),
+        &cluster,
+        &["no agent matches zone=north", "a, b, c, d"],
+    );
+    wrong(
+        &kill("{ pick: { named: [x] } }"),
+        &cluster,
+        &["no agent `x`"],
+    );
+    let cut = "{ at: 2s, fault: { partition: {} }, for: 1s, nodes: { pick: { named: [a] } }, peers: { pick: { named: [d] } } }";
+    wrong(cut, &cluster, &["host of `d`", "host: 10.0.0.5"]);
+    wrong(
+        "{ at: 2s, fault: { reset: {} }, nodes: { pick: all } }",
+        &cluster,
+        &["`reset`", "remove `nodes`"],
+    );
+    wrong(
+        "{ at: 2s, fault: { kill: {} }, for: 1s, peers: { pick: all } }",
+        &cluster,
+        &["`kill` names no peers"],
+    );
+    let limited = with_cluster(&format!("limits: {{ nodes_at_once: 2 }}\n{CLUSTER}"));
+    let pause = |at: &str, names: &str| {
+        format!(
+            "{{ at: {at}, fault: {{ pause: {{}} }}, for: 1s, nodes: {{ pick: {{ named: [{names}] }} }} }}"
+        )
+    };
+    let overlapping = format!("{}\n  - {}", pause("2s", "a, b"), pause("2500ms", "c"));
+    wrong(&overlapping, &limited, &["nodes_at_once", "a, b, c"]);
+    let later = format!("{}\n  - {}", pause("2s", "a, b"), pause("3500ms", "c"));
+    scenario_plan(
+        &changed("timeline:", &format!("timeline:\n  - {later}")),
+        &limited,
+    )
+    .expect("one after the other");
+    let twice = format!("{}\n  - {}", pause("2s", "a"), pause("2500ms", "a"));
+    wrong(&twice, &cluster, &["`lane` of agent `a`", "f2-pause"]);
+}
+
+#[test]
+fn parts_run_where_others_can_reach_them() {
+    for (text, words) in [
+        (
+            CLUSTER.replace("runs: [lane, tokens]", "runs: [lane]"),
+            "nobody runs it",
+        ),
+        (
+            CLUSTER.replace(
+                "host: 10.0.0.2, labels: { zone: west }, runs: [clients]",
+                "runs: [lane]",
+            ),
+            "`a` runs `lane` already",
+        ),
+        (
+            CLUSTER.replace("'10.0.0.1:7400'", "'a.example:7400'"),
+            "nothing says where its host is reached",
+        ),
+        (
+            CLUSTER.replace("host: 10.0.0.2", "host: b.example"),
+            "`b.example` is not an IP address",
+        ),
+        (
+            CLUSTER.replace("runs: [clients]", "runs: [client]"),
+            "clients",
+        ),
+    ] {
+        let shown = read(&text).expect_err("it is wrong").to_string();
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    let described = Settings {
+        kind: Kind::Spacetimedb,
+        ..with_cluster(CLUSTER)
+    };
+    let shown = scenario_plan(crate::support::GOOD, &described)
+        .expect_err("not divisible")
+        .to_string();
+    assert!(shown.contains("remove `runs`"), "{shown}");
 }

@@ -1,8 +1,9 @@
 //! The targets that a drill starts by itself: the embedded lanes, and a real server.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 
+use futures_util::future::try_join_all;
 use host::http::CallError;
 use model::probe::{ProbesConfig, Rival, StaleStream};
 use model::role::{LaneConfig, Role, SpacetimedbConfig, TokensConfig};
@@ -11,7 +12,7 @@ use model::target::{Access, Kind, Names};
 use scenarios::plan::Plan;
 
 use super::{ANY_PORT, LANE, Site, TOKENS, TTL_LIMITS, proxy, secret, start};
-use crate::client::Agent;
+use crate::conductor::hosts::Hosts;
 
 const ORG: &str = "acme";
 const RIVAL_ORG: &str = "rival";
@@ -27,8 +28,9 @@ struct Secrets {
     publish: String,
 }
 
-/// Starts tokens, lane and proxy.
-pub(super) async fn begin(agent: &Agent, plan: &Plan, data: &Path) -> Result<Site, CallError> {
+/// Starts tokens, lane, and a proxy on each host with clients. What is kept there bears the trial's name, as an agent may
+/// have several trials after one another.
+pub(super) async fn begin(hosts: &Hosts, plan: &Plan, trial: &str) -> Result<Site, CallError> {
     let secrets = Secrets {
         session: secret(),
         publish: match plan.target.kind {
@@ -37,9 +39,11 @@ pub(super) async fn begin(agent: &Agent, plan: &Plan, data: &Path) -> Result<Sit
             Kind::Embedded | Kind::Described => secret(),
         },
     };
-    let key_file = data.join("keys.json");
+    let trial = trial.replace('/', "_");
+    let key_file = hosts.tokens.data.join(format!("keys-{trial}.json"));
+    let lane_data = hosts.lane.data.join(format!("lane-{trial}"));
     let tokens = Role::Tokens(TokensConfig {
-        listen: ANY_PORT,
+        listen: hosts.tokens.any_port(),
         key_file: key_file.clone(),
         session_secret: secrets.session.clone(),
         ttl: plan.target.profile.token_ttl,
@@ -51,13 +55,13 @@ pub(super) async fn begin(agent: &Agent, plan: &Plan, data: &Path) -> Result<Sit
         tenants: tenants(plan),
         defect: plan.defect,
     });
-    let tokens = start(agent, TOKENS, tokens).await?;
+    let tokens = start(&hosts.tokens.agent, TOKENS, tokens).await?;
     let lane = match plan.target.kind {
-        Kind::Spacetimedb => Role::Spacetimedb(server_config(plan, data)),
+        Kind::Spacetimedb => Role::Spacetimedb(server_config(plan, lane_data)),
         Kind::Embedded | Kind::Described => Role::Lane(LaneConfig {
             lane: plan.lane,
-            listen: ANY_PORT,
-            data_dir: data.join("lane"),
+            listen: hosts.lane.any_port(),
+            data_dir: lane_data,
             profile: plan.target.profile.clone(),
             strict: true,
             accept_rate: plan.target.accept_rate,
@@ -69,14 +73,20 @@ pub(super) async fn begin(agent: &Agent, plan: &Plan, data: &Path) -> Result<Sit
             defect: plan.defect,
         }),
     };
-    let lane = start(agent, LANE, lane).await?;
-    let endpoint = proxy(agent, lane, None).await?;
+    let lane = start(&hosts.lane.agent, LANE, lane).await?;
+    let proxies = hosts
+        .clients
+        .iter()
+        .map(|host| proxy(&host.agent, lane, None));
+    let endpoints = try_join_all(proxies).await?;
+    let endpoint = *endpoints.first().expect("some host has the clients");
     let stale = plan.target.stream_budgets.get(STALE_STREAM);
     Ok(Site {
         access: Access {
             wire: plan.target.wire,
             ..Access::plain(endpoint, lane)
         },
+        endpoints,
         tokens: TokenSource::service(tokens, secrets.session, ORG),
         publish_secret: secrets.publish,
         probes: ProbesConfig {
@@ -97,11 +107,11 @@ pub(super) async fn begin(agent: &Agent, plan: &Plan, data: &Path) -> Result<Sit
     })
 }
 
-fn server_config(plan: &Plan, data: &Path) -> SpacetimedbConfig {
+fn server_config(plan: &Plan, data_dir: PathBuf) -> SpacetimedbConfig {
     let profile = &plan.target.profile;
     SpacetimedbConfig {
         listen: ANY_PORT,
-        data_dir: data.join("lane"),
+        data_dir,
         database: Names::default().database,
         ping: profile.server_tick,
         idle: profile.heartbeat_timeout,

@@ -19,6 +19,7 @@ use scenarios::target::{Endpoint, Target};
 
 use super::{ANY_PORT, Site, StartError, TOKENS, TTL_LIMITS, proxy, secret, start};
 use crate::client::Agent;
+use crate::conductor::hosts::Host;
 use crate::conductor::node::Node;
 
 /// The clients' organisation where the target file names none.
@@ -32,18 +33,14 @@ const BY_TOKEN: [Operation; 4] = [
 ];
 
 /// Starts what stands before the service: a proxy, and the token service where that is to be the issuer.
-pub(super) async fn begin(
-    agent: &Agent,
-    plan: &Plan,
-    target: &Target,
-    data: &Path,
-) -> Result<Site, StartError> {
+pub(super) async fn begin(host: &Host, plan: &Plan, target: &Target) -> Result<Site, StartError> {
+    let agent = &host.agent;
     let endpoint = target
         .lanes
         .get(&plan.lane)
         .ok_or(StartError::NoLane(plan.lane))?;
     let lane = resolve(&endpoint.dial).await?;
-    let issuer = issuer(Some(agent), target, data).await?;
+    let issuer = issuer(Some(agent), target, &host.data).await?;
     let (terminated, endpoint_tls) = terminate(endpoint)?;
     let fleet = proxy(agent, lane, terminated).await?;
     Ok(Site {
@@ -51,6 +48,7 @@ pub(super) async fn begin(
             endpoint_tls,
             ..endpoint.access(fleet, lane)
         },
+        endpoints: vec![fleet],
         tokens: source(issuer, target),
         publish_secret: publish_secret(endpoint),
         probes: probes(plan.lane, target, plan.workload.probe_every),

@@ -3,16 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::future::{join_all, try_join_all};
 use host::http::{CallError, Method};
 use model::ids::{Seq, StreamId};
 use model::quantity::Span;
+use model::role::ProxyStatus;
 use model::shard::{CleanUp, Finish, Ledger};
-use model::trial::Abort;
+use model::trial::{Abort, Residue};
 use serde::de::DeserializeOwned;
 
 use super::{Conductor, Setting, seen};
 use crate::client::Agent;
 use crate::conductor::fleet::Fleet;
+use crate::conductor::hosts::Hosts;
+use crate::conductor::step::seen_by;
 use crate::conductor::target::{LANE, PROXY, Target};
 
 /// How long clients that are live may take to apply the last events after the publisher has stopped.
@@ -21,25 +25,39 @@ const SETTLE: Span = Span::from_secs(3);
 impl Conductor<'_> {
     /// Undoes what a trial that was cut off left in force.
     pub(super) async fn undo_everything(&mut self) {
-        for record in &mut self.trial.faults {
+        let Setting { plan, diary, .. } = *self.setting;
+        let Some(hosts) = &self.hosts else { return };
+        for (record, step) in self.trial.faults.iter_mut().zip(&plan.steps) {
             let open = record.view.as_ref().is_none_or(|view| view.active);
+            let Ok(aims) = hosts.aims(plan, step) else {
+                continue;
+            };
             if !open {
                 continue;
             }
-            match self.agent.undo(&record.id).await {
-                Ok(view) => {
-                    self.setting
-                        .diary
-                        .note(&format!("{} undone: {}", record.id, seen(&view)));
-                    record.view = Some(view);
+            let undone = join_all(aims.iter().map(|aim| aim.agent.undo(&record.id))).await;
+            let mut views = Vec::new();
+            for (aim, undone) in aims.iter().zip(undone) {
+                match undone {
+                    Ok(view) => views.push((aim, view)),
+                    // 404: it was never injected.
+                    Err(CallError::Refused { status, .. }) if status.as_u16() == 404 => {}
+                    Err(error) => {
+                        let whose = aim
+                            .node
+                            .as_ref()
+                            .map_or_else(String::new, |node| format!("node `{node}`: "));
+                        let text = format!("undo: {whose}{error}");
+                        diary.note(&format!("{}: {text}", record.id));
+                        record.error.get_or_insert(text);
+                    }
                 }
-                // 404: it was never injected.
-                Err(CallError::Refused { status, .. }) if status.as_u16() == 404 => {}
-                Err(error) => {
-                    let text = format!("undo: {error}");
-                    self.setting.diary.note(&format!("{}: {text}", record.id));
-                    record.error.get_or_insert(text);
-                }
+            }
+            if !views.is_empty() {
+                let told = seen_by(views.into_iter(), step.fault.holder());
+                diary.note(&format!("{} undone: {}", record.id, seen(&told.view)));
+                record.view = Some(told.view);
+                record.toothless = told.toothless;
             }
         }
     }
@@ -92,13 +110,14 @@ impl Conductor<'_> {
                 .map_err(|error| keep("the final read", error))
                 .ok();
         }
+        let hosts = self.hosts.as_ref().expect("the trial has begun");
         if self.owns_lane {
-            self.trial.lane = status(&self.agent, LANE)
+            self.trial.lane = status(&hosts.lane.agent, LANE)
                 .await
                 .map_err(|error| keep("the lane", error))
                 .ok();
         }
-        self.trial.proxy = status(&self.agent, PROXY)
+        self.trial.proxy = proxies(hosts)
             .await
             .map_err(|error| keep("the proxy", error))
             .ok();
@@ -111,9 +130,8 @@ impl Conductor<'_> {
             self.setting.diary.note(&format!("cleaned up: {done:?}"));
             self.trial.clean_up = Some(done);
         }
-        self.trial.residue = self
-            .agent
-            .residue()
+        let hosts = self.hosts.as_ref().expect("the trial has begun");
+        self.trial.residue = residue(hosts)
             .await
             .map_err(|error| keep("residue", error))
             .ok();
@@ -133,6 +151,30 @@ impl Conductor<'_> {
             Err(unreachable) => CleanUp::unasked(format!("{error}; {unreachable}")),
         }
     }
+}
+
+/// The counters of all proxies, as one.
+async fn proxies(hosts: &Hosts) -> Result<ProxyStatus, CallError> {
+    let asking = hosts.clients.iter().map(|host| status(&host.agent, PROXY));
+    let mut all = try_join_all(asking).await?.into_iter();
+    let mut sum: ProxyStatus = all.next().expect("some host has the clients");
+    all.for_each(|proxy| sum.merge(proxy));
+    Ok(sum)
+}
+
+/// What was left on any agent.
+async fn residue(hosts: &Hosts) -> Result<Residue, CallError> {
+    let looking = hosts
+        .agents()
+        .map(|(node, agent)| async move { Ok((node, agent.residue().await?)) });
+    let mut all = Residue::default();
+    for (node, left) in try_join_all(looking).await? {
+        match node {
+            None => all = left,
+            Some(node) => all.add(node, left),
+        }
+    }
+    Ok(all)
 }
 
 async fn status<T: DeserializeOwned>(agent: &Agent, child: &str) -> Result<T, CallError> {

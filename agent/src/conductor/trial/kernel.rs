@@ -1,29 +1,43 @@
 //! Whether the agent's kernel allows what a plan asks of it: told before anything is started.
 
-use model::trial::Abort;
-use scenarios::plan::Step;
+use std::collections::BTreeMap;
 
-use super::{Conductor, lost};
+use futures_util::future::try_join_all;
+use model::trial::Abort;
+use scenarios::plan::{Plan, Step};
+
+use crate::client::Agent;
+use crate::conductor::hosts::Hosts;
 use crate::preflight::kernel::{Capability, Kernel};
 
-impl Conductor<'_> {
-    pub(super) async fn ask_the_kernel(&self) -> Result<(), Abort> {
-        let steps = &self.setting.plan.steps;
-        if !steps.iter().any(|step| step.fault.in_kernel()) {
-            return Ok(());
+/// Asks each agent that a fault in the kernel is done by.
+pub(super) async fn ask_the_kernels(plan: &Plan, hosts: &Hosts) -> Result<(), Abort> {
+    let mut by_agent: BTreeMap<Option<String>, (Agent, Vec<&Step>)> = BTreeMap::new();
+    for step in plan.steps.iter().filter(|step| step.fault.in_kernel()) {
+        for aim in hosts.aims(plan, step).map_err(Abort::Harness)? {
+            let asked = by_agent.entry(aim.node).or_insert((aim.agent, Vec::new()));
+            asked.1.push(step);
         }
-        let kernel = self.agent.preflight().await.map_err(lost("preflight"))?;
-        impossible(&kernel, steps).map_or(Ok(()), |reason| Err(Abort::Harness(reason)))
     }
+    let asking = by_agent.iter().map(|(node, (agent, steps))| async move {
+        let whose = node
+            .as_ref()
+            .map_or_else(String::new, |node| format!(" of `{node}`"));
+        let kernel = agent.preflight().await;
+        let kernel =
+            kernel.map_err(|error| Abort::Harness(format!("preflight{whose}: {error}")))?;
+        impossible(&kernel, steps, &whose).map_or(Ok(()), |reason| Err(Abort::Harness(reason)))
+    });
+    try_join_all(asking).await.map(drop)
 }
 
 /// The first of the steps that this kernel does not allow, and why.
-fn impossible(kernel: &Kernel, steps: &[Step]) -> Option<String> {
+fn impossible(kernel: &Kernel, steps: &[&Step], whose: &str) -> Option<String> {
     steps.iter().find_map(|step| {
         let Capability { possible, reason } = kernel.needed_by(&step.fault)?;
         (!possible).then(|| {
             format!(
-                "`{}` is not possible on the agent's machine: {reason}",
+                "`{}` is not possible on the agent's machine{whose}: {reason}",
                 step.id
             )
         })
@@ -43,6 +57,7 @@ mod tests {
             lasts: Span::ZERO,
             fault,
             node: None,
+            nodes: Vec::new(),
             share: Share::ALL,
             lease: Span::from_secs(2),
         }
@@ -52,15 +67,15 @@ mod tests {
     fn a_step_that_the_kernel_does_not_allow_is_named_and_others_need_nothing_of_it() {
         let kernel = Kernel::unknown("no luck");
         let kill = step("f1-kill", Fault::Kill(Kill {}));
-        assert_eq!(impossible(&kernel, std::slice::from_ref(&kill)), None);
+        assert_eq!(impossible(&kernel, &[&kill], ""), None);
         let sockets = DropSockets {
             peers: Vec::new(),
             ports: Vec::new(),
         };
-        let steps = [kill, step("f2-drop_sockets", Fault::DropSockets(sockets))];
-        let told = impossible(&kernel, &steps).unwrap();
+        let sockets = step("f2-drop_sockets", Fault::DropSockets(sockets));
+        let told = impossible(&kernel, &[&kill, &sockets], " of `n2`").unwrap();
         assert!(
-            told.contains("`f2-drop_sockets`") && told.contains("no luck"),
+            told.contains("`f2-drop_sockets`") && told.contains("`n2`") && told.contains("no luck"),
             "{told}"
         );
     }

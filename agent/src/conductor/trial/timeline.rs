@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::{Conductor, lost, seen};
 use crate::conductor::fleet::Fleet;
-use crate::conductor::step::{self, Outcome};
+use crate::conductor::step::{Outcome, Walk};
 
 impl Conductor<'_> {
     pub(super) async fn timeline(
@@ -24,12 +24,19 @@ impl Conductor<'_> {
         let timer = Timer::start().map_err(|error| Abort::Harness(format!("timer: {error}")))?;
         let (sender, mut outcomes) = mpsc::unbounded_channel();
         let mut steps = JoinSet::new();
+        let hosts = self.hosts.as_ref().expect("the trial has begun");
         for (place, planned) in plan.steps.iter().enumerate() {
-            let planned = Arc::new(planned.clone());
-            let (agent, timer, sender) = (self.agent.clone(), timer.clone(), sender.clone());
-            steps.spawn(step::walk(
-                agent, timer, place, planned, plan.seed, zero, sender,
-            ));
+            let walk = Walk {
+                step: Arc::new(planned.clone()),
+                aims: hosts.aims(plan, planned).map_err(Abort::Harness)?,
+                prober: hosts.prober(planned),
+                seed: plan.seed,
+                zero,
+                timer: timer.clone(),
+                place,
+                outcomes: sender.clone(),
+            };
+            steps.spawn(walk.walk());
         }
         drop(sender);
         loop {
@@ -51,17 +58,43 @@ impl Conductor<'_> {
         let record = &mut self.trial.faults[place];
         let what = format!("{} ({})", record.id, record.fault.name());
         match outcome {
-            Outcome::Injected(view) => {
+            Outcome::Injected(told) => {
                 self.setting
                     .diary
-                    .note(&format!("{what} injected: {}", seen(&view)));
-                record.view = Some(view);
+                    .note(&format!("{what} injected: {}", seen(&told.view)));
+                record.view = Some(told.view);
             }
-            Outcome::Healed(view) => {
+            Outcome::Healed(told) => {
                 self.setting
                     .diary
-                    .note(&format!("{what} over: {}", seen(&view)));
-                record.view = Some(view);
+                    .note(&format!("{what} over: {}", seen(&told.view)));
+                record.view = Some(told.view);
+                record.toothless = told.toothless;
+            }
+            Outcome::Reached(phase, Ok(reach)) => {
+                let unheard = reach.iter().filter(|way| way.received < way.sent);
+                let unheard: Vec<_> = unheard
+                    .map(|way| {
+                        format!("{} → {} {} of {}", way.from, way.to, way.received, way.sent)
+                    })
+                    .collect();
+                let all = if unheard.is_empty() {
+                    "everybody hears everybody".to_owned()
+                } else {
+                    unheard.join(", ")
+                };
+                self.setting
+                    .diary
+                    .note(&format!("{what}, {}: {all}", phase.name()));
+                record.reach.extend(reach);
+                return Ok(());
+            }
+            Outcome::Reached(phase, Err(error)) => {
+                let phase = phase.name();
+                self.setting.diary.note(&format!(
+                    "{what}, {phase}: who hears whom is not known: {error}"
+                ));
+                return Ok(());
             }
             Outcome::Failed(error) => {
                 self.setting.diary.note(&format!("{what} failed: {error}"));
