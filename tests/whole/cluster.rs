@@ -5,6 +5,7 @@
 //! across  the four scenarios, with target and clients on different hosts
 //! apart   hosts that cannot do what others can
 //! lever   the conductor goes; the lever
+//! nodes   what an operator runs on a host
 //! ```
 
 use std::fmt::Write as _;
@@ -22,6 +23,7 @@ use crate::support::{Evidence, Finished, Running, alive, descendants, faultlane,
 mod across;
 mod apart;
 mod lever;
+mod nodes;
 
 const AGENTS: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
 /// Where the conductor is.
@@ -68,6 +70,8 @@ affected: 1%
 struct How {
     /// Further rules.
     policy: &'static str,
+    /// Further lines of its configuration.
+    further: String,
     /// So many seconds are its host's monotonic clock and its own apart.
     ahead: u32,
 }
@@ -146,8 +150,8 @@ impl Cluster {
         let text = format!(
             "name: {name}\nstate_dir: state-{name}\nlog_dir: logs-{name}\nlisten: 10.77.0.{n}:{PORT}\n\
              tls: {{ certificate: pki/{name}.pem, key: pki/{name}.key, client_ca: pki/ca.pem }}\n\
-             policy: {{ children: [lane, tokens, proxy, shard]{} }}\n",
-            how.policy
+             policy: {{ children: [lane, tokens, proxy, shard]{} }}\n{}",
+            how.policy, how.further
         );
         let file = self.path(&format!("{name}.yaml"));
         fs::write(&file, text).expect("its configuration");

@@ -155,7 +155,11 @@ fn whom(checks: &mut Checks<'_>, path: [&str; 2], entry: &Entry) {
                 message,
                 "remove `node`; faults of processes and kernels have one",
             );
-        } else if checks.target.is_none() && !NODES.contains(&node.as_str()) {
+        // The agents that are chosen know their operators' nodes.
+        } else if checks.target.is_none()
+            && entry.nodes.is_none()
+            && !NODES.contains(&node.as_str())
+        {
             checks.error(
                 &at(path, &["node"]),
                 format!("there is no node `{node}`"),

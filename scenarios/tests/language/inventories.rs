@@ -302,6 +302,14 @@ fn who_cannot_be_chosen_is_told_at_its_place() {
         &limited,
     )
     .expect("one after the other");
+    // What else runs on a host its agent knows.
+    let db =
+        |nodes: &str| format!("{{ at: 2s, fault: {{ kill: {{}} }}, for: 1s, node: db{nodes} }}");
+    let chosen = db(", nodes: { pick: { named: [a] } }");
+    let changed_to = |entry: &str| changed("timeline:", &format!("timeline:\n  - {entry}"));
+    let plan = scenario_plan(&changed_to(&chosen), &cluster).expect("an operator's node");
+    assert_eq!(plan.steps[1].node.as_deref(), Some("db"));
+    wrong(&db(""), &cluster, &["there is no node `db`"]);
     let twice = format!("{}\n  - {}", pause("2s", "a"), pause("2500ms", "a"));
     wrong(&twice, &cluster, &["`lane` of agent `a`", "f2-pause"]);
 }

@@ -1,4 +1,4 @@
-//! Whether the agent's kernel allows what a plan asks of it: told before anything is started.
+//! Whether an agent's kernel and machine allow what a plan asks of them: told before anything is started.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,11 @@ use crate::client::Agent;
 use crate::conductor::hosts::Hosts;
 use crate::preflight::kernel::{Capability, Kernel};
 
-/// Asks each agent that a fault in the kernel is done by.
+/// Asks each agent that a fault in the kernel or of the machine is done by.
 pub(super) async fn ask_the_kernels(plan: &Plan, hosts: &Hosts) -> Result<(), Abort> {
     let mut by_agent: BTreeMap<Option<String>, (Agent, Vec<&Step>)> = BTreeMap::new();
-    for step in plan.steps.iter().filter(|step| step.fault.in_kernel()) {
+    let asked_about = |step: &&Step| step.fault.in_kernel() || step.fault.on_machine();
+    for step in plan.steps.iter().filter(asked_about) {
         for aim in hosts.aims(plan, step).map_err(Abort::Harness)? {
             let asked = by_agent.entry(aim.node).or_insert((aim.agent, Vec::new()));
             asked.1.push(step);
@@ -47,8 +48,8 @@ fn impossible(kernel: &Kernel, steps: &[&Step], whose: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::fault::{DropSockets, Fault, Kill};
-    use model::quantity::{Share, Span};
+    use model::fault::{Amount, DropSockets, Fault, Kill, MemoryFill};
+    use model::quantity::{ByteSize, Share, Span};
 
     fn step(id: &str, fault: Fault) -> Step {
         Step {
@@ -76,6 +77,23 @@ mod tests {
         let told = impossible(&kernel, &[&kill, &sockets], " of `n2`").unwrap();
         assert!(
             told.contains("`f2-drop_sockets`") && told.contains("`n2`") && told.contains("no luck"),
+            "{told}"
+        );
+        let without = Kernel {
+            memory: Capability {
+                possible: false,
+                reason: "nothing is left".to_owned(),
+            },
+            ..kernel
+        };
+        let fill = MemoryFill {
+            size: Amount::Bytes(ByteSize::new(1 << 20)),
+            reserve: ByteSize::new(0),
+        };
+        let fill = step("f3-memory_fill", Fault::MemoryFill(fill));
+        let told = impossible(&without, &[&kill, &fill], "").unwrap();
+        assert!(
+            told.contains("`f3-memory_fill`") && told.ends_with("nothing is left"),
             "{told}"
         );
     }
