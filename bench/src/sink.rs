@@ -15,6 +15,9 @@ use crate::peers::NAMES;
 /// What is asked for at once when bytes are only counted, or written at once.
 const PIECE: usize = 1 << 20;
 
+/// Below what Linux gives to outgoing connections unless it is told otherwise.
+const SERVICES: std::ops::Range<u16> = 24_000..24_100;
+
 /// Serves until `shutdown`, on a listener for each peer: so the ports that are left over by one peer's connections are
 /// not missed by another's.
 ///
@@ -23,13 +26,20 @@ const PIECE: usize = 1 << 20;
 pub async fn main(shutdown: CancellationToken) -> io::Result<()> {
     let mut listen = Vec::new();
     for name in NAMES {
-        let listener = host::net::listen((Ipv4Addr::LOCALHOST, 0).into())?;
+        let listener = listen()?;
         listen.push((name, listener.local_addr()?));
         tokio::spawn(accept(listener));
     }
     host::child::announce("sink", listen[0].1, &listen)?;
     shutdown.cancelled().await;
     Ok(())
+}
+
+/// On a port that the kernel gives to no outgoing connection, as services have: none of the peers' own is in the way.
+fn listen() -> io::Result<TcpListener> {
+    let on = |port| host::net::listen((Ipv4Addr::LOCALHOST, port).into());
+    let free = SERVICES.into_iter().find_map(|port| on(port).ok());
+    free.map_or_else(|| on(0), Ok)
 }
 
 async fn accept(listener: TcpListener) {

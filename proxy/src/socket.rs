@@ -1,7 +1,10 @@
 //! Sockets, with as few calls of the kernel as it takes.
 
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::LazyLock;
 
 use rustix::io::{Errno, read};
 use rustix::net::{
@@ -65,18 +68,32 @@ pub(crate) async fn connect(addr: SocketAddr, speaks: bool) -> io::Result<TcpStr
             return Err(error);
         }
     }
-    if is_with_itself(&tcp, addr.port())? {
+    if OUTGOING.contains(&addr.port()) && is_with_itself(&tcp)? {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     Ok(tcp)
 }
 
+/// The ports that the kernel gives to outgoing connections; all where it does not say.
+static OUTGOING: LazyLock<RangeInclusive<u16>> = LazyLock::new(|| {
+    let said = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    said.ok()
+        .and_then(|said| range(&said))
+        .unwrap_or(0..=u16::MAX)
+});
+
+fn range(said: &str) -> Option<RangeInclusive<u16>> {
+    let mut ends = said.split_whitespace().map(str::parse);
+    match (ends.next(), ends.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => Some(first..=last),
+        _ => None,
+    }
+}
+
 /// Where nobody listens on a port that the kernel also gives to outgoing connections, one may get that port for its own and
-/// so meet itself (RFC 9293, section 3.5). It would keep the lane from coming back. The far end is asked for only where the
-/// near one has the port that was dialled.
-fn is_with_itself(tcp: &TcpStream, dialled: u16) -> io::Result<bool> {
-    let near = tcp.local_addr()?;
-    Ok(near.port() == dialled && near == tcp.peer_addr()?)
+/// so meet itself (RFC 9293, section 3.5). It would keep the lane from coming back.
+fn is_with_itself(tcp: &TcpStream) -> io::Result<bool> {
+    Ok(tcp.local_addr()? == tcp.peer_addr()?)
 }
 
 /// Two ends of a connection.
@@ -98,15 +115,17 @@ mod tests {
         socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = socket.local_addr().unwrap();
         let itself = socket.connect(addr).await.unwrap();
-        assert!(is_with_itself(&itself, addr.port()).unwrap());
+        assert!(is_with_itself(&itself).unwrap());
+        assert!(OUTGOING.contains(&addr.port()), "{OUTGOING:?}");
         let (one, other) = pair().await;
-        for tcp in [&one, &other] {
-            for port in [
-                tcp.local_addr().unwrap().port(),
-                tcp.peer_addr().unwrap().port(),
-            ] {
-                assert!(!is_with_itself(tcp, port).unwrap());
-            }
+        assert!(!is_with_itself(&one).unwrap() && !is_with_itself(&other).unwrap());
+    }
+
+    #[test]
+    fn the_kernels_range_is_read_and_nonsense_is_none() {
+        assert_eq!(range("32768\t60999\n"), Some(32_768..=60_999));
+        for nonsense in ["", "32768", "x y", "32768 70000"] {
+            assert_eq!(range(nonsense), None, "{nonsense}");
         }
     }
 
