@@ -26,7 +26,7 @@ const SERVICES: std::ops::Range<u16> = 24_000..24_100;
 pub async fn main(shutdown: CancellationToken) -> io::Result<()> {
     let mut listen = Vec::new();
     for name in NAMES {
-        let listener = listen()?;
+        let listener = listen_as_a_service()?;
         listen.push((name, listener.local_addr()?));
         tokio::spawn(accept(listener));
     }
@@ -36,7 +36,7 @@ pub async fn main(shutdown: CancellationToken) -> io::Result<()> {
 }
 
 /// On a port that the kernel gives to no outgoing connection, as services have: none of the peers' own is in the way.
-fn listen() -> io::Result<TcpListener> {
+fn listen_as_a_service() -> io::Result<TcpListener> {
     let on = |port| host::net::listen((Ipv4Addr::LOCALHOST, port).into());
     let free = SERVICES.into_iter().find_map(|port| on(port).ok());
     free.map_or_else(|| on(0), Ok)

@@ -17,7 +17,7 @@ use crate::support::{Evidence, alive, machine, signal, until};
 const KILL: &str = "
 name: operators-node
 timeline:
-  - { at: 500ms, fault: { kill: {} }, for: 1s, node: db, nodes: { labels: { role: publisher }, pick: all } }
+  - { at: 500ms, fault: { kill: {} }, for: 1s, node: db, nodes: { pick: { named: [n5] } } }
   - { at: 700ms, fault: { reset: {} } }
 affected: 90%
 ";
@@ -78,8 +78,7 @@ fn a_drill_kills_what_an_operator_runs_on_a_host_and_it_is_started_again() {
     let _machine = machine();
     let db = Db::start();
     let first = db.pid();
-    let runs = ["", "", "", "", "publisher"];
-    let cluster = Cluster::with(&runs, |n| How {
+    let cluster = Cluster::with(&[], |n| How {
         further: if n == 5 {
             db.configuration()
         } else {
@@ -100,7 +99,7 @@ fn a_drill_kills_what_an_operator_runs_on_a_host_and_it_is_started_again() {
     drilled.expect_code(0);
     let row = &evidence.rows()[0];
     assert_eq!(row["status"], "passed", "{row}");
-    assert_eq!(row["fidelity"], "process+proxy");
+    assert_eq!(row["fidelity"], "proxy+process");
     let fault = &row["faults"][0];
     assert_eq!(fault["nodes"], json!(["n5"]));
     let figures = &fault["observation"]["figures"];
