@@ -19,8 +19,8 @@ use tempfile::TempDir;
 use crate::db::{Db, Made};
 use crate::operated::Operated;
 use crate::support::{
-    Named, Node, kill, lane, order, pause, program, refusal, send, terminate, until, until_gone,
-    watchdogs,
+    Named, Node, agent_in, kill, lane, order, pause, program, refusal, send, terminate, until,
+    until_gone, watchdogs,
 };
 
 fn on_db(id: &str, fault: Fault) -> FaultOrder {
@@ -539,3 +539,72 @@ async fn a_node_that_is_being_started_is_not_started_a_second_time() {
     db.is_whole().await;
     assert_eq!(db.starts(), 2);
 }
+
+/// An agent beside two of them, of which `db` can be made not to start for longer than the other's lease.
+async fn beside_two() -> (Node, Named, [Db; 2], TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::start(&folder.path().join("db"), Made::Alone).await;
+    let other = Db::start(&folder.path().join("other"), Made::Alone).await;
+    let mut named = db.named();
+    let command = named.commands.get_mut("start-db").unwrap();
+    command.within = Span::from_secs(4);
+    let one_more = NodeConfig {
+        pid_file: Some(other.pid_file()),
+        ..NodeConfig::default()
+    };
+    named.nodes.insert("other".to_owned(), one_more);
+    let node = Node::start_in(tempfile::tempdir().unwrap(), named.clone()).await;
+    (node, named, [db, other], folder)
+}
+
+fn on_other(id: &str, fault: Fault) -> FaultOrder {
+    FaultOrder {
+        node: Some("other".to_owned()),
+        ..order(id, fault)
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_takes_long_to_start_does_not_keep_a_watchdog_from_the_leases_that_lapse_meanwhile()
+ {
+    let (node, _, [db, other], _folder) = beside_two().await;
+    db.make("hangs", true);
+    let (mut first, mut second) = (on_db("f1", kill()), on_other("f2", pause()));
+    first.lease = Span::from_millis(700);
+    second.lease = Span::from_millis(1_200);
+    node.agent.inject(&first).await.unwrap();
+    let asked = clock::now();
+    node.agent.inject(&second).await.unwrap();
+    let state = node.kill().await;
+    let paused = async || procfs::is_stopped(other.pid()) == Some(true);
+    assert!(paused().await);
+    until("it goes on", async || !paused().await).await;
+    let late = clock::now().since(asked + second.lease);
+    assert!(late < Span::from_secs(1), "{late} after its lease");
+    db.make("hangs", false);
+    until("nobody watches", || async {
+        watchdogs(state.path()).is_empty()
+    })
+    .await;
+    db.is_whole().await;
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_start_does_not_keep_an_agent_that_comes_back_from_undoing_the_others()
+{
+    let (node, named, [db, other], _folder) = beside_two().await;
+    db.make("broken", true);
+    node.agent.inject(&on_db("f1", kill())).await.unwrap();
+    let paused = on_other("f2", pause());
+    node.agent.inject(&paused).await.unwrap();
+    let state = node.kill().await;
+    assert_eq!(procfs::is_stopped(other.pid()), Some(true));
+    let back = agent_in(state.path(), named.clone(), program(), &["agent"]).await;
+    assert!(back.is_err(), "it does not serve before all is undone");
+    assert_eq!(procfs::is_stopped(other.pid()), Some(false));
+    db.make("broken", false);
+    let node = Node::start_in(state, named).await;
+    db.is_whole().await;
+    node.end().await;
+}
+
