@@ -608,3 +608,63 @@ async fn a_node_that_does_not_start_does_not_keep_an_agent_that_comes_back_from_
     node.end().await;
 }
 
+#[tokio::test]
+async fn a_tree_that_is_not_stopped_within_its_lease_goes_on_or_is_started_again() {
+    let (node, db, _folder) = beside(Made::Bush).await;
+    let mut said = Vec::new();
+    // How long it takes depends on the machine: one of them lapses in the middle.
+    for (number, lease) in (1..).zip([1, 20, 30, 40, 60, 80, 100, 120]) {
+        let mut short = on_db(&format!("f{number}"), kill_tree());
+        short.lease = Span::from_millis(lease);
+        if let Err(error) = node.agent.inject(&short).await {
+            said.push(error.to_string());
+        }
+        db.is_whole().await;
+    }
+    for words in ["before anything was done", "before all were stopped"] {
+        assert!(said.iter().any(|said| said.contains(words)), "{said:?}");
+    }
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_process_that_does_not_heed_sigterm_is_killed_no_later_than_the_lease() {
+    let (node, db, _folder) = beside(Made::Deaf).await;
+    let mut patient = on_db("f1", terminate(Span::from_secs(30)));
+    patient.lease = Span::from_millis(600);
+    let asked = clock::now();
+    let view = node.agent.inject(&patient).await.unwrap();
+    assert_eq!(view.observation.figures["killed_after_grace"], 1);
+    until("it is undone", || async {
+        !node.agent.look("f1").await.unwrap().active
+    })
+    .await;
+    let late = clock::now().since(asked + patient.lease);
+    assert!(late < Span::from_secs(1), "{late} after its lease");
+    db.is_whole().await;
+
+    // The same where the agent dies meanwhile.
+    patient.id = "f2".to_owned();
+    let agent = node.agent.clone();
+    let asked = clock::now();
+    let lease = patient.lease;
+    let injecting = tokio::spawn(async move { agent.inject(&patient).await });
+    let journal = node.state_dir().join("journal.jsonl");
+    until("it is on record", || async {
+        let entries = fs::read_to_string(&journal).unwrap();
+        entries
+            .lines()
+            .any(|line| line.contains("f2") && line.contains("applied"))
+    })
+    .await;
+    let state = node.kill().await;
+    assert!(injecting.await.unwrap().is_err());
+    until("nobody watches", || async {
+        watchdogs(state.path()).is_empty()
+    })
+    .await;
+    let late = clock::now().since(asked + lease);
+    assert!(late < Span::from_secs(2), "{late} after its lease");
+    db.is_whole().await;
+    assert_eq!(db.starts(), 3);
+}
