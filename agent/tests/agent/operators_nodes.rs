@@ -609,6 +609,29 @@ async fn a_node_that_does_not_start_does_not_keep_an_agent_that_comes_back_from_
 }
 
 #[tokio::test]
+async fn what_comes_back_as_a_process_that_no_fault_may_be_done_to_crashes_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::start(&folder.path().join("db"), Made::Alone).await;
+    let mut named = db.named();
+    let wrong = folder.path().join("wrong.pid");
+    let start = format!("cp {} {}", wrong.display(), db.pid_file().display());
+    let command = named.commands.get_mut("start-db").unwrap();
+    command.run = ["/bin/sh", "-c", &start].map(str::to_owned).to_vec();
+    let node = Node::start_in(tempfile::tempdir().unwrap(), named).await;
+    fs::write(&wrong, node.pid().to_string()).unwrap();
+    node.agent
+        .inject(&on_db("f1", crash_loop(50, None)))
+        .await
+        .unwrap();
+    until("it is back as that", || async { db.pid() == node.pid() }).await;
+    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    let healed = node.agent.undo("f1").await.expect("the agent lives");
+    assert_eq!(healed.observation.figures["crashes"], 1);
+    db.start_again();
+    node.end().await;
+}
+
+#[tokio::test]
 async fn a_tree_that_is_not_stopped_within_its_lease_goes_on_or_is_started_again() {
     let (node, db, _folder) = beside(Made::Bush).await;
     let mut said = Vec::new();
