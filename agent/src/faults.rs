@@ -9,6 +9,7 @@ use std::time::Duration;
 use host::clock;
 use host::faults::Holder;
 use host::http::{Failure, StatusCode};
+use model::command::is_name;
 use model::fault::{self, Fault, FaultOrder, FaultView, Observation, Renewal};
 use model::ids::FaultId;
 use model::instant::Bracket;
@@ -392,6 +393,11 @@ impl AgentHolder {
             }
         }
         self.conclude(id, &format!("not injected, rolled back: {failure}"));
+        if !changed {
+            // With it goes what was made ready for it, such as a worker that has not begun.
+            self.records().retain(|record| record.id != id);
+            return failure;
+        }
         self.update(id, |record| {
             record.failed = true;
             record.view.active = false;
@@ -445,6 +451,15 @@ impl AgentHolder {
 impl Holder for AgentHolder {
     async fn inject(&self, order: FaultOrder) -> Result<FaultView, Failure> {
         let id = order.id.clone();
+        // It is a segment of a path, of files' names and of logs.
+        if !is_name(&id) {
+            let shown: String = id.chars().take(40).collect();
+            let text = format!(
+                "`{}` is not a fault's id: use up to 64 letters, digits, hyphens and underscores, such as f1-kill",
+                shown.escape_debug()
+            );
+            return Err(Failure::new(StatusCode::BAD_REQUEST, text));
+        }
         let interrupt = CancellationToken::new();
         self.aiming().insert(id.clone(), interrupt.clone());
         let aimed = self.aim(&order).await;
