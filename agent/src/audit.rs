@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, SecondsFormat};
 use host::clock;
 use host::door::TurnedAway;
-use host::http::{Method, Reply, Request, StatusCode};
+use host::http::{Failure, Method, Reply, Request, StatusCode};
 use host::jsonl::Appender;
 use model::instant::Mono;
 use serde::{Deserialize, Serialize};
@@ -116,7 +116,7 @@ impl Audit {
         let mut entry = self.begin_refused(who, request);
         entry.silent = is_silent(request);
         if !entry.silent {
-            entry.write(Step::Asked, None, None);
+            entry.on_record = entry.write(Step::Asked, None, None);
         }
         entry
     }
@@ -131,6 +131,7 @@ impl Audit {
             about: about(request),
             silent: true,
             open: true,
+            on_record: true,
         }
     }
 
@@ -171,8 +172,8 @@ impl Audit {
         inner.requests
     }
 
-    /// A log that cannot be written does not keep a fault from being undone; that it cannot is said.
-    fn write(&self, line: &Line) {
+    /// Whether it could be written. A log that cannot does not keep a fault from being undone; that it cannot is said.
+    fn write(&self, line: &Line) -> bool {
         let mut inner = self.lock();
         // What is asked is safe from the agent's own death once it is written; only the answer waits for the disk.
         let written = if line.step == Step::Asked {
@@ -180,9 +181,10 @@ impl Audit {
         } else {
             inner.appender.append(line)
         };
-        if let Err(error) = written {
+        if let Err(error) = &written {
             tracing::error!(%error, "the audit log cannot be written");
         }
+        written.is_ok()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -200,9 +202,23 @@ pub struct Entry {
     about: Value,
     silent: bool,
     open: bool,
+    /// That it was asked could be written down, where it has to be.
+    on_record: bool,
 }
 
 impl Entry {
+    /// Whether what is asked may be looked into.
+    ///
+    /// # Errors
+    /// 503 for new work that is not on record.
+    pub fn refuse_unrecorded(&self, request: &Request) -> Result<(), Failure> {
+        if self.on_record || !is_new_work(request) {
+            return Ok(());
+        }
+        let text = "the audit log cannot be written, and nothing new is done off the record: see the agent's log, and make room";
+        Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, text))
+    }
+
     /// It was not let through.
     pub fn refused(mut self, status: StatusCode, error: &str) {
         self.open = false;
@@ -225,7 +241,7 @@ impl Entry {
         }
     }
 
-    fn write(&self, step: Step, status: Option<StatusCode>, error: Option<&str>) {
+    fn write(&self, step: Step, status: Option<StatusCode>, error: Option<&str>) -> bool {
         self.audit.write(&Line {
             request: self.number,
             at: wall(),
@@ -238,7 +254,7 @@ impl Entry {
             status: status.map(|status| status.as_u16()),
             error: error.map(short),
             unlogged: None,
-        });
+        })
     }
 }
 
@@ -255,6 +271,16 @@ fn is_silent(request: &Request) -> bool {
         || matches!(
             request.segments().as_slice(),
             ["faults", _, "renew"] | ["run", "renew"] | ["children", _, "call"]
+        )
+}
+
+/// What undoes, ends or halts is done in any case.
+fn is_new_work(request: &Request) -> bool {
+    let segments = request.segments();
+    request.method == Method::POST
+        && matches!(
+            segments.as_slice(),
+            ["faults" | "children" | "run"] | ["commands", _]
         )
 }
 

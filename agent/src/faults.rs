@@ -1,6 +1,7 @@
 //! The agent as a holder of faults: those of nodes, kernels and machines it does itself, those of links, tokens and clocks it has
 //! its children hold. Every step is in the journal before the next is taken.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use host::clock;
 use host::faults::Holder;
 use host::http::{Failure, StatusCode};
+use model::command::is_name;
 use model::fault::{self, Fault, FaultOrder, FaultView, Observation, Renewal};
 use model::ids::FaultId;
 use model::instant::Bracket;
@@ -56,6 +58,8 @@ pub struct AgentHolder {
     journal: Mutex<Journal>,
     watchdog: Watchdog,
     records: Mutex<Vec<Record>>,
+    /// Those that are being aimed and are in no record yet, by their interrupts.
+    aiming: Mutex<BTreeMap<FaultId, CancellationToken>>,
     halted: AtomicBool,
     ending: AtomicBool,
 }
@@ -106,6 +110,7 @@ impl AgentHolder {
             journal: Mutex::new(journal),
             watchdog,
             records: Mutex::default(),
+            aiming: Mutex::default(),
             halted: AtomicBool::new(halted),
             ending: AtomicBool::new(false),
         }
@@ -253,7 +258,12 @@ impl AgentHolder {
     }
 
     /// Enters the fault in the table. From then on a halt, a lapse and the end of the agent find it there.
-    fn register(&self, id: &str, target: &Target) -> Result<(), Failure> {
+    fn register(
+        &self,
+        id: &str,
+        target: &Target,
+        interrupt: CancellationToken,
+    ) -> Result<(), Failure> {
         let mut records = self.records();
         // Checked under the lock: a halt sets its flag first and reads the table then.
         self.refuse_when_halted()?;
@@ -288,7 +298,7 @@ impl AgentHolder {
                 lapsed: false,
                 observation: Observation::default(),
             },
-            interrupt: CancellationToken::new(),
+            interrupt,
             failed: false,
         });
         Ok(())
@@ -383,6 +393,11 @@ impl AgentHolder {
             }
         }
         self.conclude(id, &format!("not injected, rolled back: {failure}"));
+        if !changed {
+            // With it goes what was made ready for it, such as a worker that has not begun.
+            self.records().retain(|record| record.id != id);
+            return failure;
+        }
         self.update(id, |record| {
             record.failed = true;
             record.view.active = false;
@@ -411,6 +426,10 @@ impl AgentHolder {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn aiming(&self) -> MutexGuard<'_, BTreeMap<FaultId, CancellationToken>> {
+        self.aiming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn records(&self) -> MutexGuard<'_, Vec<Record>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -432,8 +451,33 @@ impl AgentHolder {
 impl Holder for AgentHolder {
     async fn inject(&self, order: FaultOrder) -> Result<FaultView, Failure> {
         let id = order.id.clone();
-        let target = self.aim(&order).await?;
-        self.register(&id, &target)?;
+        // It is a segment of a path, of files' names and of logs.
+        if !is_name(&id) {
+            let shown: String = id.chars().take(40).collect();
+            let text = format!(
+                "`{}` is not a fault's id: use up to 64 letters, digits, hyphens and underscores, such as f1-kill",
+                shown.escape_debug()
+            );
+            return Err(Failure::new(StatusCode::BAD_REQUEST, text));
+        }
+        let interrupt = CancellationToken::new();
+        self.aiming().insert(id.clone(), interrupt.clone());
+        let aimed = self.aim(&order).await;
+        let registered = aimed.and_then(|target| {
+            // Whoever calls it back from here on finds it in the table.
+            self.register(&id, &target, interrupt.clone())?;
+            Ok(target)
+        });
+        self.aiming().remove(&id);
+        let target = registered?;
+        if interrupt.is_cancelled() {
+            let text =
+                "called back before anything was done: the lease is shorter than it takes to aim";
+            let called_back = Failure::new(StatusCode::INTERNAL_SERVER_ERROR, text);
+            return Err(self
+                .roll_back(&id, NotApplied::untouched(called_back))
+                .await);
+        }
         match self.apply(&order, &target).await {
             Ok(view) => {
                 tracing::info!(fault = id, what = order.fault.name(), "injected");
@@ -502,6 +546,9 @@ impl Holder for AgentHolder {
     }
 
     fn interrupt(&self, id: &str) {
+        if let Some(interrupt) = self.aiming().get(id) {
+            interrupt.cancel();
+        }
         if let Some(record) = self.get(id) {
             record.interrupt.cancel();
         }

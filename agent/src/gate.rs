@@ -60,7 +60,7 @@ impl Gate {
     /// Answers a request, or refuses it.
     ///
     /// # Errors
-    /// 401 and 403 for who may not, 409 for whom the agent is not held for, 403 with the rule's name for what is beyond the
+    /// 503 for new work that the audit log cannot be told of, 401 and 403 for who may not, 409 for whom the agent is not held for, 403 with the rule's name for what is beyond the
     /// policy; else as [`Api::answer`].
     pub async fn answer(self: Arc<Self>, request: Request) -> Reply {
         let who = match self.access.admit(&request) {
@@ -71,7 +71,8 @@ impl Gate {
             }
         };
         let entry = self.audit.begin(who.clone(), &request);
-        if let Err(failure) = self.may(&request) {
+        let may = entry.refuse_unrecorded(&request);
+        if let Err(failure) = may.and_then(|()| self.may(&request)) {
             return Err(turned_down(entry, failure));
         }
         if Api::is_for_the_caller_alone(&request) {

@@ -13,6 +13,8 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use host::clock;
@@ -171,6 +173,12 @@ impl OpenFault {
             undo_of_an_earlier_boot(&self.undo)
         }
     }
+
+    /// As [`Self::undo`], for a thread of its own: a panic is an undo that failed.
+    pub(crate) fn undone(&self) -> io::Result<String> {
+        std::panic::catch_unwind(|| self.undo())
+            .unwrap_or_else(|_| Err(io::Error::other("the undo panicked")))
+    }
 }
 
 /// The journal of an agent.
@@ -224,7 +232,7 @@ impl Journal {
                     ),
                 )));
             }
-            std::thread::sleep(LOOK_EVERY);
+            thread::sleep(LOOK_EVERY);
         }
         if is_new && let Some(folder) = path.parent() {
             // Else a machine that goes down could lose the file with every entry that was waited for.
@@ -262,19 +270,35 @@ impl Journal {
         })
     }
 
-    /// Undoes what an earlier life of the agent left in force, and returns those faults' ids.
+    /// Undoes what an earlier life of the agent left in force, and returns those faults' ids. All at the same time: one that
+    /// takes long, such as a node that has to be started, must not hold up the others, and one that fails neither.
     ///
     /// # Errors
-    /// The journal cannot be read (a torn last line is no error), or an undo failed: the fault stays open, and the next
-    /// start tries again.
+    /// The journal cannot be read (a torn last line is no error), or an undo failed: that fault stays open, and the next
+    /// start tries again. The others are undone.
     pub fn replay(&mut self) -> io::Result<Vec<FaultId>> {
-        let mut healed = Vec::new();
-        for fault in open_faults(self.appender.lines()?.values) {
-            let how = fault.undo()?;
-            self.undone(&fault, "the agent was restarted", &how)?;
-            healed.push(fault.id);
-        }
-        Ok(healed)
+        let open = self.open_faults()?;
+        let (mut healed, mut failed) = (Vec::new(), None);
+        thread::scope(|scope| {
+            let (done, ended) = mpsc::channel();
+            for fault in &open {
+                let done = done.clone();
+                // Who waits for it is gone only when this process ends.
+                scope.spawn(move || drop(done.send((fault, fault.undone()))));
+            }
+            drop(done);
+            for (fault, how) in ended {
+                match how.and_then(|how| self.undone(fault, "the agent was restarted", &how)) {
+                    Ok(()) => healed.push(fault.id.clone()),
+                    Err(error) => {
+                        let id = &fault.id;
+                        tracing::error!(fault = id, %error, "what an earlier life left could not be undone");
+                        failed.get_or_insert(error);
+                    }
+                }
+            }
+        });
+        failed.map_or(Ok(healed), Err)
     }
 
     /// The faults that were begun and not undone, oldest first.

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 const TICKS_PER_SECOND: u64 = 100;
 /// `PF_EXITING` of the kernel's `sched.h`: the process is being taken down.
 const EXITING: u64 = 0x4;
+/// The flag of a thread of the kernel (`PF_KTHREAD`), there.
+const KERNELS: u64 = 0x0020_0000;
 /// SIGKILL in the masks of `/proc/PID/status`.
 const KILLED: u64 = 1 << 8;
 
@@ -110,6 +112,15 @@ impl Identity {
 /// Every process that there is, zombies included.
 pub(crate) fn all() -> impl Iterator<Item = (u32, Stat)> {
     numbers("/proc").filter_map(|pid| Some((pid, stat(pid)?)))
+}
+
+/// Whether it is a thread of the kernel's own: it can be signalled, and nothing comes of that.
+#[must_use]
+pub(crate) fn is_kernels(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .ok()
+        .and_then(|text| field(&text, 9))
+        .is_some_and(|flags| flags & KERNELS != 0)
 }
 
 /// The parent of a process, its parent, and so on to the first process.

@@ -41,11 +41,11 @@ pub fn seen(root: Identity) -> Vec<Identity> {
     found
 }
 
-/// Stops the processes that are still there, and all that descend from them.
+/// Stops the processes that are still there, and all that descend from them, unless it is `called_back` first.
 ///
 /// # Errors
-/// One may not be signalled, or they fork faster than they can be followed. Some are stopped then.
-pub fn stop(seen: &[Identity]) -> io::Result<Tree> {
+/// One may not be signalled, they fork faster than they can be followed, or it was called back. Some are stopped then.
+pub fn stop(seen: &[Identity], called_back: &dyn Fn() -> bool) -> io::Result<Tree> {
     let begun = clock::now();
     let mut tree = Tree {
         members: Vec::new(),
@@ -53,6 +53,11 @@ pub fn stop(seen: &[Identity]) -> io::Result<Tree> {
     let mut next = seen.to_vec();
     while !next.is_empty() {
         for process in next {
+            // A stop that outlived its lease would be a pause that nobody ends.
+            if called_back() {
+                let text = "called back before all were stopped";
+                return Err(io::Error::new(io::ErrorKind::Interrupted, text));
+            }
             if let Some(pidfd) = process::hold(process)
                 && process::send(&pidfd, process.pid, Signal::STOP)?
             {
@@ -76,19 +81,29 @@ pub fn stop(seen: &[Identity]) -> io::Result<Tree> {
     Ok(tree)
 }
 
-/// Continues the processes that are still there, and all that descend from them, where they are stopped: how many were.
+/// Continues the processes that are still there, and all that descend from them, where they are stopped: how many were. One
+/// that may not be signalled was not stopped from here either, and does not keep the others from going on.
 ///
 /// # Errors
-/// One may not be signalled.
+/// One could not be signalled for another reason.
 pub fn go_on(seen: &[Identity]) -> io::Result<usize> {
-    let mut count = 0;
+    let (mut count, mut failed) = (0, None);
     for process in seen.iter().copied().chain(descendants(seen)) {
         // One that is about to stop is not stopped yet.
-        if process.life() == Life::Lives && process::continue_orphan(process)? {
-            count += 1;
+        if process.life() != Life::Lives {
+            continue;
+        }
+        match process::continue_orphan(process) {
+            Ok(sent) => count += usize::from(sent),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                tracing::warn!(%error, "it was not stopped from here");
+            }
+            Err(error) => {
+                failed.get_or_insert(error);
+            }
         }
     }
-    Ok(count)
+    failed.map_or(Ok(count), Err)
 }
 
 impl Tree {
@@ -170,6 +185,10 @@ pub(crate) mod tests {
 
     use super::*;
 
+    pub(crate) fn never() -> bool {
+        false
+    }
+
     /// A process, two children, and a child of one of them, once all are there.
     #[expect(
         clippy::zombie_processes,
@@ -198,17 +217,81 @@ pub(crate) mod tests {
         let (mut root, seen) = four();
         // As though all others had come after the record was written.
         let record = &seen[..1];
-        let tree = stop(record).unwrap();
+        let tree = stop(record, &never).unwrap();
         assert_eq!((tree.processes().count(), stopped(&seen)), (4, 4));
         drop(tree);
         assert_eq!(go_on(record).unwrap(), 4);
         while stopped(&seen) > 0 {
             thread::yield_now();
         }
-        assert_eq!(stop(record).unwrap().kill().unwrap(), 4);
+        assert_eq!(stop(record, &never).unwrap().kill().unwrap(), 4);
         assert!(seen.iter().all(|process| process.life() == Life::Gone));
         root.wait().unwrap();
-        assert_eq!(stop(&seen).unwrap().kill().unwrap(), 0);
+        assert_eq!(stop(&seen, &never).unwrap().kill().unwrap(), 0);
         assert_eq!(go_on(&seen).unwrap(), 0);
+    }
+    #[test]
+    fn a_stop_that_is_called_back_stops_nobody_else() {
+        let (mut root, seen) = four();
+        let looks = std::cell::Cell::new(0);
+        let third = || looks.replace(looks.get() + 1) == 2;
+        let error = stop(&seen, &third).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+        assert_eq!(stopped(&seen), 2);
+        assert_eq!(go_on(&seen).unwrap(), 4);
+        stop(&seen, &never).unwrap().kill().unwrap();
+        root.wait().unwrap();
+    }
+
+    /// As where the agent is not root, and something in a tree is another user's.
+    #[test]
+    fn one_that_may_not_be_signalled_does_not_keep_the_others_stopped() {
+        use std::os::unix::process::CommandExt as _;
+
+        use rustix::process::Uid;
+        use rustix::thread::set_thread_res_uid;
+
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: it has to be root to be two users");
+            return;
+        }
+        // SIGCONT may be sent to whoever is of the same session.
+        let of = |uid: u32| {
+            let mut sleeper = Command::new("setsid");
+            sleeper.args(["sleep", "60"]).uid(uid).spawn().unwrap()
+        };
+        let mut sleepers = [of(65_533), of(65_534), of(65_533)];
+        for sleeper in &sleepers {
+            let pid = rustix::process::Pid::from_child(sleeper);
+            while rustix::process::getsid(Some(pid)).unwrap() != pid {
+                thread::yield_now();
+            }
+        }
+        let seen: Vec<_> = sleepers
+            .iter()
+            .map(|sleeper| Identity::of(sleeper.id()).unwrap())
+            .collect();
+        // Of this thread alone.
+        thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let user = Uid::from_raw(65_533);
+                set_thread_res_uid(user, user, user).unwrap();
+                let error = stop(&seen, &never).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+                let last = process::hold(seen[2]).unwrap();
+                process::send(&last, seen[2].pid, Signal::STOP).unwrap();
+                is_stopped(seen[2]);
+                assert_eq!(stopped(&seen), 2);
+                assert_eq!(go_on(&seen).unwrap(), 2);
+            });
+            other.join().unwrap();
+        });
+        while stopped(&seen) > 0 {
+            thread::yield_now();
+        }
+        for sleeper in &mut sleepers {
+            sleeper.kill().unwrap();
+            sleeper.wait().unwrap();
+        }
     }
 }

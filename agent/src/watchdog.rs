@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -103,7 +104,7 @@ impl Watch {
         let mut failed = BTreeMap::new();
         loop {
             let next = if locked(&self.file)? {
-                let next = self.undo_what_is_due(hurry, &mut failed)?;
+                let next = self.undo_what_is_due(alarm, &mut hurry, &mut failed)?;
                 self.file.unlock()?;
                 next
             } else {
@@ -126,43 +127,56 @@ impl Watch {
         }
     }
 
-    /// Undoes the faults whose lease has lapsed; when to look again, if any is left.
+    /// Undoes the faults whose lease has lapsed, and those whose lease lapses meanwhile: one that takes long, such as a node
+    /// that has to be started, must not hold up the others. When to look again, if any is left.
     fn undo_what_is_due(
         &self,
-        hurry: bool,
+        alarm: &Alarm,
+        hurry: &mut bool,
         failed: &mut BTreeMap<FaultId, Mono>,
     ) -> io::Result<Option<Mono>> {
         let mut journal = Journal::locked(self.file.try_clone()?, &self.path)?;
-        let now = clock::now();
-        let (mut due, mut next) = (Vec::new(), None);
-        let mut look_at = |at: Mono| next = Some(next.map_or(at, |next: Mono| next.min(at)));
-        for fault in journal.open_faults()? {
-            match failed.get(&fault.id) {
-                Some(again) if *again > now => look_at(*again),
-                _ if hurry || fault.lease.has_passed(now, clock::boot()) => due.push(fault),
-                _ => look_at(fault.lease.until),
+        let mut undoing: Vec<(FaultId, Mono)> = Vec::new();
+        thread::scope(|scope| {
+            let (done, ended) = mpsc::channel();
+            loop {
+                let mut next = None;
+                let mut look_at =
+                    |at: Mono| next = Some(next.map_or(at, |next: Mono| next.min(at)));
+                let now = clock::now();
+                for fault in journal.open_faults()? {
+                    let which = (fault.id.clone(), fault.begun);
+                    match failed.get(&fault.id) {
+                        _ if undoing.contains(&which) => {}
+                        Some(again) if *again > now => look_at(*again),
+                        _ if *hurry || fault.lease.has_passed(now, clock::boot()) => {
+                            undoing.push(which);
+                            let done = done.clone();
+                            scope.spawn(move || {
+                                let undone = fault.undone();
+                                // Who waits for it is gone only when the journal could not be read.
+                                drop(done.send((fault, undone)));
+                            });
+                        }
+                        _ => look_at(fault.lease.until),
+                    }
+                }
+                if undoing.is_empty() {
+                    return Ok(next);
+                }
+                let pause = next.map_or(LOOK_EVERY, |next| next.since(now));
+                let pause = pause.clamp(Span::from_millis(1), LOOK_EVERY);
+                if let Ok((fault, undone)) = ended.recv_timeout(pause.duration()) {
+                    undoing.retain(|(id, begun)| (id, begun) != (&fault.id, &fault.begun));
+                    let said = undone.and_then(|how| journal.undone(&fault, WHY, &how));
+                    if let Err(error) = said {
+                        tracing::error!(fault = fault.id, %error, "the undo failed; it is tried again in {RETRY_AFTER}");
+                        failed.insert(fault.id, clock::now() + RETRY_AFTER);
+                    }
+                }
+                *hurry |= alarm.wait(Span::ZERO)?;
             }
-        }
-        // At the same time: one that takes long, such as a node that has to be started, must not hold up the others.
-        let undone = thread::scope(|scope| {
-            let undoing: Vec<_> = due
-                .iter()
-                .map(|fault| scope.spawn(move || fault.undo()))
-                .collect();
-            let ended = undoing.into_iter().map(thread::ScopedJoinHandle::join);
-            ended.collect::<Vec<_>>()
-        });
-        for (fault, undone) in due.iter().zip(undone) {
-            let undone = undone.unwrap_or_else(|_| Err(io::Error::other("the undo panicked")));
-            let said = undone.and_then(|how| journal.undone(fault, WHY, &how));
-            if let Err(error) = said {
-                tracing::error!(fault = fault.id, %error, "the undo failed; it is tried again in {RETRY_AFTER}");
-                let again = clock::now() + RETRY_AFTER;
-                failed.insert(fault.id.clone(), again);
-                look_at(again);
-            }
-        }
-        Ok(next)
+        })
     }
 
     fn open_faults(&self) -> io::Result<Vec<OpenFault>> {

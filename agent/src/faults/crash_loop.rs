@@ -206,6 +206,11 @@ async fn go_on(
         if over.is_cancelled() {
             return;
         }
+        // Whoever brought it back may have named another process than it should.
+        if let Err(error) = subject.may_be_hit() {
+            tracing::warn!(node = subject.name(), %error, "it crashes no more");
+            return;
+        }
         // One that has ended by itself meanwhile has crashed without help, and is started again all the same.
         if let Err(error) = state.kill(&subject) {
             tracing::warn!(node = subject.name(), %error, "it had ended before it was killed");

@@ -13,6 +13,7 @@ use host::clock;
 use host::http::Failure;
 use model::fault::Observation;
 use model::instant::Mono;
+use tokio_util::sync::CancellationToken;
 
 use super::NotApplied;
 use super::deed::{Deed, Undone};
@@ -27,6 +28,7 @@ pub(super) struct KillTree {
     subject: Subject,
     recall: Recall,
     killed: OnceLock<(u64, Mono)>,
+    interrupt: OnceLock<CancellationToken>,
 }
 
 impl KillTree {
@@ -43,13 +45,15 @@ impl KillTree {
             subject,
             recall,
             killed: OnceLock::new(),
+            interrupt: OnceLock::new(),
         })
     }
 
     async fn kill(&self) -> Result<(), NotApplied> {
         self.subject.expect_end();
         let seen = self.recall.processes.clone();
-        let count = away(move || tree::stop(&seen)?.kill())
+        let interrupt = self.interrupt.get().cloned().unwrap_or_default();
+        let count = away(move || tree::stop(&seen, &|| interrupt.is_cancelled())?.kill())
             .await
             .map_err(NotApplied::half_way)?;
         self.killed.get_or_init(|| (count, clock::now()));
@@ -106,6 +110,14 @@ impl Deed for KillTree {
 
     fn undo_record(&self) -> Undo {
         Undo::Recall(self.recall.clone())
+    }
+
+    fn prepare<'a>(
+        &'a self,
+        interrupt: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        self.interrupt.get_or_init(|| interrupt.clone());
+        Box::pin(async { Ok(()) })
     }
 
     fn strike(&self) -> BoxFuture<'_, Result<(), NotApplied>> {

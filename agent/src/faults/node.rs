@@ -45,6 +45,7 @@ pub struct NodeFault {
     prepared: OnceLock<Prepared>,
     /// The process has been signalled.
     struck: AtomicBool,
+    interrupt: OnceLock<CancellationToken>,
 }
 
 #[derive(Debug)]
@@ -104,6 +105,7 @@ impl NodeFault {
             how,
             prepared: OnceLock::new(),
             struck: AtomicBool::new(false),
+            interrupt: OnceLock::new(),
         })
     }
 
@@ -195,7 +197,13 @@ impl NodeFault {
                 ended
             }
             How::Terminate { grace } => {
-                let in_time = self.subject.exited_within(grace.duration()).await;
+                // It ends with the lease: what was signalled would end at any time after that, or be killed then.
+                let interrupt = self.interrupt.get().cloned().unwrap_or_default();
+                let in_time = tokio::select! {
+                    biased;
+                    exit = self.subject.exited_within(grace.duration()) => exit,
+                    () = interrupt.cancelled() => None,
+                };
                 observation.figures.insert(
                     "killed_after_grace".to_owned(),
                     u64::from(in_time.is_none()),
@@ -369,6 +377,7 @@ impl Deed for NodeFault {
         &'a self,
         interrupt: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<(), Failure>> {
+        self.interrupt.get_or_init(|| interrupt.clone());
         Box::pin(async {
             let prepared = self.copy(interrupt).await?;
             self.prepared.get_or_init(|| prepared);

@@ -15,6 +15,8 @@ use crate::procfs::{self, Identity, Life};
 use crate::tree;
 
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
+/// A node is to be up again soon after the lease, also where it was given longer to end.
+const GRACE_AFTER_LEASE: Span = Span::from_millis(500);
 
 /// Processes to which something was to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,19 +92,30 @@ impl Recall {
             tree::go_on(&self.processes)?;
             return Ok(true);
         }
-        tree::stop(&self.processes)?.kill()?;
-        Ok(false)
+        match tree::stop(&self.processes, &|| false).and_then(|tree| tree.kill()) {
+            Ok(_) => Ok(false),
+            Err(error) => {
+                // What cannot be killed whole is tried again, and does not stand still until then.
+                tree::go_on(&self.processes)?;
+                Err(error)
+            }
+        }
     }
 }
 
 /// Whether a process that may have been sent SIGTERM was not. There is no sign of that, so it is given its time; one of which
-/// it is known is killed then, as it was to be.
+/// it is known is killed then, as it was to be, and soon: its lease is over.
 fn is_spared(process: Identity, grace: Span, applied: bool) -> io::Result<bool> {
     if process.life() != Life::Lives {
         return Ok(false);
     }
     let Some(pidfd) = process::hold(process) else {
         return Ok(false);
+    };
+    let grace = if applied {
+        grace.min(GRACE_AFTER_LEASE)
+    } else {
+        grace
     };
     if process::ends_within(&pidfd, grace.duration())? {
         return Ok(false);
@@ -118,7 +131,7 @@ fn is_spared(process: Identity, grace: Span, applied: bool) -> io::Result<bool> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::tests::{four, stopped};
+    use crate::tree::tests::{four, never, stopped};
 
     fn recall(processes: &[Identity]) -> Recall {
         Recall {
@@ -137,7 +150,7 @@ mod tests {
     #[test]
     fn a_tree_that_was_stopped_and_not_killed_goes_on() {
         let (mut root, seen) = four();
-        drop(tree::stop(&seen).unwrap());
+        drop(tree::stop(&seen, &never).unwrap());
         assert!(recall(&seen).settle().unwrap());
         while stopped(&seen) > 0 {
             std::thread::yield_now();
@@ -146,14 +159,14 @@ mod tests {
         kill(seen[3]);
         assert!(recall(&seen).settle().unwrap());
         assert_eq!(seen[0].life(), Life::Lives);
-        tree::stop(&seen).unwrap().kill().unwrap();
+        tree::stop(&seen, &never).unwrap().kill().unwrap();
         root.wait().unwrap();
     }
 
     #[test]
     fn a_tree_that_is_half_dead_is_killed_whole() {
         let (mut root, seen) = four();
-        drop(tree::stop(&seen).unwrap());
+        drop(tree::stop(&seen, &never).unwrap());
         kill(seen[3]);
         assert!(!recall(&seen).settle().unwrap());
         assert!(seen.iter().all(|process| process.life() == Life::Gone));

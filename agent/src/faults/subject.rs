@@ -32,7 +32,38 @@ pub(super) enum Subject {
         process: Arc<Process>,
     },
     /// Of an operator's node.
-    Operators { node: Arc<Node>, process: Arc<Held> },
+    Operators {
+        node: Arc<Node>,
+        process: Arc<Held>,
+        spared: Arc<Spared>,
+    },
+}
+
+/// Processes of the agent's own, which are no operator's node whatever a pid file says.
+#[derive(Debug)]
+pub(super) struct Spared {
+    supervisor: Arc<Supervisor>,
+    watchdog: Option<u32>,
+}
+
+impl Spared {
+    /// 403 for a process of a node that may not be touched.
+    fn refuse(&self, name: &str, process: Identity) -> Result<(), Failure> {
+        let children = self.supervisor.matching(|_| true);
+        let own: Vec<u32> = children
+            .iter()
+            .flat_map(|(_, child)| [child.process.pid(), child.process.own_pid()])
+            .chain(self.watchdog)
+            .collect();
+        let Some(why) = forbidden(process, &own) else {
+            return Ok(());
+        };
+        let pid = process.pid;
+        let text = format!(
+            "node `{name}` is process {pid}, which {why}: mend its entry in the agent's configuration"
+        );
+        Err(refused(StatusCode::FORBIDDEN, text))
+    }
 }
 
 /// What became of a node that was to come back.
@@ -83,25 +114,30 @@ impl Subject {
             Found::Process(process) => format!("process {} is ending", process.pid),
         };
         let identity = found.living().ok_or_else(|| down(why))?;
-        let children = supervisor.matching(|_| true);
-        let own: Vec<u32> = children
-            .iter()
-            .flat_map(|(_, child)| [child.process.pid(), child.process.own_pid()])
-            .chain(watchdog)
-            .collect();
-        if let Some(why) = forbidden(identity, &own) {
-            let pid = identity.pid;
-            let text = format!(
-                "node `{name}` is process {pid}, which {why}: mend its entry in the agent's configuration"
-            );
-            return Err(refused(StatusCode::FORBIDDEN, text));
-        }
+        let spared = Spared {
+            supervisor: Arc::clone(supervisor),
+            watchdog,
+        };
+        spared.refuse(name, identity)?;
         let process = Held::of(identity);
         let process = process.ok_or_else(|| down(format!("process {} has ended", identity.pid)))?;
         Ok(Self::Operators {
             node: Arc::clone(node),
             process: Arc::new(process),
+            spared: Arc::new(spared),
         })
+    }
+
+    /// 403 where what has come in a process's place may not be touched.
+    pub(super) fn may_be_hit(&self) -> Result<(), Failure> {
+        match self {
+            Self::Child { .. } => Ok(()),
+            Self::Operators {
+                node,
+                process,
+                spared,
+            } => spared.refuse(&node.name, process.identity()),
+        }
     }
 
     /// 422 for a node that cannot be started again, and is therefore not to be ended.
@@ -214,7 +250,7 @@ impl Subject {
             Self::Child {
                 supervisor, name, ..
             } => self.child_back(supervisor, name).await,
-            Self::Operators { node, .. } => {
+            Self::Operators { node, spared, .. } => {
                 let (starting, old) = (Arc::clone(node), self.identity());
                 let up = away(move || starting.up(Some(old))).await?;
                 let process = Held::of(up.process).ok_or_else(|| {
@@ -229,6 +265,7 @@ impl Subject {
                     subject: Some(Self::Operators {
                         node: Arc::clone(node),
                         process: Arc::new(process),
+                        spared: Arc::clone(spared),
                     }),
                     heal: Some(up.heal),
                     how: if up.started {

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use model::command::CommandConfig;
 use model::quantity::Span;
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 use crate::procfs::{self, Identity, Life};
@@ -16,6 +18,9 @@ use crate::tool::{self, ToolError};
 /// A pid file that is older than its process by more than this was written for another. Wall clocks are set now and then, by
 /// less.
 const OLDER: Span = Span::from_secs(5);
+
+/// So much of a pid file is read: its first line is short.
+const LONGEST: u64 = 4_096;
 
 /// How the main process of a node is found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,11 +86,9 @@ impl Main {
 
 fn by_file(path: &Path) -> io::Result<Found> {
     let shown = path.display();
-    let (text, about) = match fs::read_to_string(path).and_then(|text| {
-        let about = fs::metadata(path)?;
-        Ok((text, about))
-    }) {
-        Ok(read) => read,
+    let (text, about) = match beginning(path) {
+        Ok(read) if read.1.is_file() => read,
+        Ok(_) => return Ok(Found::None(format!("{shown} is not a file"))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok(Found::None(format!("{shown} is not there")));
         }
@@ -106,6 +109,21 @@ fn by_file(path: &Path) -> io::Result<Found> {
         )));
     }
     Ok(found)
+}
+
+/// What a file begins with, and what it is. Whoever writes it may be less than the agent, and is not to have that wait at a pipe
+/// or read without end.
+fn beginning(path: &Path) -> io::Result<(String, fs::Metadata)> {
+    let file = fs::File::options()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)?;
+    let about = file.metadata()?;
+    let mut bytes = Vec::new();
+    if about.is_file() {
+        file.take(LONGEST).read_to_end(&mut bytes)?;
+    }
+    Ok((String::from_utf8_lossy(&bytes).into_owned(), about))
 }
 
 fn by_id(text: &str, who: &dyn fmt::Display) -> Found {
@@ -144,6 +162,8 @@ pub(crate) fn forbidden(process: Identity, own: &[u32]) -> Option<&'static str> 
     let agent = std::process::id();
     if process.pid == 1 {
         Some("is the first process, with which everything ends")
+    } else if procfs::is_kernels(process.pid) {
+        Some("is a thread of the kernel, which no signal ends")
     } else if process.pid == agent {
         Some("is the agent itself")
     } else if procfs::ancestors(agent).contains(&process.pid) {
@@ -198,6 +218,24 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_in_for_a_pid_file_is_neither_waited_for_nor_read_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [pipe, PathBuf::from("/dev/zero"), folder.path().to_owned()] {
+            let (done, found) = std::sync::mpsc::channel();
+            let main = Main::PidFile(path);
+            std::thread::spawn(move || done.send(main.find()));
+            let found = found.recv_timeout(Duration::from_secs(10)).unwrap();
+            assert!(none(found.unwrap()).contains("is not a file"));
+        }
+        let long = folder.path().join("long");
+        let file = fs::File::create(&long).unwrap();
+        file.set_len(1 << 40).unwrap();
+        assert!(none(Main::PidFile(long).find().unwrap()).contains("no process id"));
+    }
+
+    #[test]
     fn what_a_command_prints_is_asked_for_in_time() {
         let main = |script: &str| {
             Main::Command(CommandConfig {
@@ -229,5 +267,11 @@ mod tests {
                 .contains("own")
         );
         assert_eq!(forbidden(of(u32::MAX), &[]), None);
+        // A container may see none.
+        let mut all = procfs::all().map(|(pid, _)| pid);
+        if let Some(kernels) = all.find(|pid| procfs::is_kernels(*pid)) {
+            assert!(forbidden(of(kernels), &[]).unwrap().contains("kernel"));
+        }
+        assert!(!procfs::is_kernels(here));
     }
 }

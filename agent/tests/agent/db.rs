@@ -28,12 +28,19 @@ const A_TREE: &str = "sleep 300 & sh -c 'sleep 300 & wait; exit' & wait; exit\n"
 const FORKING: &str =
     "sleep 300 & while :; do sh -c 'sleep 0.01 & wait; exit' & sh -c 'sleep 0.02; exit'; done\n";
 
+/// Nothing but SIGKILL ends it.
+const DEAF: &str = "trap '' TERM; exec sleep 300\n";
+/// Many children.
+const A_BUSH: &str = "for child in $(seq 300); do sleep 300 & done; wait; exit\n";
+
 /// What the node consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Made {
     Alone,
     Tree,
     Forking,
+    Bush,
+    Deaf,
 }
 
 /// The node. Dropping it ends it.
@@ -51,6 +58,8 @@ impl Db {
             Made::Alone => ALONE,
             Made::Tree => A_TREE,
             Made::Forking => FORKING,
+            Made::Bush => A_BUSH,
+            Made::Deaf => DEAF,
         };
         fs::write(folder.join("main.sh"), main).unwrap();
         fs::write(folder.join("start.sh"), START).unwrap();
@@ -164,9 +173,10 @@ impl Db {
         let mut left = Vec::new();
         let latest = self.starts();
         let whole = match self.made {
-            Made::Alone => 1..=1,
             Made::Tree => 4..=4,
             Made::Forking => 2..=usize::MAX,
+            Made::Alone | Made::Deaf => 1..=1,
+            Made::Bush => 301..=301,
         };
         if !whole.contains(&all.len()) {
             left.push(format!("the node has {} processes: {all:?}", all.len()));

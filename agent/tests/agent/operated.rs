@@ -25,8 +25,10 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::machine::{cpu_burn, memory_fill};
 use crate::support::{
-    SECOND, hold, kill, lane, order, pause, program, proxy, refusal, send, terminate, until,
+    Node, SECOND, hold, kill, lane, order, pause, program, proxy, refusal, send, terminate, until,
+    workers,
 };
 
 /// An agent that runs from a file in a folder of its own.
@@ -573,4 +575,64 @@ async fn a_folder_that_the_policy_names_is_filled_and_none_that_a_link_leads_to(
     // It goes when the agent ends, although nobody asked for that.
     node.end().await;
     assert_eq!(there(&allowed), 1);
+}
+
+#[tokio::test]
+async fn a_fault_whose_id_nobody_could_call_it_by_is_refused() {
+    let (node, agent) = Operated::on_a_socket("").await;
+    for id in ["", "../f1", "a/b", "a b", "a\n", &"x".repeat(100_000)] {
+        let (status, message) = refusal(agent.inject(&order(id, kill())).await);
+        assert!(
+            status == 400 && message.contains("not a fault's id") && message.len() < 200,
+            "{message}"
+        );
+    }
+    node.end().await;
+}
+
+/// This file of the agent's is on a disk of its own, which is full; root alone can have that.
+async fn with_full(file: &str) -> Option<Node> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can mount a small file system");
+        return None;
+    }
+    let script = format!(
+        r#"mkdir -p "$0/full" "$0/agent" && mount -t tmpfs -o size=4k full "$0/full" &&
+        touch "$0/full/file" "$0/agent/{file}" && head -c 4096 /dev/zero > "$0/full/fill" &&
+        mount --bind "$0/full/file" "$0/agent/{file}" && exec "$@""#
+    );
+    Some(Node::with_small_disk(&script, "").await)
+}
+
+#[tokio::test]
+async fn what_the_journal_cannot_be_told_of_is_not_done_and_what_was_made_ready_for_it_goes() {
+    let Some(node) = with_full("journal.jsonl").await else {
+        return;
+    };
+    for (id, fault) in [("f1", cpu_burn()), ("f2", memory_fill(1 << 20))] {
+        let (status, message) = refusal(node.agent.inject(&order(id, fault)).await);
+        assert!(
+            status == 500 && message.contains("journal.jsonl"),
+            "{message}"
+        );
+        until("no worker is left", || async {
+            workers(node.folder()).is_empty()
+        })
+        .await;
+    }
+    node.end().await;
+}
+
+#[tokio::test]
+async fn what_the_audit_log_cannot_be_told_of_is_not_begun_and_a_halt_is_done_all_the_same() {
+    let Some(node) = with_full("audit.jsonl").await else {
+        return;
+    };
+    let (status, message) = refusal(node.agent.start_child("lane", &lane("")).await);
+    assert!(status == 503 && message.contains("audit log"), "{message}");
+    let (status, _) = refusal(node.agent.inject(&order("f1", kill())).await);
+    assert_eq!(status, 503);
+    assert!(node.agent.halt().await.unwrap().status.halted);
+    node.agent.clear_halt().await.unwrap();
+    node.end().await;
 }

@@ -19,8 +19,8 @@ use tempfile::TempDir;
 use crate::db::{Db, Made};
 use crate::operated::Operated;
 use crate::support::{
-    Named, Node, kill, lane, order, pause, program, refusal, send, terminate, until, until_gone,
-    watchdogs,
+    Named, Node, agent_in, kill, lane, order, pause, program, refusal, send, terminate, until,
+    until_gone, watchdogs,
 };
 
 fn on_db(id: &str, fault: Fault) -> FaultOrder {
@@ -538,4 +538,156 @@ async fn a_node_that_is_being_started_is_not_started_a_second_time() {
     .await;
     db.is_whole().await;
     assert_eq!(db.starts(), 2);
+}
+
+/// An agent beside two of them, of which `db` can be made not to start for longer than the other's lease.
+async fn beside_two() -> (Node, Named, [Db; 2], TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::start(&folder.path().join("db"), Made::Alone).await;
+    let other = Db::start(&folder.path().join("other"), Made::Alone).await;
+    let mut named = db.named();
+    let command = named.commands.get_mut("start-db").unwrap();
+    command.within = Span::from_secs(4);
+    let one_more = NodeConfig {
+        pid_file: Some(other.pid_file()),
+        ..NodeConfig::default()
+    };
+    named.nodes.insert("other".to_owned(), one_more);
+    let node = Node::start_in(tempfile::tempdir().unwrap(), named.clone()).await;
+    (node, named, [db, other], folder)
+}
+
+fn on_other(id: &str, fault: Fault) -> FaultOrder {
+    FaultOrder {
+        node: Some("other".to_owned()),
+        ..order(id, fault)
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_takes_long_to_start_does_not_keep_a_watchdog_from_the_leases_that_lapse_meanwhile()
+ {
+    let (node, _, [db, other], _folder) = beside_two().await;
+    db.make("hangs", true);
+    let (mut first, mut second) = (on_db("f1", kill()), on_other("f2", pause()));
+    first.lease = Span::from_millis(700);
+    second.lease = Span::from_millis(1_200);
+    node.agent.inject(&first).await.unwrap();
+    let asked = clock::now();
+    node.agent.inject(&second).await.unwrap();
+    let state = node.kill().await;
+    let paused = async || procfs::is_stopped(other.pid()) == Some(true);
+    assert!(paused().await);
+    until("it goes on", async || !paused().await).await;
+    let late = clock::now().since(asked + second.lease);
+    assert!(late < Span::from_secs(1), "{late} after its lease");
+    db.make("hangs", false);
+    until("nobody watches", || async {
+        watchdogs(state.path()).is_empty()
+    })
+    .await;
+    db.is_whole().await;
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_start_does_not_keep_an_agent_that_comes_back_from_undoing_the_others()
+{
+    let (node, named, [db, other], _folder) = beside_two().await;
+    db.make("broken", true);
+    node.agent.inject(&on_db("f1", kill())).await.unwrap();
+    let paused = on_other("f2", pause());
+    node.agent.inject(&paused).await.unwrap();
+    let state = node.kill().await;
+    assert_eq!(procfs::is_stopped(other.pid()), Some(true));
+    let back = agent_in(state.path(), named.clone(), program(), &["agent"]).await;
+    assert!(back.is_err(), "it does not serve before all is undone");
+    assert_eq!(procfs::is_stopped(other.pid()), Some(false));
+    db.make("broken", false);
+    let node = Node::start_in(state, named).await;
+    db.is_whole().await;
+    node.end().await;
+}
+
+#[tokio::test]
+async fn what_comes_back_as_a_process_that_no_fault_may_be_done_to_crashes_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::start(&folder.path().join("db"), Made::Alone).await;
+    let mut named = db.named();
+    let wrong = folder.path().join("wrong.pid");
+    let start = format!("cp {} {}", wrong.display(), db.pid_file().display());
+    let command = named.commands.get_mut("start-db").unwrap();
+    command.run = ["/bin/sh", "-c", &start].map(str::to_owned).to_vec();
+    let node = Node::start_in(tempfile::tempdir().unwrap(), named).await;
+    fs::write(&wrong, node.pid().to_string()).unwrap();
+    node.agent
+        .inject(&on_db("f1", crash_loop(50, None)))
+        .await
+        .unwrap();
+    until("it is back as that", || async { db.pid() == node.pid() }).await;
+    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    let healed = node.agent.undo("f1").await.expect("the agent lives");
+    assert_eq!(healed.observation.figures["crashes"], 1);
+    db.start_again();
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_tree_that_is_not_stopped_within_its_lease_goes_on_or_is_started_again() {
+    let (node, db, _folder) = beside(Made::Bush).await;
+    let mut said = Vec::new();
+    // How long it takes depends on the machine: one of them lapses in the middle.
+    for (number, lease) in (1..).zip([1, 20, 30, 40, 60, 80, 100, 120]) {
+        let mut short = on_db(&format!("f{number}"), kill_tree());
+        short.lease = Span::from_millis(lease);
+        if let Err(error) = node.agent.inject(&short).await {
+            said.push(error.to_string());
+        }
+        db.is_whole().await;
+    }
+    for words in ["before anything was done", "before all were stopped"] {
+        assert!(said.iter().any(|said| said.contains(words)), "{said:?}");
+    }
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_process_that_does_not_heed_sigterm_is_killed_no_later_than_the_lease() {
+    let (node, db, _folder) = beside(Made::Deaf).await;
+    let mut patient = on_db("f1", terminate(Span::from_secs(30)));
+    patient.lease = Span::from_millis(600);
+    let asked = clock::now();
+    let view = node.agent.inject(&patient).await.unwrap();
+    assert_eq!(view.observation.figures["killed_after_grace"], 1);
+    until("it is undone", || async {
+        !node.agent.look("f1").await.unwrap().active
+    })
+    .await;
+    let late = clock::now().since(asked + patient.lease);
+    assert!(late < Span::from_secs(1), "{late} after its lease");
+    db.is_whole().await;
+
+    // The same where the agent dies meanwhile.
+    patient.id = "f2".to_owned();
+    let agent = node.agent.clone();
+    let asked = clock::now();
+    let lease = patient.lease;
+    let injecting = tokio::spawn(async move { agent.inject(&patient).await });
+    let journal = node.state_dir().join("journal.jsonl");
+    until("it is on record", || async {
+        let entries = fs::read_to_string(&journal).unwrap();
+        entries
+            .lines()
+            .any(|line| line.contains("f2") && line.contains("applied"))
+    })
+    .await;
+    let state = node.kill().await;
+    assert!(injecting.await.unwrap().is_err());
+    until("nobody watches", || async {
+        watchdogs(state.path()).is_empty()
+    })
+    .await;
+    let late = clock::now().since(asked + lease);
+    assert!(late < Span::from_secs(2), "{late} after its lease");
+    db.is_whole().await;
+    assert_eq!(db.starts(), 3);
 }
