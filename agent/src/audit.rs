@@ -280,7 +280,7 @@ fn is_new_work(request: &Request) -> bool {
     request.method == Method::POST
         && matches!(
             segments.as_slice(),
-            ["faults" | "children" | "run"] | ["commands", _]
+            ["faults" | "children" | "run" | "ears" | "sends"] | ["commands", _]
         )
 }
 

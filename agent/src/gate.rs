@@ -60,8 +60,8 @@ impl Gate {
     /// Answers a request, or refuses it.
     ///
     /// # Errors
-    /// 503 for new work that the audit log cannot be told of, 401 and 403 for who may not, 409 for whom the agent is not held for, 403 with the rule's name for what is beyond the
-    /// policy; else as [`Api::answer`].
+    /// 503 for new work that the audit log cannot be told of, 401 and 403 for who may not, 409 for whom the agent is not held
+    /// for, 403 with the rule's name for what is beyond the policy; else as [`Api::answer`].
     pub async fn answer(self: Arc<Self>, request: Request) -> Reply {
         let who = match self.access.admit(&request) {
             Ok(who) => who,

@@ -632,6 +632,8 @@ async fn what_the_audit_log_cannot_be_told_of_is_not_begun_and_a_halt_is_done_al
     assert!(status == 503 && message.contains("audit log"), "{message}");
     let (status, _) = refusal(node.agent.inject(&order("f1", kill())).await);
     assert_eq!(status, 503);
+    let (status, _) = refusal(node.agent.open_ear().await);
+    assert_eq!(status, 503);
     assert!(node.agent.halt().await.unwrap().status.halted);
     node.agent.clear_halt().await.unwrap();
     node.end().await;
