@@ -7,7 +7,7 @@
 //! | `GET /clock` | - | [`Clocks`] |
 //! | `POST /run` | [`TakeRun`](crate::run_lock::TakeRun) | [`RunTaken`](crate::run_lock::RunTaken); 409 while another run has the agent, which it names |
 //! | `POST /run/renew` | [`RenewRun`](crate::run_lock::RenewRun) | `{}`; 409 when the run is over |
-//! | `DELETE /run` | - | `{}`, the agent is given back |
+//! | `DELETE /run` | - | `{}`, its faults are undone, its children ended, and the agent is given back |
 //! | `POST /children` | [`StartChild`] | [`Started`], once it is ready; 409 for a name that is taken, 422 for a bad one |
 //! | `GET /children` | - | [`ChildView`]s |
 //! | `DELETE /children/{name}` | - | `{}`, once it has ended |
@@ -17,7 +17,7 @@
 //! | `POST /ears` | - | [`Ear`](crate::ears::Ear): datagrams are listened for; 409 where too many are open |
 //! | `DELETE /ears/{port}` | [`Close`](crate::ears::Close) | [`Heard`](crate::ears::Heard), once all that is waited for has come or time is up |
 //! | `POST /sends` | [`Send`](crate::ears::Send) | [`Sent`](crate::ears::Sent) |
-//! | `POST /residue/mark` | - | `{}`; what there is now is not residue, and faults that are over are forgotten |
+//! | `POST /residue/mark` | - | `{}`; what there is now is not residue, and faults that are over are forgotten; 409 while one is in force |
 //! | `GET /residue` | - | [`model::trial::Residue`] since the mark; 409 without one |
 //! | `POST /halt` | - | [`Halted`], once everything is undone; new faults, children and commands are refused with 423 |
 //! | `POST /halt/clear` | - | [`AgentStatus`]; work is taken on again |
@@ -248,6 +248,15 @@ impl Api {
                 Response::json(&ears::send(&request.json()?).await?)
             }
             ("POST", ["residue", "mark"]) => {
+                let left = self.in_force();
+                if !left.is_empty() {
+                    // What is there at the mark counts as nobody's afterwards.
+                    let text = format!(
+                        "{} in force; undo that before the mark: DELETE /faults/{{id}}, or a halt",
+                        left.join(", ")
+                    );
+                    return Err(Failure::new(StatusCode::CONFLICT, text));
+                }
                 // Of a trial before this one: its faults have the same ids as this one's.
                 self.faults.holder().forget_over();
                 let now = self.fingerprint().await;
@@ -299,6 +308,12 @@ impl Api {
             "`{name}` is a node of the agent's configuration; choose another name for the child"
         );
         Err(Failure::new(StatusCode::CONFLICT, text))
+    }
+
+    /// What a run has here ends with it: its faults, and the children that were started for it.
+    pub(crate) async fn end_run(&self) {
+        self.faults.undo_all().await;
+        self.supervisor.clear().await;
     }
 
     fn status(&self) -> AgentStatus {

@@ -165,7 +165,10 @@ impl Gate {
                 Response::empty()
             }
             ("DELETE", ["run"]) => {
-                self.run.release(&request, now)?;
+                self.run.is_of_holder(&request, now)?;
+                // Whatever its conductor could not end, or has forgotten.
+                self.api.end_run().await;
+                self.run.release(&request, clock::now())?;
                 Response::empty()
             }
             ("POST", ["faults"]) => {

@@ -186,6 +186,14 @@ impl RunLock {
         })
     }
 
+    /// Whether a request is of the run that has the agent.
+    ///
+    /// # Errors
+    /// As [`Self::renew`].
+    pub fn is_of_holder(&self, request: &Request, now: Mono) -> Result<(), Failure> {
+        self.of_holder(request, now, |_| {})
+    }
+
     /// Gives the agent back.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use crate::typed;
 
 mod select;
 
-pub use select::{Pick, Selection, SelectionError, select};
+pub use select::{Pick, Selection, SelectionError, choose, select};
 
 /// The agents of a drill.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use model::role::PROTOCOL_VERSION;
 use scenarios::inventory::{Entry, Inventory};
 
 use super::hold::Hold;
+use crate::api::AgentStatus;
 use crate::client::Agent;
 use crate::offset::{self, Offset};
 use crate::reach::reach;
@@ -133,6 +134,10 @@ async fn take(entry: &Entry, run: &str) -> Result<Member, String> {
             status.protocol
         ));
     }
+    // The end of this run would be the end of that, and a fault that is there at the mark counts as nobody's.
+    if let Some(why) = left(&status).filter(|_| status.run.is_none()) {
+        return Err(why);
+    }
     let hold = Hold::take(&agent, run)
         .await
         .map_err(|error| error.to_string())?;
@@ -141,5 +146,18 @@ async fn take(entry: &Entry, run: &str) -> Result<Member, String> {
         protocol: status.protocol,
         data: status.data_dir,
         hold,
+    })
+}
+
+/// What is there though no run has the agent.
+fn left(status: &AgentStatus) -> Option<String> {
+    let (what, names) = if status.faults.is_empty() {
+        ("runs", &status.children)
+    } else {
+        ("still has in force", &status.faults)
+    };
+    let names = names.join("`, `");
+    (!names.is_empty()).then(|| {
+        format!("it {what} `{names}`, and no run has it: end that first, or start the agent again")
     })
 }

@@ -129,11 +129,12 @@ impl Hosts {
             return Ok(vec![Aim {
                 node: None,
                 agent: self.local.agent.clone(),
+                host: None,
                 offset: Offset::NONE,
             }]);
         }
         let aim = |name: String| {
-            let (agent, _, offset) = self.crew.get(&name).ok_or_else(|| {
+            let (agent, host, offset) = self.crew.get(&name).ok_or_else(|| {
                 format!(
                     "{} is to be done by agent `{name}`, and there is none: name the inventory",
                     step.id
@@ -141,6 +142,7 @@ impl Hosts {
             })?;
             Ok(Aim {
                 agent: agent.clone(),
+                host: *host,
                 offset: *offset,
                 node: Some(name),
             })
@@ -202,7 +204,8 @@ fn beyond(name: &str, part: Part) -> String {
     )
 }
 
-/// Clients before proxies before what they talk to, so that nobody sees the one vanish that it needs.
+/// Clients before proxies before what they talk to, so that nobody sees the one vanish that it needs. One that does not end
+/// keeps none of the others.
 async fn dismiss(agent: &Agent) -> Result<(), CallError> {
     let children = agent.children().await?;
     let rank = |child: &ChildView| match child.name.as_str() {
@@ -212,10 +215,11 @@ async fn dismiss(agent: &Agent) -> Result<(), CallError> {
         TOKENS => Some(3),
         _ => None,
     };
+    let mut outcome = Ok(());
     for turn in 0..4 {
         let of_turn = children.iter().filter(|child| rank(child) == Some(turn));
         let ended = join_all(of_turn.map(|child| agent.end_child(&child.name))).await;
-        ended.into_iter().collect::<Result<(), _>>()?;
+        outcome = ended.into_iter().fold(outcome, Result::and);
     }
-    Ok(())
+    outcome
 }

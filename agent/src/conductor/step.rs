@@ -1,5 +1,6 @@
 //! One fault of the plan, from its injection to its undo: by one agent, or by several at once.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -9,6 +10,7 @@ use host::timer::Timer;
 use model::crew::{Reach, When};
 use model::fault::{FaultOrder, FaultView, Holder};
 use model::instant::Mono;
+use model::net::Cidr;
 use model::quantity::Span;
 use scenarios::plan::Step;
 use tokio::sync::mpsc;
@@ -28,11 +30,26 @@ pub struct Aim {
     pub node: Option<String>,
     /// It.
     pub agent: Agent,
+    /// The address of its host, where that is known.
+    pub host: Option<IpAddr>,
     /// How far its clock is from this one's.
     pub offset: Offset,
 }
 
 impl Aim {
+    /// Its part of a fault that several do to each other: nobody is cut off from itself.
+    fn part(&self, order: &FaultOrder) -> FaultOrder {
+        let mut order = order.clone();
+        if let (Some(host), Some(peers)) = (self.host, order.fault.peers_mut()) {
+            let own = Cidr::from(host);
+            // Without any it would be done to all.
+            if peers.iter().any(|peer| *peer != own) {
+                peers.retain(|peer| *peer != own);
+            }
+        }
+        order
+    }
+
     /// The same words, with the agent's name where it has one.
     fn named(&self, error: &dyn std::fmt::Display) -> String {
         match &self.node {
@@ -92,7 +109,11 @@ impl Walk {
         let begin = self.zero + step.at;
         if self.prober.is_some() {
             self.timer.sleep_until(begin - BEFORE).await;
-            self.probe(When::Before).await;
+            // An agent that is slow to answer does not delay the fault: who hears whom is then not known.
+            tokio::select! {
+                () = self.probe(When::Before) => {}
+                () = self.timer.sleep_until(begin) => {}
+            }
         }
         self.timer.sleep_until(begin).await;
         match self.inject().await {
@@ -147,7 +168,11 @@ impl Walk {
                 self.renew().await;
             }
         };
-        let injecting = join_all(self.aims.iter().map(|aim| aim.agent.inject(&order)));
+        let injecting = join_all(
+            self.aims
+                .iter()
+                .map(|aim| async { aim.agent.inject(&aim.part(&order)).await }),
+        );
         let injected = tokio::select! {
             injected = injecting => injected,
             () = renewing => unreachable!("it goes on until it is dropped"),
@@ -271,8 +296,9 @@ pub(super) fn seen_by<'a>(
 mod tests {
     use std::net::Ipv4Addr;
 
-    use model::fault::Observation;
+    use model::fault::{DropSockets, Fault, Observation};
     use model::instant::Bracket;
+    use model::quantity::Share;
 
     use super::*;
 
@@ -280,6 +306,7 @@ mod tests {
         Aim {
             node: Some(name.to_owned()),
             agent: Agent::new((Ipv4Addr::LOCALHOST, 1).into()),
+            host: None,
             offset: Offset {
                 mono_us: ahead,
                 wall_us: 0,
@@ -324,6 +351,34 @@ mod tests {
         ];
         assert_eq!(seen.view.observation.figures, figures.into());
         assert_eq!(seen.toothless, ["b"]);
+    }
+
+    #[test]
+    fn nobody_is_cut_off_from_itself_and_nobody_from_all_for_that() {
+        let own: IpAddr = [10, 0, 0, 1].into();
+        let aim = Aim {
+            host: Some(own),
+            ..aim("a", 0)
+        };
+        let part = |peers: &[&str]| {
+            let peers: Vec<_> = peers.iter().map(|peer| peer.parse().unwrap()).collect();
+            let mut part = aim.part(&FaultOrder {
+                id: "f1".to_owned(),
+                fault: Fault::DropSockets(DropSockets {
+                    peers,
+                    ports: Vec::new(),
+                }),
+                node: None,
+                share: Share::ALL,
+                seed: 1,
+                lease: Span::from_secs(1),
+            });
+            let left = part.fault.peers_mut().unwrap();
+            left.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(part(&["10.0.0.1", "10.0.0.2"]), ["10.0.0.2"]);
+        assert_eq!(part(&["10.0.0.1"]), ["10.0.0.1"]);
+        assert_eq!(part(&[]), [""; 0]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::operated::Operated;
-use crate::support::refusal;
+use crate::support::{lane, refusal};
 
 /// An inventory of agents behind sockets, and one with a token.
 fn inventory(folder: &Path, sockets: &[(&str, &str)], other: Option<SocketAddr>) -> Inventory {
@@ -65,7 +65,7 @@ async fn of_another_version(shutdown: CancellationToken) -> SocketAddr {
 #[tokio::test]
 async fn all_agents_are_taken_or_none_and_whoever_cannot_be_is_named_with_the_reason() {
     let (first, one) = Operated::on_a_socket("").await;
-    let (second, two) = Operated::on_a_socket("").await;
+    let (second, two) = Operated::on_a_socket("policy: { children: [lane] }\n").await;
     let folder = TempDir::new().unwrap();
     let shutdown = CancellationToken::new();
     let sockets = [("a", first.at()), ("b", second.at())];
@@ -90,6 +90,13 @@ async fn all_agents_are_taken_or_none_and_whoever_cannot_be_is_named_with_the_re
         error.contains("agent `other`: it speaks protocol 99"),
         "{error}"
     );
+
+    // Somebody has tried it by hand.
+    two.start_child("lane", &lane("")).await.unwrap();
+    let error = Crew::take(&both, "today").await.unwrap_err().to_string();
+    assert!(error.contains("agent `b`: it runs `lane`"), "{error}");
+    assert_eq!(two.status().await.unwrap().children, ["lane"], "it is left");
+    two.end_child("lane").await.unwrap();
 
     let crew = Crew::take(&both, "today").await.unwrap();
     for agent in [&one, &two] {

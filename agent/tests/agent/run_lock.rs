@@ -31,10 +31,21 @@ async fn an_agent_that_a_run_has_obeys_nobody_else() {
     let status = node.agent.status().await.unwrap();
     assert_eq!(status.faults, ["f1"]);
     assert_eq!(status.run.unwrap().run, "one");
-    first.undo("f1").await.unwrap();
+    let (status, message) = refusal(first.mark_residue().await);
+    assert!(
+        status == 409 && message.starts_with("f1 in force"),
+        "{message}"
+    );
+    // What its conductor has left ends with the run.
     first.release_run().await.unwrap();
+    let status = node.agent.status().await.unwrap();
+    assert!(
+        status.faults.is_empty() && status.children.is_empty(),
+        "{status:?}"
+    );
 
     let second = node.agent.take_run("two", MINUTE).await.unwrap();
+    second.start_child("lane", &lane("")).await.unwrap();
     let (status, message) = refusal(first.inject(&order("f3", kill())).await);
     assert!(status == 409 && message.contains("run `two`"), "{message}");
     second.inject(&order("f3", kill())).await.unwrap();

@@ -79,12 +79,34 @@ pub enum SelectionError {
 /// The agents that the fault `fault` takes, by name.
 ///
 /// # Errors
-/// None, other than those named, fewer than wanted, or more than the inventory allows.
+/// As of [`choose`], and more than the inventory allows.
 pub fn select<'a>(
     inventory: &'a Inventory,
     selection: &Selection,
     seed: u64,
     fault: &str,
+) -> Result<Vec<&'a Entry>, SelectionError> {
+    let selected = choose(inventory, selection, seed, fault)?;
+    match inventory.nodes_at_once {
+        Some(most) if selected.len() > usize::try_from(most).unwrap_or(usize::MAX) => {
+            Err(SelectionError::TooMany {
+                selected: selected.len(),
+                most,
+            })
+        }
+        _ => Ok(selected),
+    }
+}
+
+/// Agents by name, be it that nothing is done to them. `draw` names what the seed is drawn for.
+///
+/// # Errors
+/// None, other than those named, or fewer than wanted.
+pub fn choose<'a>(
+    inventory: &'a Inventory,
+    selection: &Selection,
+    seed: u64,
+    draw: &str,
 ) -> Result<Vec<&'a Entry>, SelectionError> {
     let mut matching: Vec<&Entry> = inventory
         .agents
@@ -98,8 +120,8 @@ pub fn select<'a>(
     let mut selected = match &selection.pick {
         Pick::All => matching,
         Pick::Named(names) => named(&matching, names)?,
-        Pick::One => seeded(matching, 1, seed, fault)?,
-        Pick::Count(count) => seeded(matching, *count, seed, fault)?,
+        Pick::One => seeded(matching, 1, seed, draw)?,
+        Pick::Count(count) => seeded(matching, *count, seed, draw)?,
         Pick::Share(share) => {
             #[expect(
                 clippy::cast_possible_truncation,
@@ -107,7 +129,7 @@ pub fn select<'a>(
                 reason = "a share of a small number"
             )]
             let count = (matching.len() as f64 * share.as_ratio()).ceil() as u32;
-            seeded(matching, count, seed, fault)?
+            seeded(matching, count, seed, draw)?
         }
     };
     if selected.is_empty() {
@@ -117,15 +139,7 @@ pub fn select<'a>(
         });
     }
     selected.sort_by(|a, b| a.name.cmp(&b.name));
-    match inventory.nodes_at_once {
-        Some(most) if selected.len() > usize::try_from(most).unwrap_or(usize::MAX) => {
-            Err(SelectionError::TooMany {
-                selected: selected.len(),
-                most,
-            })
-        }
-        _ => Ok(selected),
-    }
+    Ok(selected)
 }
 
 fn named<'a>(matching: &[&'a Entry], wanted: &[String]) -> Result<Vec<&'a Entry>, SelectionError> {

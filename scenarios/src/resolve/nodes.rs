@@ -10,7 +10,7 @@ use model::target::Kind;
 
 use crate::check::Checks;
 use crate::diagnostic::{Diagnostic, Diagnostics, Place};
-use crate::inventory::{Entry, Inventory, Selection, select};
+use crate::inventory::{Entry, Inventory, SelectionError, choose, select};
 use crate::plan::Step;
 use crate::scenario::Scenario;
 use crate::settings::Settings;
@@ -57,18 +57,35 @@ pub(super) fn resolve(
     for (written, mut step) in steps {
         let entry = &scenario.timeline[written];
         let index = written.to_string();
-        let mut selected = |key, selection: &Option<Selection>| {
-            let path = ["timeline", index.as_str(), key];
-            let selection = selection.as_ref()?;
-            find(checks, &path, inventory, selection, settings.seed, &step.id)
-        };
-        let nodes = selected("nodes", &entry.nodes);
-        let peers = selected("peers", &entry.peers);
+        let nodes = entry.nodes.as_ref().and_then(|selection| {
+            let path = ["timeline", index.as_str(), "nodes"];
+            find(checks, &path, inventory, |inventory| {
+                select(inventory, selection, settings.seed, &step.id)
+            })
+        });
+        let peers = entry.peers.as_ref().and_then(|selection| {
+            let path = ["timeline", index.as_str(), "peers"];
+            // A draw of its own, or one of the same labels would be the node itself.
+            let draw = format!("{}/peers", step.id);
+            find(checks, &path, inventory, |inventory| {
+                choose(inventory, selection, settings.seed, &draw)
+            })
+        });
         step.nodes = nodes
             .into_iter()
             .flatten()
             .map(|agent| agent.name.clone())
             .collect();
+        let alone = peers.as_ref().and_then(|peers| {
+            let is_only_peer = |node: &&String| peers.iter().all(|peer| peer.name == **node);
+            step.nodes.iter().find(is_only_peer).cloned()
+        });
+        if let Some(node) = alone {
+            let message =
+                format!("of `peers` only `{node}` is chosen, which does the fault itself");
+            let hint = "choose others: a fault without peers is done to all";
+            checks.error(&["timeline", &index, "peers"], message, hint);
+        }
         for peer in peers.into_iter().flatten() {
             match (peer.host, step.fault.peers_mut()) {
                 // Nobody is cut off from itself.
@@ -102,9 +119,7 @@ fn find<'a>(
     checks: &mut Checks<'_>,
     path: &[&str],
     inventory: Option<&'a Inventory>,
-    selection: &Selection,
-    seed: u64,
-    fault: &str,
+    choice: impl FnOnce(&'a Inventory) -> Result<Vec<&'a Entry>, SelectionError>,
 ) -> Option<Vec<&'a Entry>> {
     let Some(inventory) = inventory else {
         let message = "agents are chosen, and there is no inventory to choose them from".to_owned();
@@ -115,7 +130,7 @@ fn find<'a>(
         );
         return None;
     };
-    match select(inventory, selection, seed, fault) {
+    match choice(inventory) {
         Ok(agents) => Some(agents),
         Err(error) => {
             checks.error(

@@ -302,6 +302,12 @@ fn who_cannot_be_chosen_is_told_at_its_place() {
         &limited,
     )
     .expect("one after the other");
+    // Without peers it would be done to all.
+    let alone = "{ at: 2s, fault: { partition: {} }, for: 1s, nodes: { pick: { named: [b] } }, peers: { pick: { named: [b] } } }";
+    wrong(alone, &cluster, &["only `b` is chosen", "choose others"]);
+    // To its peers nothing is done.
+    let one = with_cluster(&format!("limits: {{ nodes_at_once: 1 }}\n{CLUSTER}"));
+    scenario_plan(&changed("timeline:", CUT), &one).expect("one node, two peers");
     // What else runs on a host its agent knows.
     let db =
         |nodes: &str| format!("{{ at: 2s, fault: {{ kill: {{}} }}, for: 1s, node: db{nodes} }}");
