@@ -364,7 +364,12 @@ impl AgentHolder {
             Target::Own(deed) => {
                 let undo = deed.undo(self.is_ending(), &mut view.observation);
                 let (healed, reason) = crash::in_the_middle(undo).await?;
-                view.healed = healed;
+                // When a process was started is known to 10 ms only, and nothing is healed before it was hurt.
+                let hurt = view.injected.observed;
+                view.healed = healed.map(|healed| Bracket {
+                    asked: healed.asked.max(hurt),
+                    observed: healed.observed.max(hurt),
+                });
                 reason
             }
             Target::Children(relay) => {

@@ -138,7 +138,7 @@ async fn what_its_own_keeper_has_brought_back_is_not_started_a_second_time() {
     // The heal is when it was brought back, and not when that was noticed.
     let heal = healed.healed.unwrap();
     assert!(
-        heal.asked <= asked && heal.asked > healed.injected.asked,
+        heal.asked <= asked && heal.asked >= healed.injected.observed,
         "{healed:?}"
     );
 }
