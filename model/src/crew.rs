@@ -95,7 +95,8 @@ pub struct ClockOffset {
     pub within_us: u64,
 }
 
-/// An agent that a trial had. Where it is reached is not told: evidence holds no addresses.
+/// An agent that a trial had. Where it is reached is not told here; the words of a call that failed, and peers that a fault
+/// names, have addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
     /// What the inventory calls it.
